@@ -95,7 +95,10 @@ def read_checkpoint(
         return _wrapped(need('safetensors.torch', 'Reading .safetensors', 'safetensors').load_file(path))
     try:
         with torch.serialization.safe_globals(_allowed()): return _wrapped(torch.load(path, map_location=map_location, weights_only=True))
-    except Exception as e: raise CheckpointError(f"{path} is not a readable checkpoint: {str(e).strip().splitlines()[0][:160]}") from e
+    except Exception as e:
+        kind = re.search(r'GLOBAL (\S+)', str(e))
+        why = f"it holds a {kind[1]}, and loading that could run code" if kind else str(e).strip().splitlines()[0][:160]
+        raise CheckpointError(f"{path} is not a checkpoint that can be read: {why}.") from e
 
 # %% ../../nbs/core/06_checkpoint.ipynb #5c115b0b
 def _wrapped(o):
@@ -115,7 +118,7 @@ class LoadReport:
     def __str__(self):
         out = f"{len(self.matched)} of {self.total} matched"
         if self.prefix: out += f" ({self.prefix})"
-        if self.skipped: out += "; skipped " + ', '.join(f"{k} {tuple(a)} → {tuple(b)}" for k,(a,b) in list(self.skipped.items())[:4])
+        if self.skipped: out += "; skipped " + ', '.join(f"{k} ({a}) → ({b})" for k,(a,b) in list(self.skipped.items())[:4])
         for n,ks in (('missing', self.missing), ('unexpected', self.unexpected)):
             if ks: out += f"; {len(ks)} {n}, e.g. {', '.join(ks[:3])}"
         return out
@@ -130,6 +133,15 @@ def _best_reading(sd, own):
     return max(made, key=lambda o: len(o[1].keys() & own.keys()))
 
 # %% ../../nbs/core/06_checkpoint.ipynb #e91aa731
+_mismatch = re.compile(r'size mismatch for (\S+): copying a param with shape torch.Size\(\[(.*?)\]\).*?model is torch.Size\(\[(.*?)\]\)')
+
+def _load_what_fits(model, sd):
+    "Load, leaving out tensors of another shape; a model's own hooks (renamed keys, resized tables) come first"
+    try: return model.load_state_dict(sd, strict=False),{}
+    except RuntimeError as e: skipped = {k: (a, b) for k,a,b in _mismatch.findall(str(e))}
+    rest = OrderedDict((k, v) for k,v in sd.items() if k not in skipped); rest._metadata = sd._metadata
+    return model.load_state_dict(rest, strict=False),skipped
+
 def load_state_dict(
     model, # To be filled in place
     state_dict, # Names to tensors
@@ -140,18 +152,14 @@ def load_state_dict(
     model = unwrap(model); own = model.state_dict()
     prefix,sd = _best_reading(state_dict, own)
     sd = OrderedDict(sd); sd._metadata = getattr(state_dict, '_metadata', None)
+    found,skipped = _load_what_fits(model, sd)
     weights = [k for k in own if not k.endswith('num_batches_tracked')]
-    for hook in getattr(model, 'adapters', ()): hook(sd, own)
-    skipped = {k: (v.shape, own[k].shape) for k,v in sd.items() if k in own and v.shape!=own[k].shape}
-    for k in skipped: del sd[k]
-    found = model.load_state_dict(sd, strict=False)
-    missing = [k for k in found.missing_keys if k not in skipped and not k.endswith('num_batches_tracked')]
+    missing = [k for k in found.missing_keys if k in weights and k not in skipped]
     ok = [k for k in weights if k not in missing and k not in skipped]
     rep = LoadReport(len(weights), ok, missing, list(found.unexpected_keys), skipped, prefix)
     if 2*len(ok) < len(weights) or strict and (missing or skipped or rep.unexpected):
-        theirs,ours = list(state_dict)[:2],[k for k in own][:2]
-        raise CheckpointError(f"{name} does not fit this model: {rep}. Its keys begin {', '.join(theirs)}; the model's begin {', '.join(ours)}. "
-                              "Is it a checkpoint of another architecture?")
+        raise CheckpointError(f"{name} does not fit this model: {rep}. Its keys begin {', '.join(list(state_dict)[:2])}; "
+                              f"the model's begin {', '.join(list(own)[:2])}. Is it a checkpoint of another architecture?")
     return rep
 
 # %% ../../nbs/core/06_checkpoint.ipynb #5bddab71
