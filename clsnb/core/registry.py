@@ -34,7 +34,7 @@ class Registry:
     "Names to classes or functions; finds what is missing by importing its home packages"
     def __init__(self, name, # Shown in messages
                  home=(), # Dotted packages to import, the first time a name is missing
-                 fallback=None, # Function from a name to a class or None, asked last (e.g. torch.optim)
+                 fallback=dict, # Function that returns more names and classes, asked last (e.g. torch.optim)
                  ): self.name,self.home,self.fallback,self._classes,self._state = name,home,fallback,{},'new'
     def _load(self):
         if self._state != 'new': return
@@ -48,11 +48,11 @@ class Registry:
     def get(self, name):
         "The class registered as `name`, or None"
         if name not in self._classes: self._load()
-        return self._classes.get(name) or (self.fallback and self.fallback(name))
+        return self._classes.get(name) or self.fallback().get(name)
     @property
     def module_dict(self):
         "All names and classes, with everything at home imported"
-        self._load(); return self._classes
+        self._load(); return {**self.fallback(), **self._classes}
     def __contains__(self, name): return self.get(name) is not None
     def __len__(self): return len(self.module_dict)
     def __iter__(self): return iter(sorted(self.module_dict))
@@ -107,11 +107,10 @@ def build(
 def _short(o, n=80): return s if len(s := str(o))<=n else s[:n]+'...'
 
 # %% ../../nbs/core/00a_registry.ipynb #389144d0
-def _from_torch_optim(name):
-    "Any optimiser of `torch.optim` by its name"
+def _from_torch_optim():
+    "The optimisers of `torch.optim` by name"
     import torch
-    o = getattr(torch.optim, name, None)
-    return o if inspect.isclass(o) and issubclass(o, torch.optim.Optimizer) and o is not torch.optim.Optimizer else None
+    return {k: o for k,o in vars(torch.optim).items() if inspect.isclass(o) and issubclass(o, torch.optim.Optimizer) and k!='Optimizer'}
 
 MODELS = BACKBONES = NECKS = HEADS = LOSSES = CLASSIFIERS = Registry('models', ['clsnb.models'])
 ATTENTION = Registry('attention', ['clsnb.layers'])
