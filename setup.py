@@ -16,9 +16,9 @@ setup(
     packages=find_namespace_packages(include=['clsnb', 'clsnb.*']), include_package_data=False,
     package_data={'': ['*.py', '*.json', '*.jpg', '*.png', '*.md', '*.txt', '*.css', '*.js']},
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(), extras_require=extras,
-    entry_points={'console_scripts': [o.strip() for o in cfg['console_scripts'].split('\n') if o.strip()]},
+    entry_points={'console_scripts': [o.strip() for o in cfg['console_scripts'].split('\n') if o.strip()],
+                  'nbdev': ['clsnb = clsnb._modidx:d']},  # so that nbdev's docs link our names
     zip_safe=False,
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Developers', 'Intended Audience :: Science/Research',
                  'Topic :: Scientific/Engineering :: Image Recognition', 'Framework :: Jupyter',
-                 'License :: OSI Approved :: Apache Software License',
                  *(f'Programming Language :: Python :: 3.{m}' for m in range(10, 14))])
