@@ -52,14 +52,14 @@ _borders = dict(constant='CONSTANT', edge='REPLICATE', reflect='REFLECT_101', sy
 
 def impad(img, *, shape=None, # (height, width) to grow to
           padding=None, # Number, (x, y) or (left, top, right, bottom)
-          pad_val=0, padding_mode='constant'):
+          pad_val=0, # One value per channel; a bare number fills the first channel only, as in OpenCV and mmcls
+          padding_mode='constant'):
     "A larger image with the given one inside"
     import cv2
     if padding_mode not in _borders: raise ConfigError(f"No padding_mode {padding_mode!r}.{near(padding_mode, _borders)}")
     if shape is not None: padding = 0,0,max(shape[1]-img.shape[1], 0),max(shape[0]-img.shape[0], 0)
     if isinstance(padding, numbers.Number): padding = (padding,)*4
     l,t,r,b = padding*2 if len(padding)==2 else padding
-    if isinstance(pad_val, numbers.Number): pad_val = (pad_val,)*4
     out = cv2.copyMakeBorder(img, t, b, l, r, getattr(cv2, 'BORDER_'+_borders[padding_mode]), value=pad_val)
     return out[...,None] if out.ndim<img.ndim else out
 

@@ -73,11 +73,11 @@ def imequalize(img): return _per_channel(_equalize, img)
 
 # %% ../../nbs/imgops/01_photometric.ipynb #e8d7cc7a
 def adjust_lighting(img, eigval, eigvec, alpha, # How much of each of the three directions
-                    to_rgb=True # Is `img` BGR?
+                    to_rgb=True # Turn BGR into RGB first?
                     ):
-    "Add the same small colour to every pixel"
+    "Add the same small colour to every pixel; gives float64, and RGB if `to_rgb`"
     delta = (np.asarray(eigvec)*np.asarray(alpha)*np.asarray(eigval)).sum(1)
-    return img + (delta[::-1] if to_rgb else delta)
+    return (img[...,::-1] if to_rgb else img) + delta
 
 # %% ../../nbs/imgops/01_photometric.ipynb #51f95c24
 def imnormalize(img, mean, std, to_rgb=True):
@@ -85,6 +85,7 @@ def imnormalize(img, mean, std, to_rgb=True):
     import cv2
     mean,std = np.float64(mean).reshape(1, -1),np.float64(std).reshape(1, -1)
     color = img.ndim==3 and img.shape[2]==3
+    if img.dtype==np.float64: img = img.astype(np.float32)
     out = cv2.cvtColor(img, cv2.COLOR_BGR2RGB).astype(np.float32) if to_rgb and color else img.astype(np.float32)
     if out.ndim==2 or not color: return ((out-mean.reshape(-1))/std.reshape(-1)).astype(np.float32)
     cv2.subtract(out, mean, out)
