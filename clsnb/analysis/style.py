@@ -47,6 +47,7 @@ def calm(ax, title='', xlabel='', ylabel='', grid='y'):
     ax.spines['bottom'].set_color(chart_colors['faint'])
     ax.tick_params(labelsize=8, colors=chart_colors['muted'], length=0)
     ax.set_axisbelow(True)
+    ax.grid(False)
     if grid: ax.grid(True, axis=grid, color=chart_colors['grid'], lw=.8)
     if title: ax.set_title(title, fontsize=10, loc='left', color=chart_colors['ink'], fontweight='bold')
     if xlabel: ax.set_xlabel(xlabel, fontsize=8, color=chart_colors['muted'])
