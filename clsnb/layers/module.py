@@ -32,6 +32,8 @@ class BaseModule(nn.Module):
         if self.pretrained_cfg: return
         for m in self.children():
             if hasattr(m, 'init_weights'): m.init_weights()
+        self.finish_init()
+    def finish_init(self): "What rules can't say; called once, after them"
 
 class Sequential(BaseModule, nn.Sequential):
     "An `nn.Sequential` with `init_cfg`"
