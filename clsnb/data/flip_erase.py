@@ -55,7 +55,8 @@ class RandomErasing(ImageTransform):
     def apply(self, img):
         if np.random.rand()>self.erase_prob: return img
         top,left,h,w = self.box(*img.shape[:2])
-        return imerase(img, top, left, h, w, self.patch(h, w, 3))
+        patch = self.patch(h, w, 3)
+        return imerase(img, top, left, h, w, patch[...,0] if img.ndim==2 else patch[...,:img.shape[2]])
 
 # %% ../../nbs/data/03_flip_erase.ipynb #b82237e2
 @TRANSFORMS.register

@@ -33,7 +33,8 @@ def imresize(img, size, # (width, height)
     size = tuple(int(o) for o in size)
     if backend=='cv2':
         import cv2
-        return cv2.resize(img, size, interpolation=code)
+        out = cv2.resize(img, size, interpolation=code)
+        return out[...,None] if out.ndim<img.ndim else out
     from PIL import Image
     if img.dtype!=np.uint8: raise ConfigError(f"backend 'pillow' resizes uint8 images only, not {img.dtype}; use backend='cv2', or resize earlier.")
     out = np.array(Image.fromarray(img[...,0] if img.ndim==3 and img.shape[2]==1 else img).resize(size, code))
