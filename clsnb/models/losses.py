@@ -85,8 +85,8 @@ class LabelSmoothLoss(ElementLoss):
     "Cross entropy against smoothed labels"
     def __init__(self, label_smooth_val, num_classes=None, # None: as many as there are scores
                  mode='original', # Or 'classy_vision', 'multi_label'
-                 reduction='mean', loss_weight=1.):
-        super().__init__(reduction, loss_weight)
+                 reduction='mean', loss_weight=1.): # No effect
+        super().__init__()
         if not (isinstance(label_smooth_val, float) and 0 <= label_smooth_val < 1):
             raise ConfigError(f"LabelSmoothLoss: label_smooth_val is a float in 0..1 (without 1), not {label_smooth_val!r}.")
         if mode not in ('original', 'classy_vision', 'multi_label'):
@@ -116,4 +116,4 @@ def accuracy(pred, # Scores, N×C; tensor or array
 class Accuracy(nn.Module):
     "`accuracy` as a module"
     def __init__(self, topk=(1,)): super().__init__(); self.topk = topk
-    def forward(self, pred, target): return accuracy(pred, target, self.topk)
+    def forward(self, pred, target): return accuracy(pred, target, self.topk, thrs=None)
