@@ -1,0 +1,111 @@
+"What is shipped, and the notebook hooks"
+import ast, io, json, os, shutil, subprocess, sys, zipfile
+from configparser import ConfigParser
+from pathlib import Path
+import pytest
+
+root = Path(__file__).resolve().parents[1]
+leave_out = shutil.ignore_patterns('__pycache__', '_modidx.py', '*.egg-info', '.ipynb_checkpoints')
+
+def sh(*cmd, cwd, **kw):
+    r = subprocess.run([str(o) for o in cmd], cwd=cwd, capture_output=True, text=True, **kw)
+    assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-2000:]
+    return r.stdout
+
+# ---- The wheel
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    "The wheel, built from the source distribution as an installer would build it"
+    src, out = tmp_path_factory.mktemp('src'), tmp_path_factory.mktemp('dist')
+    shutil.copytree(root/'clsnb', src/'clsnb', ignore=leave_out)
+    for p in root.iterdir():
+        if p.is_file(): shutil.copy(p, src)
+    sh(sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, src, cwd=src)
+    assert list(out.glob('*.tar.gz'))
+    with zipfile.ZipFile(next(out.glob('*.whl'))) as z: yield z
+
+def shipped(wheel, pattern): return {o for o in wheel.namelist() if Path(o).match(pattern)}
+
+def test_wheel_holds_every_source_file(wheel):
+    ours = {p.relative_to(root).as_posix() for p in (root/'clsnb').rglob('*') if p.is_file() and '__pycache__' not in p.parts and p.name != '_modidx.py'}
+    assert ours <= set(wheel.namelist()), sorted(ours - set(wheel.namelist()))[:10]
+    assert not [o for o in wheel.namelist() if o.split('/')[0] in ('nbs', 'tests', 'tools', 'benchmarks')]
+
+def test_wheel_holds_the_photographs(wheel):
+    from PIL import Image
+    photos = shipped(wheel, 'clsnb/photos/*/*.jpg')
+    assert len(photos) == 184
+    for o in photos: Image.open(io.BytesIO(wheel.read(o))).load()
+    lists = [wheel.read(f'clsnb/photos/{o}.txt').decode().splitlines() for o in ('train', 'val')]
+    names = [line.rsplit(maxsplit=1)[0] if line.split()[-1].isdigit() else line for o in lists for line in o]
+    assert {f'clsnb/photos/{n}' for n in names} == photos and len(names) == 184
+    assert 'Public Domain' in wheel.read('clsnb/photos/ATTRIBUTION.md').decode()
+
+def test_wheel_holds_configs_and_commands(wheel):
+    assert shipped(wheel, 'clsnb/configs/*/*.py')
+    entry = wheel.read(next(iter(shipped(wheel, '*.dist-info/entry_points.txt')))).decode()
+    for line in ('clsnb = clsnb.cli:main', 'clsnb-test = clsnb.selftest:main'): assert line in entry.replace('=', ' = ').replace('  =  ', ' = ')
+    meta = wheel.read(next(iter(shipped(wheel, '*.dist-info/METADATA')))).decode()
+    assert 'Requires-Python: >=3.10' in meta and 'License' in meta and not [o for o in meta.split('\n') if o.startswith('Requires-Dist: nbdev') and 'extra' not in o]
+
+def test_commands_lead_somewhere():
+    ini = ConfigParser(delimiters=['=']); ini.read(root/'settings.ini')
+    for line in ini['DEFAULT']['console_scripts'].split('\n'):
+        module, func = line.split('=')[1].strip().split(':')
+        tree = ast.parse((root/Path(*module.split('.'))).with_suffix('.py').read_text())
+        assert func in {o.name for o in tree.body if isinstance(o, ast.FunctionDef)}, line
+
+def test_every_python_from_310_can_parse_it():
+    for p in (root/'clsnb').rglob('*.py'): ast.parse(p.read_text(), feature_version=(3, 10))
+
+def test_runtime_requirements_have_lower_bounds_only():
+    ini = ConfigParser(delimiters=['=']); ini.read(root/'settings.ini')
+    for o in ini['DEFAULT']['requirements'].split(): assert '>=' in o and not set('<~!,') & set(o), o
+
+# ---- Notebooks under git
+
+def notebook(*sources):
+    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=7, outputs=[], source=s) for i, s in enumerate(sources)]
+    meta = dict(kernelspec=dict(display_name='mine', language='python', name='python3'), language_info=dict(name='python'))
+    return json.dumps(dict(cells=cells, metadata=meta, nbformat=4, nbformat_minor=5), indent=1) + '\n'
+
+@pytest.fixture
+def repo(tmp_path):
+    "A small repository with this one's hooks switched on"
+    for o in ('.githooks', 'tools'): shutil.copytree(root/o, tmp_path/o, ignore=leave_out)
+    for o in ('settings.ini', '.gitattributes'): shutil.copy(root/o, tmp_path)
+    (tmp_path/'nbs').mkdir(); (tmp_path/'clsnb').mkdir()
+    env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'PATH': f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    env.update({f'GIT_{w}_{k}': v for w in ('AUTHOR', 'COMMITTER') for k, v in (('NAME', 'a'), ('EMAIL', 'a@b.c'))})
+    def git(*a, ok=True):
+        r = subprocess.run(['git', *a], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert r.returncode == 0 or not ok, r.stdout + r.stderr
+        return r.stdout
+    git('init', '-q', '-b', 'main'); git('config', '--local', 'include.path', '../.githooks/config')
+    git.path = tmp_path
+    return git
+
+def test_commit_hook_cleans_and_exports(repo):
+    (repo.path/'nbs/one.ipynb').write_text(notebook('#| default_exp one', '#| export\ndef f(): return 1'))
+    repo('add', '-A'); repo('commit', '-qm', 'one')
+    kept = json.loads(repo('show', 'HEAD:nbs/one.ipynb'))
+    assert kept['cells'][0]['execution_count'] is None and 'language_info' not in kept['metadata']
+    assert 'def f(): return 1' in repo('show', 'HEAD:clsnb/one.py')
+    assert not repo('status', '--porcelain', '--', 'nbs', 'clsnb/one.py')
+
+def test_conflicting_notebooks_stay_notebooks(repo):
+    nb = repo.path/'nbs/one.ipynb'
+    def commit(*sources): nb.write_text(notebook(*sources)); repo('add', 'nbs'); repo('commit', '-qm', 'x', '--no-verify')
+    commit('a = 1', 'b = 1'); repo('checkout', '-qb', 'other'); commit('a = 2', 'b = 1')
+    repo('checkout', '-q', 'main'); commit('a = 3', 'b = 1')
+    repo('merge', 'other', ok=False)
+    cells = json.loads(nb.read_text())['cells']
+    src = [''.join(c['source']) for c in cells]
+    assert 'a = 2' in src and 'a = 3' in src and src.count('b = 1') == 1 and any('<<<<<<<' in o for o in src)
+
+def test_diffs_show_text(repo):
+    nb = repo.path/'nbs/one.ipynb'
+    for s in ('a = 1', 'a = 2'): nb.write_text(notebook(s)); repo('add', 'nbs'); repo('commit', '-qm', s, '--no-verify')
+    said = repo('diff', 'HEAD~1', '--', 'nbs')
+    assert '-a = 1' in said and '+a = 2' in said and 'execution_count' not in said

@@ -1,0 +1,64 @@
+"""Make README.md from nbs/index.ipynb without Quarto; pictures go to README_files/.
+
+usage: readme.py [--check]      (--check only says whether README.md is in step)
+"""
+import base64, json, re, sys
+from pathlib import Path
+
+root = Path(__file__).resolve().parents[1]
+note = '<!-- Made from nbs/index.ipynb by tools/readme.py: edit that notebook -->\n'
+
+def join(s): return ''.join(s) if isinstance(s, list) else s or ''
+
+def links(text):
+    "Links of the notebook's folder, as seen from the top"
+    return re.sub(r'(\]\(|src="|href=")(?!https?:|#|/|mailto:|data:)([^)"\s]+)', r'\1nbs/\2', text)
+
+def code(cell):
+    "The code of a cell, less its directives; nothing where it is hidden"
+    src = join(cell['source'])
+    if re.search(r'^#\| *(hide|default_exp|echo: *false|include: *false)', src, re.M): return ''
+    return re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
+
+def hidden(cell): return bool(re.search(r'^#\| *(hide\b|default_exp|include: *false|output: *false)', join(cell['source']), re.M))
+
+def output(o, name, files):
+    "One output as markdown; a picture is added to `files`"
+    if o['output_type'] == 'stream': return f"```\n{join(o['text']).rstrip()}\n```" if o['name'] == 'stdout' else ''
+    d = o.get('data', {})
+    for kind, ext in (('image/png', 'png'), ('image/jpeg', 'jpg'), ('image/svg+xml', 'svg')):
+        if kind in d:
+            text = join(d[kind]); files[f'{name}.{ext}'] = text.encode() if ext == 'svg' else base64.b64decode(text)
+            return f'![](README_files/{name}.{ext})'
+    if 'text/markdown' in d: return links(join(d['text/markdown']))
+    table = re.search(r'<table.*</table>', join(d.get('text/html')), re.S)
+    if table: return re.sub(r'\s*\n\s*', '\n', table[0])
+    return f"```\n{join(d['text/plain'])}\n```" if 'text/plain' in d else ''
+
+def readme(nb):
+    "The text of README.md and the pictures it shows: {name: bytes}"
+    parts, files = [], {}
+    for c in nb['cells']:
+        if c['cell_type'] == 'markdown': parts.append(links(join(c['source'])))
+        if c['cell_type'] != 'code' or hidden(c): continue
+        if code(c): parts.append(f'```python\n{code(c)}\n```')
+        parts += [output(o, f"{c['id']}-{i}", files) for i, o in enumerate(c['outputs'])]
+    return note + '\n' + '\n\n'.join(filter(None, parts)) + '\n', files
+
+def in_step(text, files):
+    "Does the tree hold exactly this?"
+    shown = root/'README_files'
+    there = {p.name: p.read_bytes() for p in shown.iterdir()} if shown.exists() else {}
+    return (root/'README.md').read_text(encoding='utf-8') == text and there == files
+
+def main(check=False):
+    text, files = readme(json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8')))
+    if check: return 0 if in_step(text, files) else 'README.md is not what nbs/index.ipynb makes: run python tools/readme.py'
+    (root/'README.md').write_text(text, encoding='utf-8')
+    shown = root/'README_files'
+    if files: shown.mkdir(exist_ok=True)
+    for p in shown.glob('*'):
+        if p.name not in files: p.unlink()
+    for name, data in files.items(): (shown/name).write_bytes(data)
+
+if __name__ == '__main__': sys.exit(main('--check' in sys.argv[1:]))
