@@ -1,0 +1,101 @@
+"Batches do not depend on workers, start methods, restarts or the number of processes"
+import random, warnings
+import numpy as np, pytest, torch
+from clsnb.core.errors import DataError
+from clsnb.data.loader import build_dataloader, collate
+from clsnb.data.packaged import Digits, Photos
+
+steps = [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', size=32), dict(type='RandomFlip'),
+         dict(type='ColorJitter', brightness=.4, contrast=.4, saturation=.4), dict(type='RandomErasing', mode='rand', erase_prob=.5),
+         dict(type='Normalize', mean=[0,0,0], std=[255,255,255]), dict(type='ImageToTensor', keys=['img']),
+         dict(type='Collect', keys=['img','gt_label'])]
+
+def user_step(results):
+    "A user's own transform, drawing from all three generators"
+    results['img'] = results['img']*random.random()+np.random.rand()*torch.rand(()).item()
+    return results
+
+def photos(): return Photos('val', steps[:-1]+[user_step, steps[-1]])
+
+def epochs(workers, which=(0,1), start=0, batch=9, **kw):
+    loader = build_dataloader(photos(), batch, workers, seed=3, **kw)
+    out = []
+    for e in which:
+        loader.set_epoch(e, start); out.append([(b.index, b['img'], b['gt_label'], b['img_metas']) for b in loader])
+    return out
+
+def same(a, b):
+    assert [len(o) for o in a]==[len(o) for o in b]
+    for x,y in zip(sum(a, []), sum(b, [])): assert x[0]==y[0] and x[1].equal(y[1]) and x[2].equal(y[2])
+
+@pytest.fixture(scope='module')
+def want(): return epochs(0)
+
+@pytest.mark.parametrize('workers', [1,2])
+def test_workers(want, workers): same(want, epochs(workers))
+@pytest.mark.parametrize('method', ['spawn','fork'])
+def test_start_method(want, method): same(want, epochs(2, multiprocessing_context=method))
+def test_not_persistent(want): same(want, epochs(2, persistent_workers=False))
+def test_restart(want):
+    same(want[1:], epochs(0, (1,)))
+    same([want[1][3:]], epochs(2, (1,), start=3))
+def test_epochs_differ(want):
+    assert want[0][0][0]!=want[1][0][0] and sorted(sum((b[0] for b in want[0]), []))==list(range(54))
+    a,b = ({i:x for idx,img,*_ in e for i,x in zip(idx, img)} for e in want)
+    assert not any(a[i].equal(b[i]) for i in a)
+def test_world_size(want):
+    "Three processes with batches of 3 see in each step what one sees with a batch of 9"
+    parts = [epochs(0, batch=3, rank=r, world_size=3) for r in range(3)]
+    for e,whole in enumerate(want):
+        for b,(idx,img,*_) in enumerate(whole):
+            pool = {i:x for p in parts for i,x in zip(p[e][b][0], p[e][b][1])}
+            assert set(pool)==set(idx) and all(pool[i].equal(x) for i,x in zip(idx, img))
+def test_outer_generators_kept():
+    loader = build_dataloader(photos(), 9, 0, seed=3)
+    torch.manual_seed(5); random.seed(5); np.random.seed(5)
+    free = torch.rand(3), random.random(), np.random.rand()
+    torch.manual_seed(5); random.seed(5); np.random.seed(5)
+    for _ in loader: pass
+    assert free[0].equal(torch.rand(3)) and free[1:]==(random.random(), np.random.rand())
+def test_seeds():
+    one = lambda **kw: next(iter(build_dataloader(photos(), 9, **kw)))['img']
+    assert not one(seed=1).equal(one(seed=2)) and not one().equal(one())
+
+@pytest.mark.parametrize('workers', [0,2])
+def test_one_line_errors(tmp_path, workers):
+    (tmp_path/'bad.jpg').write_bytes(b'\xff\xd8\xff oh')
+    (tmp_path/'list.txt').write_text('bad.jpg 0\n')
+    from clsnb.data.folder_imagenet import CustomDataset
+    ds = CustomDataset(str(tmp_path), steps, classes=['a'], ann_file=str(tmp_path/'list.txt'))
+    with pytest.raises(DataError) as e: next(iter(build_dataloader(ds, 1, workers, seed=0)))
+    assert str(e.value).count('\n')==0 and 'bad.jpg' in str(e.value) and 'JPEG' in str(e.value)
+    uneven = Photos('val', [steps[0], *steps[-2:]])
+    with pytest.raises(DataError, match=r'\(3, 160, \d+\).*Resize'): next(iter(build_dataloader(uneven, 8, workers, seed=0)))
+
+class Broken(Digits):
+    def __getitem__(self, i): raise ZeroDivisionError('a bug of the user')
+def test_bugs_keep_their_class():
+    for w in (0,1):
+        with pytest.raises(ZeroDivisionError): next(iter(build_dataloader(Broken('val'), 4, w, seed=0)))
+
+def test_unpicklable_falls_back():
+    ds = Photos('val', steps[:-1]+[lambda o: o, steps[-1]])
+    with pytest.warns(UserWarning, match='0 workers instead of 2.*cannot be pickled'):
+        loader = build_dataloader(ds, 9, 2, seed=3, multiprocessing_context='spawn')
+    assert loader.num_workers==0 and len(next(iter(loader)).index)==9
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        assert build_dataloader(ds, 9, 2, seed=3, multiprocessing_context='fork').num_workers==2
+
+def test_repeat_aug():
+    loader = build_dataloader(Photos('train', steps), 6, seed=0, sampler_cfg=dict(type='RepeatAugSampler', selected_round=0))
+    b = next(iter(loader))
+    assert b.index[0]==b.index[1]==b.index[2]!=b.index[3] and not b['img'][0].equal(b['img'][1]) and not b['img'][1].equal(b['img'][2])
+
+def test_drop_last_and_plain_samples():
+    ds = Digits('val')
+    loader = build_dataloader(ds, 50, drop_last=True, seed=0)
+    assert len(loader)==len(list(loader))==len(ds)//50
+    assert collate([(torch.zeros(2), 1), (torch.ones(2), 0)])[1].tolist()==[1,0]
+    assert build_dataloader(ds, 50, collate_fn=len, shuffle=False, seed=0).__iter__().__next__()==50
+    assert build_dataloader(ds, 4, num_gpus=2, shuffle=False, seed=0).batch_size==8
