@@ -125,7 +125,7 @@ def plot_cams(model, imgs, # Paths or arrays
     maps = [cam_map(model, o, target_class, method) for o in imgs]
     if not maps: raise DataError("plot_cams: no pictures were given.")
     names = getattr(model, 'CLASSES', None) or [f'class {i}' for i in range(len(maps[0]['scores']))]
-    fig,axs = new_chart(1.45*len(maps), 3.5, f'{len(maps)} pictures with class activation maps ({method}): ' +
+    fig,axs = new_chart(1.45*len(maps), 3.2, f'{len(maps)} pictures with class activation maps ({method}): ' +
                         ', '.join(str(names[m['target']]) for m in maps), 2, len(maps), dpi, squeeze=False)
     for ax in axs.flat: ax.set_axis_off()
     for (top,low),m in zip(axs.T, maps):
