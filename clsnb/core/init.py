@@ -10,7 +10,7 @@ __all__ = ['bias_for_prob', 'init_layer', 'constant_init', 'xavier_init', 'norma
 import inspect, math
 from functools import partial
 from torch.nn import init
-from .errors import ConfigError, near
+from .errors import CheckpointError, ConfigError, near
 
 # %% ../../nbs/core/05_init.ipynb #5c39c6e9
 def _scaled(kind, w, distribution, **kw): getattr(init, f'{kind}_{distribution}_')(w, **kw)
@@ -61,8 +61,13 @@ def _apply(module, typ, layer=None, everything=False, **kw):
 
 # %% ../../nbs/core/05_init.ipynb #b42bbd22
 def _pretrained(module, checkpoint, prefix=None, map_location=None):
-    from clsnb.core.checkpoint import load_checkpoint # only when asked for: building must not need it
-    load_checkpoint(module, checkpoint, map_location=map_location or 'cpu', prefix=prefix)
+    from clsnb.core.checkpoint import read_checkpoint, load_state_dict # only when asked for: building must not need it
+    sd = read_checkpoint(checkpoint, map_location or 'cpu')['state_dict']
+    if prefix:
+        p,first = prefix.rstrip('.')+'.',next(iter(sd), None)
+        sd = {k[len(p):]: v for k,v in sd.items() if k.startswith(p)}
+        if not sd: raise CheckpointError(f"init_cfg: no key of {checkpoint} begins with {p!r}; the first is {first!r}.")
+    return load_state_dict(module, sd, name=str(checkpoint))
 
 def initialize(module, # Any `nn.Module`
                init_cfg, # One rule or a list of them

@@ -13,17 +13,17 @@ from .dist import get_dist_info
 # %% ../../nbs/core/03_log.ipynb #7de71df7
 class _Stdout(logging.StreamHandler):
     "Write to whatever `sys.stdout` is now: notebooks and tests replace it"
-    def __init__(self): super().__init__(sys.stdout)
+    def __init__(self): super().__init__(sys.stdout); self.addFilter(lambda r: getattr(r, 'screen', True))
     stream = property(lambda self: sys.stdout, lambda self, v: None)
 
 def get_logger(
     name='clsnb', # Logger's name
     log_file=None, # Where lines go too
-    log_level=logging.INFO, # For the first process; the others log errors only
+    log_level=None, # For the first process (INFO unless it was set before); the others log errors only
 )->logging.Logger:
     "The logger of a run"
     log,rank = logging.getLogger(name),get_dist_info()[0]
-    log.propagate = False; log.setLevel(log_level if rank==0 else logging.ERROR)
+    log.propagate = False; log.setLevel(logging.ERROR if rank else log_level or log.level or logging.INFO)
     if not any(isinstance(h, _Stdout) for h in log.handlers): log.addHandler(_Stdout())
     if log_file and rank==0:
         for h in [h for h in log.handlers if isinstance(h, logging.FileHandler)]: log.removeHandler(h); h.close()
@@ -31,7 +31,7 @@ def get_logger(
         log.addHandler(h)
     return log
 
-def get_root_logger(log_file=None, log_level=logging.INFO):
+def get_root_logger(log_file=None, log_level=None):
     "mmcls's name for `get_logger`"
     return get_logger('clsnb', log_file, log_level)
 

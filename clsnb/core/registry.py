@@ -22,10 +22,10 @@ def accepted_args(
     for g in fs:
         try: ps = inspect.signature(g).parameters.values()
         except (TypeError, ValueError): return None
-        if g is object.__init__: return names
+        if g is object.__init__: return None
         names |= {p.name for p in ps if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
         if not any(p.kind==p.VAR_KEYWORD for p in ps): return names
-    return None if not inspect.isclass(f) else names
+    return None
 
 # %% ../../nbs/core/00a_registry.ipynb #41d26815
 def _module(o): return getattr(o, '__module__', '')

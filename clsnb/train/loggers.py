@@ -67,7 +67,8 @@ class TextLoggerHook(LoggerHook):
         if self.json: append_json({k: v for k,v in row.items() if v is not None}, self.json)
         head = f'Epoch [{epoch}][{it}/{len(runner.data_loader)}]' if mode=='train' else f'Epoch(val) [{epoch}]'
         if mode=='train': tags = dict(lr=lr, eta=self.eta(runner), **tags)
-        runner.logger.info(head+'  '+', '.join(f'{k}: {_num(k, v)}' for k,v in tags.items()))
+        text = head+'  '+', '.join(f'{k}: {_num(k, v)}' for k,v in tags.items())
+        runner.logger.info(text, extra=dict(screen=not getattr(runner, 'bar', None)))
     def memory(self): return torch.cuda.max_memory_allocated()>>20 if torch.cuda.is_available() and torch.cuda.is_initialized() else None
 
 # %% ../../nbs/train/08_loggers.ipynb #bc2691d9
@@ -102,7 +103,7 @@ class ProgressHook(Hook):
     @master_only
     def before_run(self, runner):
         make = _HtmlBar if in_notebook() else _TermBar if sys.stderr.isatty() else None
-        self.bar = make and make(runner.max_iters)
+        self.bar = runner.bar = make and make(runner.max_iters)
     def text(self, runner):
         shown = {k: v for k,v in self.facts.items() if k in ('loss', 'val_loss', 'accuracy_top-1') or k.startswith('mAP')}
         return f"epoch {min(runner.epoch+1, runner.max_epochs)}/{runner.max_epochs}  " + '  '.join(f'{k} {v:.4g}' for k,v in shown.items())
@@ -116,4 +117,4 @@ class ProgressHook(Hook):
         self.facts.update(new)
     def after_run(self, runner): self.close(runner)
     def close(self, runner):
-        if self.bar: self.bar.close(self.text(runner)); self.bar = None
+        if self.bar: self.bar.close(self.text(runner)); self.bar = runner.bar = None

@@ -69,8 +69,13 @@ class LogBuffer:
             self.sums[k] = self.sums[k]+v if k in self.sums else v
             self.counts[k] = self.counts.get(k, 0)+count
     def average(self, n=0):
-        "Put the averages into `output` and start anew"
-        self.output.update({k: float(v)/self.counts[k] for k,v in self.sums.items()})
+        "Put the averages (over all processes) into `output` and start anew; the one place that waits for the device"
+        means = {k: v/self.counts[k] for k,v in self.sums.items()}
+        if means and (world := get_dist_info()[1])>1:
+            device = next((v.device for v in means.values() if torch.is_tensor(v)), 'cpu')
+            t = torch.tensor([float(v) for v in means.values()], device=device); torch.distributed.all_reduce(t)
+            means = dict(zip(means, (t/world).tolist()))
+        self.output.update({k: float(v) for k,v in means.items()})
         self.sums,self.counts,self.ready = {},{},True
 
 # %% ../../nbs/train/02_runner.ipynb #182b13a5

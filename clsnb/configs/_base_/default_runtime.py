@@ -1,0 +1,7 @@
+checkpoint_config = dict(interval=1, max_keep_ckpts=2)
+log_config = dict(interval=100, hooks=[dict(type='TextLoggerHook')])
+dist_params = dict(backend='nccl')
+log_level = 'INFO'
+load_from = None
+resume_from = None
+workflow = [('train', 1)]
