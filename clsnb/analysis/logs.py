@@ -88,18 +88,18 @@ def _loss_panel(ax, train, val, **_):
     if len(ax.lines): ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     chart_legend(ax, loc='upper right')
 
-def _accuracy_panel(ax, train, val, baseline=None):
+def _accuracy_panel(ax, train, val, df, baseline=None):
     _line(ax, train, 'top-1', chart_colors['blue'], 'training')
-    _line(ax, val, 'accuracy_top-1', chart_colors['orange'], 'validation', smooth=False)
+    _line(ax, df, 'accuracy_top-1', chart_colors['orange'], 'validation', smooth=False)
     if baseline is not None:
         ax.axhline(100*baseline, color=chart_colors['muted'], lw=1, ls='--', label=f'majority class {percent(baseline, 0)}')
-    if 'accuracy_top-1' in val and val['accuracy_top-1'].notna().any():
-        best = val.loc[val['accuracy_top-1'].idxmax()]
+    if 'accuracy_top-1' in df and df['accuracy_top-1'].notna().any():
+        best = df.loc[df['accuracy_top-1'].idxmax()]
         ax.annotate(f"{best['accuracy_top-1']:.1f}", (best['at'], best['accuracy_top-1']), xytext=(0, 5), textcoords='offset points',
                     ha='center', fontsize=8, fontweight='bold', color=chart_colors['ink'])
     calm(ax, 'Accuracy, %'); ax.set_ylim(0, 106); chart_legend(ax, loc='lower right')
 
-def _lr_panel(ax, train, val, **_):
+def _lr_panel(ax, train, **_):
     _line(ax, train, 'lr', chart_colors['green'], 'learning rate', smooth=False)
     for l in ax.lines: l.set_marker('')
     calm(ax, 'Learning rate'); ax.set_ylim(bottom=0)
@@ -120,6 +120,7 @@ def plot_curves(src, # A work folder, a log, or what `read_log` returned
     fig,axs = new_chart(w*len(parts), h, f"Curves of {', '.join(parts)} over {int(df.epoch.max() if len(df) else 0)} epochs{said}",
                         cols=len(parts), dpi=dpi, squeeze=False)
     for ax,o in zip(axs[0], parts):
-        curve_panels[o](ax, train, val, baseline=baseline); ax.set_xlabel(df.attrs.get('unit', 'epoch'), fontsize=8, color=chart_colors['muted'])
+        curve_panels[o](ax, train=train, val=val, df=df, baseline=baseline)
+        ax.set_xlabel(df.attrs.get('unit', 'epoch'), fontsize=8, color=chart_colors['muted'])
         if not ax.lines: ax.text(.5, .5, 'nothing logged yet', transform=ax.transAxes, ha='center', fontsize=8, color=chart_colors['muted'])
     return fig

@@ -26,7 +26,7 @@ h2 { font-size:1.15rem; margin:0 0 .2em } p { margin:.3em 0 }
 section { background:#fff; border:1px solid var(--line); border-radius:12px; padding:20px 22px; margin-top:18px }
 .lead { font-size:1.08rem; max-width:44em } .row { display:flex; flex-wrap:wrap; gap:18px }
 .row>* { flex:1 1 260px; min-width:0 }
-.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(140px,1fr)); gap:12px; margin-top:14px }
+.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(118px,1fr)); gap:12px; margin-top:14px }
 .tile { background:var(--faint); border-radius:10px; padding:12px 14px }
 .tile b { display:block; font-size:1.45rem; line-height:1.2; overflow-wrap:anywhere }
 .tile span { color:var(--muted); font-size:.85rem }
@@ -43,7 +43,7 @@ _css_parts = """
 .scroll { overflow-x:auto }
 table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums }
 th,td { text-align:right; padding:6px 10px; border-bottom:1px solid var(--line); white-space:nowrap }
-th:first-child,td:first-child { text-align:left } th { color:var(--muted); font-weight:600; font-size:.82rem }
+th:first-child,td:first-child { text-align:left } th { color:var(--muted); font-weight:600; font-size:.82rem; white-space:normal; vertical-align:bottom }
 tbody tr:last-child td { border-bottom:0 }
 .bar { display:inline-block; vertical-align:middle; width:84px; height:8px; border-radius:4px; background:#e6eaee;
   margin-right:8px; text-align:left }

@@ -41,15 +41,16 @@ def verdict(results): # Of an evaluation
     top = results.classes[np.bincount(results.labels).argmax()] if n else '?'
     better = 'clearly better than' if lo>results.baseline else 'better than' if results.accuracy>results.baseline else 'not better than'
     doubt = '' if lo>results.baseline or results.accuracy<=results.baseline else ', though with so few pictures that may be luck'
-    return (f"The model names the right class for {right} of {n} pictures. That is {better} always answering “{top}”, which would be right for "
-            f"{round(results.baseline*n)} of them{doubt}. Judged by this many pictures, the true accuracy lies between {percent(lo, 0)} and {percent(hi, 0)}.")
+    return (f"The model names the right class for {right} of {n} pictures. That is {better} always answering “{top}”, "
+            f"which would be right for {round(results.baseline*n)} of them{doubt}. Judged by this many pictures, "
+            f"the true accuracy lies between {percent(lo, 0)} and {percent(hi, 0)}.")
 
 # %% ../../nbs/analysis/07_report.ipynb #4baf612a
 def _headline(name, results, tiles):
     base = 100*results.baseline; top = results.classes[np.bincount(results.labels).argmax()] if len(results) else ''
     return Section(Div('results of a run', cls='eyebrow'), H1(name),
-        Div(Div(Div(percent(results.accuracy), cls='big'), P('accuracy on the validation pictures', cls='muted')), P(verdict(results), cls='lead', style='flex-grow:3'),
-            cls='row', style='align-items:center;margin-top:14px'),
+        Div(Div(Div(percent(results.accuracy), cls='big'), P('accuracy on the validation pictures', cls='muted')),
+            P(verdict(results), cls='lead', style='flex-grow:3'), cls='row', style='align-items:center;margin-top:14px'),
         Div(I(style=f'width:{100*results.accuracy:.1f}%'), Em(style=f'left:{base:.1f}%'),
             Label(f'always “{top}”: {percent(results.baseline)}', style=f'left:clamp(90px,{base:.1f}%,calc(100% - 90px))'), cls='meter'),
         Div(*[tile(v, k) for k,v in tiles.items()], cls='tiles'))
@@ -57,7 +58,7 @@ def _headline(name, results, tiles):
 def _tiles(results, log, model):
     "Headline figures; what is not known is left out"
     t = results.per_class(); t = t[t.support>0]
-    out = {'accuracy': percent(results.accuracy), 'majority class': percent(results.baseline)}
+    out = {'majority class': percent(results.baseline)}
     if len(results.classes)>9: out['label among the best five'] = percent(results.topk(5))
     if len(t): out[f'macro F1, mean over {len(t)} classes'] = percent(float(t.f1.mean()))
     if len(t)>1: out['best class'],out['hardest class'] = t.recall.idxmax(),t.recall.idxmin()
@@ -73,15 +74,19 @@ def _count(n): return f'{n/1e6:.1f} M' if n>=1e6 else f'{n/1e3:.0f} k' if n>=1e3
 # %% ../../nbs/analysis/07_report.ipynb #667ee79a
 def _curves(log, results):
     figs = [chart_figure(plot_curves(log, [o], results.baseline, w=4.2, h=2.9)) for o in ('loss', 'accuracy', 'lr')]
-    return page_section('The run', Div(*figs, cls='row'), lead='Thin lines are single measurements, thick ones their smoothed course; validation pictures are never trained on.')
+    return page_section('The run', Div(*figs, cls='row'),
+                        lead='Thin lines are single measurements, thick ones their smoothed course; validation pictures are never trained on.')
 
 def _classes(results, train_labels):
     t = results.per_class()[['recall', 'precision', 'f1', 'support']]
-    names = dict(recall='found (recall)', precision='right when said (precision)', f1='F1', support='validation pictures', train='training pictures')
+    names = dict(recall='found (recall)', precision='right when said (precision)', f1='F1', support='validation pictures',
+                 train='training pictures')
     if train_labels is not None: t['train'] = np.bincount(train_labels, minlength=len(t))[:len(t)]
     if (more := len(t)-60) > 0: t = t.sort_values('recall', kind='stable').head(60)
-    return page_section('Class by class', html_table(t, ['recall', 'precision', 'f1'], names), P(f'The 60 hardest classes; {more} more are in results.npz.', cls='muted') if more>0 else None,
-                        lead='Found: of the pictures of this class, how many were recognised. Right when said: of the pictures given this name, how many deserved it.')
+    rest = P(f'The 60 hardest classes; {more} more are in results.npz.', cls='muted') if more>0 else None
+    return page_section('Class by class', html_table(t, ['recall', 'precision', 'f1'], names), rest,
+                        lead='Found: of the pictures of this class, how many were recognised. '
+                             'Right when said: of the pictures given this name, how many deserved it.')
 
 def _confusions(results):
     pairs = confused_pairs(results, 8)
@@ -99,10 +104,14 @@ def _grid(title, results, rows, lead):
     return page_section(title, Div(*cards, cls='cards') if cards else P('None.'), lead=lead)
 
 def _mistakes(results, n=12):
-    total = int((results.pred!=results.labels).sum())
-    return _grid('The most confident mistakes', results, results.mistakes(n), f'{min(n, total)} of {total}. Orange: what the model said and how sure it was. '
-                 'Green: what it is, and what the model gave that. A look here finds wrong labels, pictures of two things, and habits of the model.') if total else \
-        page_section('The most confident mistakes', P('There are none on these pictures.'))
+    title,total = 'The most confident mistakes',int((results.pred!=results.labels).sum())
+    if not total: return page_section(title, P('There are none on these pictures.'))
+    return _grid(title, results, results.mistakes(n),
+                 f'{min(n, total)} of {total}. Orange: what the model said and how sure it was. Green: what it is, and what the model '
+                 'gave that. A look here finds wrong labels, pictures of two things, and habits of the model.')
+
+def _sample(results, n=12):
+    return _grid('Pictures drawn at random', results, results.samples(n), 'A fair sample, so that one sees the everyday too.')
 
 def cam_rows(results, n=6): # How many
     "Rows of `table` worth a map: half of them mistakes, the others right and from different classes"
@@ -119,8 +128,8 @@ def _cams(model, results, n=6):
         m = cam_map(model, np.asarray(results.images[i]) if results.images is not None else str(results.path(i)))
         pics = [Image.fromarray(o).resize((192, 192*o.shape[0]//o.shape[1])) for o in (m['picture'], overlay(m['picture'], m['heat']))]
         cards.append(picture_card(pics, row)); files.append(pics)
-    lead = 'Left the picture as the model saw it, right where it found the evidence for its answer (Grad-CAM, light is strong). Half of them are mistakes.'
-    return page_section('Where the model looked', Div(*cards, cls='cards', style='grid-template-columns:repeat(auto-fill,minmax(230px,1fr))'), lead=lead),files
+    lead = 'Left the picture as the model saw it, right where it found the evidence for its answer (Grad-CAM; light is strong).'
+    return page_section('Where the model looked', Div(*cards, cls='cards', style='grid-template-columns:repeat(auto-fill,minmax(min(290px,100%),1fr))'), lead=lead),files
 
 # %% ../../nbs/analysis/07_report.ipynb #dcd0bbc9
 def _checkpoint(work_dir):
@@ -134,17 +143,21 @@ def _config_file(work_dir):
 def _use(work_dir):
     "Where things are, and two lines that predict"
     ckpt,cfg = _checkpoint(work_dir),_config_file(work_dir)
-    code = f"from clsnb.all import *\nmodel = init_model({str(cfg or 'CONFIG.py')!r}, {str(ckpt or 'CHECKPOINT.pth')!r}, device='cpu')\ninference_model(model, 'your_picture.jpg')"
-    about = {'latest.pth': 'the model of these results', 'results.npz': 'all scores: Results.load reads them', 'figures': 'the figures, as PNG'}
-    names = [p for p in (ckpt, *sorted(work_dir.glob('best_*.pth')), cfg, work_dir/'results.npz', work_dir/'figures') if p is not None and p.exists()]
-    items = [Li(Code(p.name), ' – ', about.get(p.name, 'the best checkpoint on the validation pictures' if p.stem.startswith('best') else
-                'the whole configuration' if p.suffix=='.py' else 'the model of these results')) for p in names]
-    return page_section('Use it', P('Everything is in ', Code(str(work_dir)), ':'), Ul(*items), P('Predict the class of a picture:'), Pre(Code(code)))
+    code = (f"from clsnb.all import *\nmodel = init_model({str(cfg or 'CONFIG.py')!r}, {str(ckpt or 'CHECKPOINT.pth')!r}, device='cpu')\n"
+            "inference_model(model, 'your_picture.jpg')")
+    best = sorted(work_dir.glob('best_*.pth'))
+    about = [(ckpt, 'the model of these results'), *[(p, 'the checkpoint that did best on the validation pictures') for p in best],
+             (cfg, 'the whole configuration'), (work_dir/'results.npz', 'all scores; Results.load reads them'),
+             (work_dir/'figures', 'the figures, as PNG')]
+    items = [Li(Code(p.name), ' – ', text) for p,text in about if p is not None and p.exists()]
+    return page_section('Use it', P('Everything is in ', Code(str(work_dir)), ':'), Ul(*items),
+                        P('Predict the class of a picture:'), Pre(Code(code)))
 
 def _what_ran(work_dir, log):
     cfg = _config_file(work_dir); facts = log.attrs if log is not None else {}
     parts = [folded(f'Configuration ({cfg.name})', cfg.read_text(encoding='utf-8'))] if cfg else []
-    if facts.get('env_info'): parts.append(folded('Environment', str(facts['env_info'])))
+    if env := facts.get('env_info'):
+        parts.append(folded('Environment', '\n'.join(f'{k}: {v}' for k,v in env.items()) if isinstance(env, dict) else str(env)))
     if 'seed' in facts: parts.append(P(f"Seed {facts['seed']}", cls='muted'))
     return page_section('What was run', *parts) if parts else None
 
@@ -182,19 +195,20 @@ def make_report(work_dir, # The run's folder; gets `figures/`, `results.npz` and
     log = do.try_('the log', read_log, work_dir) if list(work_dir.glob('*.log.json')) else None
     labels = do.try_('the training labels', lambda: np.asarray(dataset.get_gt_labels())) if dataset is not None else None
     do.try_('results.npz', results.save, work_dir/'results.npz')
-    do.figure('confusion', plot_confusion, results); do.figure('mistakes', plot_mistakes, results); do.figure('predictions', plot_predictions, results)
+    for k,f in dict(confusion=plot_confusion, mistakes=plot_mistakes, predictions=plot_predictions).items(): do.figure(k, f, results)
     if log is not None: do.figure('curves', plot_curves, log, baseline=results.baseline)
     if labels is not None: do.figure('classes', plot_class_counts, labels, results.classes, 'Training pictures of each class')
     name = name or (_config_file(work_dir) or work_dir).stem
     do.add('the headline', lambda: _headline(name, results, _tiles(results, log, model)))
     for k,v in (extra or {}).items(): do.add(k, _extra, k, v)
     if log is not None: do.add('the curves', _curves, log, results)
-    do.add('the table of classes', _classes, results, labels); do.add('the confusion matrix', _confusions, results); do.add('the mistakes', _mistakes, results)
-    do.add('the sample', lambda: _grid('Pictures drawn at random', results, results.samples(12), 'A fair sample, so that one sees the everyday too.'))
+    do.add('the table of classes', _classes, results, labels); do.add('the confusion matrix', _confusions, results)
+    do.add('the mistakes', _mistakes, results); do.add('the sample', _sample, results)
     if model is not None: do.add('the activation maps', _add_cams, do, model, results)
     do.add('the instructions', _use, work_dir); do.add('what was run', _what_ran, work_dir, log)
     if do.failed: do.sections.append(page_section('Left out', Ul(*[Li(f'{k}: {v}') for k,v in do.failed.items()])))
-    with atomic_write(work_dir/'report.html', 'w') as f: f.write(html_page(f'{name} – report', *[o for o in do.sections if o is not None]))
+    page = html_page(f'{name} – report', *[o for o in do.sections if o is not None])
+    with atomic_write(work_dir/'report.html', 'w') as f: f.write(page)
     return work_dir/'report.html'
 
 def _add_cams(do, model, results):
@@ -224,7 +238,7 @@ class ReportHook(Hook):
     priority = 'LOWEST'
     def __init__(self, train_dataset=None): self.train_dataset,self.page = train_dataset,None
     def after_run(self, runner):
-        last = next((h for h in runner.hooks if getattr(h, 'scores', None) is not None and hasattr(h, 'dataloader')), None)
-        if runner.rank or last is None: return
-        self.page = report_run(runner.work_dir, runner.model, last.dataloader.dataset, last.scores, self.train_dataset)
+        scores,data = getattr(runner, 'scores', None),next((h.loader.dataset for h in runner.hooks if hasattr(h, 'loader')), None)
+        if runner.rank or scores is None or data is None: return
+        self.page = report_run(runner.work_dir, runner.model, data, scores, self.train_dataset)
         if self.page: runner.logger.info(f"Report: {self.page}")
