@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate, get_worker_info
 from ..core.dist import get_dist_info
 from ..core.errors import ClsnbError, DataError
 from ..core.registry import DATASETS, SAMPLERS
-from .samplers import DistributedSampler, TokenBatches, kept_rng, mix_seed, seed_sample
+from .samplers import DistributedSampler, TokenBatches, kept_rng, seed_sample
 
 # %% ../../nbs/data/21_loader.ipynb #67a2fb68
 def build_dataset(cfg, default_args=None):

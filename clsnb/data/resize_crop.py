@@ -7,7 +7,6 @@ __all__ = ['Resize', 'CenterCrop', 'RandomCrop', 'RandomResizedCrop', 'Pad']
 
 # %% ../../nbs/data/02_resize_crop.ipynb #8883bb39
 import math, random
-import numpy as np
 from fastcore.basics import store_attr
 from ..core.errors import ConfigError, DataError, near
 from ..core.registry import TRANSFORMS
