@@ -28,10 +28,10 @@ def test_readme_from_a_notebook():
     png = dict(output_type='display_data', data={'image/png': 'aGVsbG8=', 'text/plain': '<Figure>'})
     nb = dict(cells=[dict(cell_type='markdown', id='a', source='# t\n\nsee [x](core/01_config.ipynb), [y](https://a.b)'),
                      dict(cell_type='code', id='b', source='#| hide\nimport os', outputs=[]),
-                     dict(cell_type='code', id='c', source='#| eval: false\nf()', outputs=[png])])
+                     dict(cell_type='code', id='c', source='#| fig-alt: "six fish"\nf()', outputs=[png])])
     text, files = readme.readme(nb)
     assert '[x](nbs/core/01_config.ipynb)' in text and '[y](https://a.b)' in text and 'import os' not in text
-    assert '```python\nf()\n```' in text and '![](README_files/c-0.png)' in text and files == {'c-0.png': b'hello'}
+    assert '```python\nf()\n```' in text and '![six fish](README_files/c-0.png)' in text and files == {'c-0.png': b'hello'}
 
 @pytest.mark.parametrize('html,why', [
     ('<a href="b.html">', 'no such file'), ('<a href="a.html#x">', 'no such anchor'), ('<script src="https://cdn.x/y.js"></script>', 'fetched from elsewhere'),

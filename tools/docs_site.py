@@ -83,7 +83,9 @@ def render(proc, site, out):
         (site/f'{names[rel.as_posix()]}.ipynb').write_text(json.dumps(localise(rel, nb, names, base)), encoding='utf-8')
     shutil.copy(root/'nbs'/'nbdev.yml', site)
     for src, dst in ((root/'_quarto.yml', site.parent/'_quarto.yml'), (root/'nbs'/'sidebar.yml', site/'sidebar.yml')):
-        dst.write_text(yaml.safe_dump(renamed(yaml.safe_load(src.read_text(encoding='utf-8')), names), sort_keys=False), encoding='utf-8')
+        conf = renamed(yaml.safe_load(src.read_text(encoding='utf-8')), names)
+        conf.get('format', {}).get('html', {}).pop('grid', None)  # only Quarto knows it
+        dst.write_text(yaml.safe_dump(conf, sort_keys=False), encoding='utf-8')
     subprocess.run([sys.executable, '-m', 'smalldocs.cli', 'render', '--strict', '--quiet', str(site)], check=True)
     shutil.rmtree(out, ignore_errors=True); shutil.move(site/cfg.doc_path.name, out)
     for p in out.rglob('*.html'): p.write_text(typeset(p.read_text(encoding='utf-8')), encoding='utf-8')

@@ -22,14 +22,19 @@ def code(cell):
 
 def hidden(cell): return bool(re.search(r'^#\| *(hide\b|default_exp|include: *false|output: *false)', join(cell['source']), re.M))
 
-def output(o, name, files):
+def alt(cell):
+    "What a picture shows: the cell's `fig-alt` or `fig-cap`"
+    m = re.search(r'^#\| *fig-(?:alt|cap): *(.+)$', join(cell['source']), re.M)
+    return m[1].strip(' "\'') if m else ''
+
+def output(o, name, alt, files):
     "One output as markdown; a picture is added to `files`"
     if o['output_type'] == 'stream': return f"```\n{join(o['text']).rstrip()}\n```" if o['name'] == 'stdout' else ''
     d = o.get('data', {})
     for kind, ext in (('image/png', 'png'), ('image/jpeg', 'jpg'), ('image/svg+xml', 'svg')):
         if kind in d:
             text = join(d[kind]); files[f'{name}.{ext}'] = text.encode() if ext == 'svg' else base64.b64decode(text)
-            return f'![](README_files/{name}.{ext})'
+            return f'![{alt}](README_files/{name}.{ext})'
     if 'text/markdown' in d: return links(join(d['text/markdown']))
     table = re.search(r'<table.*</table>', join(d.get('text/html')), re.S)
     if table: return re.sub(r'\s*\n\s*', '\n', table[0])
@@ -42,7 +47,7 @@ def readme(nb):
         if c['cell_type'] == 'markdown': parts.append(links(join(c['source'])))
         if c['cell_type'] != 'code' or hidden(c): continue
         if code(c): parts.append(f'```python\n{code(c)}\n```')
-        parts += [output(o, f"{c['id']}-{i}", files) for i, o in enumerate(c['outputs'])]
+        parts += [output(o, f"{c['id']}-{i}", alt(c), files) for i, o in enumerate(c['outputs'])]
     return note + '\n' + '\n\n'.join(filter(None, parts)) + '\n', files
 
 def in_step(text, files):
