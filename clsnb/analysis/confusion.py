@@ -33,13 +33,15 @@ def confused_pairs(src, # Results, or a matrix of counts
     return pd.DataFrame(dict(label=names[i], predicted=names[j], count=off[i,j], share=off[i,j]/np.maximum(m[i].sum(1), 1)))
 
 # %% ../../nbs/analysis/01_confusion.ipynb #29464721
-def _cell_text(m, share, hide):
-    "Counts, with the share below in small matrices; nothing where there is nothing"
-    c = len(m)
-    def text(i, j):
-        if not m[i,j] or (hide and i==j): return ''
-        return f'{m[i,j]}\n{percent(share[i,j], 0)}' if c<=12 else f'{m[i,j]}'
-    return np.array([[text(i, j) for j in range(c)] for i in range(c)], dtype=object)
+def _paint(ax, m, share, cells, cmap, top):
+    "Shade some cells by their share, and write counts into them, with the share below in small matrices"
+    from matplotlib import colormaps
+    c,col = len(m),colormaps[cmap]
+    ax.pcolormesh(np.arange(c+1), np.arange(c+1), np.ma.array(share, mask=~cells), cmap=cmap, vmin=0, vmax=top*1.15)
+    for i,j in np.argwhere(cells) if c<=30 else ():
+        rgb = col(share[i,j]/(top*1.15))[:3]; dark = np.dot(rgb, (.299, .587, .114))<.55
+        ax.text(j+.5, i+.5, f'{m[i,j]}\n{percent(share[i,j], 0)}' if c<=12 else str(m[i,j]), ha='center', va='center',
+                fontsize=8 if c<=12 else 6, color='white' if dark else chart_colors['ink'])
 
 def _class_ticks(ax, classes):
     "Names along both sides, as many as can be read"
@@ -53,20 +55,19 @@ def plot_confusion(src, # Results, or a matrix of counts
                    hide_diagonal=False, # Show mistakes only
                    title='Confusion matrix', dpi=80):
     "Counts as numbers, shares of each row as shades"
-    import seaborn as sns
     m,classes = _matrix(src, classes)
     c,eye = len(m),np.eye(len(m), dtype=bool)
     share = m/np.maximum(m.sum(1, keepdims=True), 1)
     size = min(9., max(3., 1.6+(.62 if c<=12 else .32 if c<=30 else .12)*c))
     worst = confused_pairs(m, 1, classes)
-    said = f"; most often {worst.label[0]} is taken for {worst.predicted[0]} ({worst['count'][0]} times)" if len(worst) else '; no mistakes'
+    said = '; no mistakes'
+    if len(worst): said = f"; most often {worst.label[0]} is taken for {worst.predicted[0]} ({worst['count'][0]} times)"
     fig,ax = new_chart(size+.4, size*.85+.4, f"{title} of {c} classes, {int(m.sum())} pictures, {int(np.trace(m))} right{said}", dpi=dpi)
     top = max(share[~eye].max(initial=0), 1e-9) if hide_diagonal else 1
-    for cmap,hidden,vmax in (('Oranges', eye, top), ('Blues', ~eye | hide_diagonal, 1)):
-        sns.heatmap(share, mask=hidden | (m==0), annot=_cell_text(m, share, hide_diagonal) if c<=30 else False, fmt='', cmap=cmap, vmin=0,
-                    vmax=vmax*1.15, cbar=False, ax=ax, square=True, annot_kws=dict(fontsize=8 if c<=12 else 6))
-    _class_ticks(ax, classes); ax.set(xlim=(0, c), ylim=(c, 0))
+    _paint(ax, m, share, ~eye & (m>0), 'Oranges', top)
+    if not hide_diagonal: _paint(ax, m, share, eye & (m>0), 'Blues', 1)
+    _class_ticks(ax, classes); ax.set(xlim=(0, c), ylim=(c, 0), aspect='equal')
     calm(ax, title, 'predicted', 'true', grid='')
-    ax.hlines(np.arange(c+1), 0, c, color=chart_colors['grid'], lw=.6 if c<=30 else .2); ax.vlines(np.arange(c+1), 0, c, color=chart_colors['grid'], lw=.6 if c<=30 else .2)
+    for lines in (ax.hlines, ax.vlines): lines(np.arange(c+1), 0, c, color=chart_colors['grid'], lw=.6 if c<=30 else .2)
     ax.tick_params(labelsize=8 if c<=20 else 6, colors=chart_colors['ink'])
     return fig

@@ -9,8 +9,8 @@ __all__ = ['accuracy_interval', 'verdict', 'cam_rows', 'make_report', 'report_ru
 import io
 import numpy as np
 from pathlib import Path
-from fastcore.xml import Code, Div, H1, H2, I, Label, Em, Li, Ol, P, Pre, Section, Ul
-from ..core.errors import ClsnbError, DataError
+from fastcore.xml import Code, Div, Em, H1, I, Label, Li, P, Pre, Section, Ul
+from ..core.errors import ClsnbError
 from ..core.io import atomic_write
 from ..core.log import get_logger
 from ..core.registry import HOOKS

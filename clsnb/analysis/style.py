@@ -38,9 +38,9 @@ def _chart_class():
 def new_chart(w=6., h=2.5, # Inches
               alt='', # What it shows, in words
               rows=1, cols=1, # Panels
-              dpi=80, **kw): # A chart and its axes, as `pyplot.subplots` returns them
+              dpi=80, layout='constrained', **kw): # A chart and its axes, as `pyplot.subplots` returns them
     "A figure of its own, in our style"
-    fig = _chart_class()(figsize=(w, h), dpi=dpi, layout='constrained')
+    fig = _chart_class()(figsize=(w, h), dpi=dpi, layout=layout)
     fig.alt = alt
     axs = fig.subplots(rows, cols, **kw)
     for ax in getattr(axs, 'flat', [axs]): calm(ax)
