@@ -29,13 +29,14 @@ class Staged(BaseModule):
     "A module made of a stem and stages, of which the first may be frozen"
     stem_names,stage_names = (),() # Children, by name
     stem_stats = True # Whether the norms of a frozen stem stay in eval mode
+    freeze_shift = 0 # How many stages count as the stem
     frozen_stages,norm_eval = -1,False
     @property
     def stages_list(self): return [getattr(self, o) for o in self.stage_names]
     def _freeze_stages(self):
         if self.frozen_stages < 0: return
         for o in self.stem_names: freeze_module(getattr(self, o), self.stem_stats)
-        for m in self.stages_list[:self.frozen_stages]: freeze_module(m)
+        for m in self.stages_list[:self.frozen_stages+self.freeze_shift]: freeze_module(m)
     def train(self, mode=True):
         "As ever, except for what is frozen"
         super().train(mode)
