@@ -109,5 +109,5 @@ class ResLayer(nn.Sequential):
         self.block,self.expansion = block,get_expansion(block, expansion)
         kw = dict(kwargs, expansion=self.expansion, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         down = shortcut(in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg)
-        first = block(in_channels=in_channels, out_channels=out_channels, stride=stride, downsample=down, **kw)
+        first = block(in_channels=in_channels, out_channels=out_channels, stride=stride, downsample=down, **kw, **getattr(block, 'first_kw', {}))
         super().__init__(first, *(block(in_channels=out_channels, out_channels=out_channels, **kw) for _ in range(num_blocks-1)))
