@@ -99,3 +99,35 @@ def test_drop_last_and_plain_samples():
     assert collate([(torch.zeros(2), 1), (torch.ones(2), 0)])[1].tolist()==[1,0]
     assert build_dataloader(ds, 50, collate_fn=len, shuffle=False, seed=0).__iter__().__next__()==50
     assert build_dataloader(ds, 4, num_gpus=2, shuffle=False, seed=0).batch_size==8
+
+def test_batch_survives_pinning(monkeypatch):
+    from torch.utils.data._utils.pin_memory import pin_memory
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda self, *a: self.clone())
+    b = next(iter(build_dataloader(photos(), 4, seed=0)))
+    p = pin_memory(b)
+    assert p.index==b.index and p['img'].equal(b['img']) and type(p) is type(b)
+
+def _share(rank, port, out):
+    import os
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2')
+    torch.distributed.init_process_group('gloo')
+    loader = build_dataloader(Digits('val'), 8, dist=True) # no seed: both must agree on one
+    out.put((rank, loader.seed, [b.index for b in loader])); torch.distributed.barrier(); torch.distributed.destroy_process_group()
+def test_two_processes():
+    import socket
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    ctx = torch.multiprocessing.get_context('spawn'); out = ctx.Queue()
+    ps = [ctx.Process(target=_share, args=(r, port, out)) for r in (0,1)]
+    for p in ps: p.start()
+    got = sorted(out.get(timeout=100) for _ in ps)
+    for p in ps: p.join(30)
+    assert got[0][1]==got[1][1]
+    a,b = (sum(o[2], []) for o in got)
+    assert len(a)==len(b) and set(a)|set(b)==set(range(len(Digits('val')))) and len(set(a)&set(b))<=1
+
+def test_killed_worker_is_explained():
+    ds = Photos('val', [*steps[:-1], _die, steps[-1]])
+    with pytest.raises(DataError, match='memory'): next(iter(build_dataloader(ds, 4, 1, seed=0)))
+def _die(results):
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)

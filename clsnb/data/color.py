@@ -36,16 +36,19 @@ class Lighting(ImageTransform):
     def __init__(self, eigval, eigvec, alphastd=.1,
                  to_rgb=True # Turn BGR into RGB first? (`Normalize` must not do it again then)
                  ): store_attr()
-    def apply(self, img): return adjust_lighting(img, self.eigval, self.eigvec, np.random.normal(0, self.alphastd, 3), self.to_rgb)
+    def apply(self, img):
+        return adjust_lighting(img, self.eigval, self.eigvec, np.random.normal(0, self.alphastd, 3), self.to_rgb)
 
 # %% ../../nbs/data/04_color.ipynb #b07190ea
 @TRANSFORMS.register
 class Normalize(ImageTransform):
     "(image - mean) / std, and from BGR to RGB"
-    def __init__(self, mean, std, to_rgb=True): self.mean,self.std,self.to_rgb = np.array(mean, np.float32),np.array(std, np.float32),to_rgb
+    def __init__(self, mean, std, to_rgb=True):
+        self.mean,self.std,self.to_rgb = np.array(mean, np.float32),np.array(std, np.float32),to_rgb
     def apply(self, img): return imnormalize(img, self.mean, self.std, self.to_rgb)
     def __call__(self, results):
         results = super().__call__(results)
         results['img_norm_cfg'] = dict(mean=self.mean, std=self.std, to_rgb=self.to_rgb)
         return results
-    def __repr__(self): return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()}, to_rgb={self.to_rgb})"
+    def __repr__(self):
+        return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()}, to_rgb={self.to_rgb})"

@@ -36,7 +36,7 @@ class RandomErasing(ImageTransform):
                  mode='const', # or 'rand'
                  fill_color=(128,128,128), fill_std=None):
         if mode not in ('const','rand'): raise ConfigError(f"RandomErasing: no mode {mode!r}.{near(mode, ['const','rand'])}")
-        if isinstance(aspect_range, numbers.Number): aspect_range = min(aspect_range, 1/aspect_range),max(aspect_range, 1/aspect_range)
+        if isinstance(aspect_range, numbers.Number): aspect_range = sorted((aspect_range, 1/aspect_range))
         if isinstance(fill_color, numbers.Number): fill_color = [fill_color]*3
         if isinstance(fill_std, numbers.Number): fill_std = [fill_std]*3
         store_attr()

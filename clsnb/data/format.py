@@ -42,8 +42,11 @@ class ToTensor(KeyTransform):
 @TRANSFORMS.register
 class ImageToTensor(KeyTransform):
     "A tensor of channels x height x width"
-    def one(self, v): return torch.from_numpy(np.ascontiguousarray(v)).permute(2,0,1) if v.ndim==3 else torch.from_numpy(v)[None]
+    def one(self, v):
+        v = torch.from_numpy(np.ascontiguousarray(v))
+        return v.permute(2,0,1) if v.ndim==3 else v[None]
 
+# %% ../../nbs/data/06_format.ipynb #73fb3fed
 @TRANSFORMS.register
 class Transpose(KeyTransform):
     "Axes in another `order`"
@@ -87,7 +90,9 @@ class Collect:
     def __call__(self, results):
         out = {'img_metas': {k:results[k] for k in self.meta_keys if k in results}}
         for k in self.keys:
-            if k not in results: raise DataError(f"Collect: the sample has no {k!r}.{near(k, results)} Is a step missing, or a test pipeline used for training?")
+            if k not in results:
+                raise DataError(f"Collect: the sample has no {k!r}.{near(k, results)} "
+                                "Is a step missing, or a test pipeline used for training?")
             out[k] = results[k]
         return out
     __repr__ = repr_args

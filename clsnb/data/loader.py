@@ -18,7 +18,8 @@ from .samplers import DistributedSampler, TokenBatches, kept_rng, seed_sample
 # %% ../../nbs/data/21_loader.ipynb #67a2fb68
 def build_dataset(cfg, default_args=None):
     "A data set from its dict; from a list of dicts, all of them in a row"
-    if isinstance(cfg, (list, tuple)): return DATASETS.build(dict(type='ConcatDataset', datasets=[build_dataset(o, default_args) for o in cfg]))
+    if isinstance(cfg, (list, tuple)):
+        return DATASETS.build(dict(type='ConcatDataset', datasets=[build_dataset(o, default_args) for o in cfg]))
     return DATASETS.build(cfg, default_args)
 
 # %% ../../nbs/data/21_loader.ipynb #3c394e3d
@@ -36,16 +37,19 @@ def _stack(key, values, tokens):
     return list(values)
 
 def _unequal(key, a, ta, b, tb):
-    return (f"Samples of one batch must agree in size, but {key!r} is {tuple(a)} for sample {ta[1]} and {tuple(b)} for sample {tb[1]}. "
+    return (f"Samples of one batch must agree in size, but {key!r} is {tuple(a)} for sample {ta[1]} "
+            f"and {tuple(b)} for sample {tb[1]}. "
             "End the pipeline with Resize(size=(h, w)), CenterCrop or RandomResizedCrop, or use samples_per_gpu=1.")
 
+# %% ../../nbs/data/21_loader.ipynb #78fbb348
 def collate(samples, tokens=None)->Batch:
     "One batch from a list of samples"
     tokens = tokens or [(0, i, 0) for i in range(len(samples))]
     if not isinstance(samples[0], Mapping): return default_collate(samples)
     for s,t in zip(samples, tokens):
         if s.keys()!=samples[0].keys():
-            raise DataError(f"Samples of one batch must have the same keys, but {tokens[0][1]} has {sorted(samples[0])} and {t[1]} has {sorted(s)}.")
+            raise DataError(f"Samples of one batch must have the same keys, but {tokens[0][1]} has {sorted(samples[0])} "
+                            f"and {t[1]} has {sorted(s)}.")
     batch = Batch({k: _stack(k, [s[k] for s in samples], tokens) for k in samples[0]})
     batch.index = [t[1] for t in tokens]
     return batch
@@ -72,6 +76,7 @@ class _Fetcher:
             with kept_rng(): return self._batch(tokens)
         except ClsnbError as e: return _Failed(e)
 
+# %% ../../nbs/data/21_loader.ipynb #92d943e9
 def _as_is(batch): return batch
 
 def _start_worker(_):
@@ -100,6 +105,8 @@ def why_not_send(
         return f"{', '.join(sorted(scout.homeless))} {'is' if len(scout.homeless)==1 else 'are'} defined in this notebook; move it into a module"
 
 # %% ../../nbs/data/21_loader.ipynb #ac3f4d1d
+_only_workers = 'multiprocessing_context', 'prefetch_factor', 'timeout'
+
 class Loader:
     "Batches of a data set, the same ones for the same seed and epoch"
     def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
@@ -108,12 +115,13 @@ class Loader:
         self.batch_sampler = TokenBatches(sampler, batch_size, drop_last)
         fetch,method = _Fetcher(dataset, seed, collate_fn),kwargs.get('multiprocessing_context')
         why = why_not_send(fetch, getattr(method, '_name', method)) if num_workers else None
-        if why: warnings.warn(f"Loading with 0 workers instead of {num_workers}: workers cannot be given the data set, because {why}.", stacklevel=3)
+        if why: warnings.warn(f"Loading with 0 workers instead of {num_workers}: workers cannot be given the data set, "
+                              f"because {why}.", stacklevel=3)
         self.num_workers = n = 0 if why else num_workers
-        if not n: kwargs = {k:v for k,v in kwargs.items() if k not in ('multiprocessing_context','prefetch_factor','timeout')}
-        self.loader = DataLoader(fetch, batch_sampler=self.batch_sampler, num_workers=n, collate_fn=_as_is, worker_init_fn=_start_worker,
-            persistent_workers=persistent_workers and n>0, pin_memory=pin_memory and torch.cuda.is_available(),
-            generator=torch.Generator(), **kwargs)
+        if not n: kwargs = {k:v for k,v in kwargs.items() if k not in _only_workers}
+        self.loader = DataLoader(fetch, batch_sampler=self.batch_sampler, num_workers=n, collate_fn=_as_is,
+            worker_init_fn=_start_worker, persistent_workers=persistent_workers and n>0,
+            pin_memory=pin_memory and torch.cuda.is_available(), generator=torch.Generator(), **kwargs)
     def set_epoch(self, epoch, start=0): self.batch_sampler.set_epoch(epoch, start)
     def __len__(self): return len(self.batch_sampler)
     def __iter__(self):
@@ -123,11 +131,12 @@ class Loader:
                 yield b
         except RuntimeError as e:
             if 'exited unexpectedly' not in str(e): raise
-            raise DataError(f"A loading process was killed ({str(e).splitlines()[0]}). Most likely memory ran out, or /dev/shm is small: "
-                            "use fewer workers_per_gpu or a smaller samples_per_gpu, or give the container more shared memory.") from e
+            raise DataError(f"A loading process was killed ({str(e).splitlines()[0]}). Most likely memory ran out, or /dev/shm "
+                            "is small: use fewer workers_per_gpu, a smaller samples_per_gpu, or give more shared memory.") from e
     @property
     def batch_size(self): return self.batch_sampler.batch_size
-    def __repr__(self): return f"Loader: {len(self)} batches of {self.batch_size} from {self.dataset!r}, {self.num_workers} workers"
+    def __repr__(self):
+        return f"Loader: {len(self)} batches of {self.batch_size} from {self.dataset!r}, {self.num_workers} workers"
 
 # %% ../../nbs/data/21_loader.ipynb #fcd0b0b8
 class _OnlySamples:
@@ -158,6 +167,7 @@ def build_dataloader(
     return Loader(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers, pin_memory,
                   _OnlySamples(collate_fn) if collate_fn else collate, **kwargs)
 
+# %% ../../nbs/data/21_loader.ipynb #df4ed6b9
 def _common_seed(world_size):
     "A random seed that all processes agree on"
     seed = torch.empty((), dtype=torch.int64).random_(2**31, generator=(g:=torch.Generator(), g.seed())[0])

@@ -28,14 +28,16 @@ class Resize(ImageTransform):
                  interpolation='bilinear', adaptive_side='short', # or 'long', 'height', 'width'
                  backend='cv2'):
         size = _pair(size)
-        if adaptive_side not in _sides: raise ConfigError(f"Resize: no adaptive_side {adaptive_side!r}.{near(adaptive_side, _sides)}")
+        if adaptive_side not in _sides:
+            raise ConfigError(f"Resize: no adaptive_side {adaptive_side!r}.{near(adaptive_side, _sides)}")
         store_attr(); interp_code(interpolation, backend)
     def target(self, h, w):
         "Height and width that a picture of h x w gets"
         n = self.size[0]
         if self.size[1]!=-1: return self.size
         side = _sides[self.adaptive_side](h, w)
-        return (h,w) if side==n else (int(n*h/w),n) if (side==w and self.adaptive_side!='height') else (n,int(n*w/h))
+        if side==n: return h,w
+        return (int(n*h/w),n) if side==w and self.adaptive_side!='height' else (n,int(n*w/h))
     def apply(self, img):
         h,w = self.target(*img.shape[:2])
         return img if (h,w)==img.shape[:2] and self.size[1]==-1 else imresize(img, (w,h), self.interpolation, self.backend)
@@ -49,7 +51,8 @@ class CenterCrop(ImageTransform):
     sets_shape = True
     def __init__(self, crop_size, efficientnet_style=False, crop_padding=32, interpolation='bilinear', backend='cv2'):
         crop_size = _pair(crop_size, 'crop_size'); store_attr()
-        if efficientnet_style and crop_size[0]!=crop_size[1]: raise ConfigError("CenterCrop: efficientnet_style needs a square crop_size.")
+        if efficientnet_style and crop_size[0]!=crop_size[1]:
+            raise ConfigError("CenterCrop: efficientnet_style needs a square crop_size.")
         interp_code(interpolation, backend)
     def apply(self, img):
         ih,iw = img.shape[:2]
@@ -81,7 +84,9 @@ class RandomCrop(ImageTransform):
             if x: img = impad(img, padding=(x,0,x,0), pad_val=self.pad_val, padding_mode=self.padding_mode)
         h,w = img.shape[:2]
         if (h,w)==(th,tw): return img
-        if h<th or w<tw: raise DataError(f"RandomCrop: a picture of {h}x{w} is too small for a crop of {th}x{tw}; say pad_if_needed=True, or Resize first.")
+        if h<th or w<tw:
+            raise DataError(f"RandomCrop: a picture of {h}x{w} is too small for a crop of {th}x{tw}; "
+                            "say pad_if_needed=True, or Resize first.")
         y,x = random.randint(0, h-th),random.randint(0, w-tw)
         return img[y:y+th, x:x+tw]
 
@@ -117,6 +122,8 @@ def _efficientnet_middle(t, h, w):
     return _middle(h, w, side, side)
 
 # %% ../../nbs/data/02_resize_crop.ipynb #9e727f0a
+_box_styles = (_inception_box,_inception_middle),(_efficientnet_box,_efficientnet_middle)
+
 @TRANSFORMS.register
 class RandomResizedCrop(ImageTransform):
     "Cut out a random part and scale it to `size`"
@@ -124,17 +131,19 @@ class RandomResizedCrop(ImageTransform):
                  min_covered=.1, crop_padding=32, # Both for efficientnet_style only
                  interpolation='bilinear', backend='cv2'):
         size = _pair(size)
-        if scale[0]>scale[1] or ratio[0]>ratio[1]: raise ConfigError(f"RandomResizedCrop: scale {scale} and ratio {ratio} are (least, most).")
+        if scale[0]>scale[1] or ratio[0]>ratio[1]:
+            raise ConfigError(f"RandomResizedCrop: scale {scale} and ratio {ratio} are (least, most).")
         store_attr(); interp_code(interpolation, backend)
     def box(self, h, w):
         "Draw a box (x1, y1, x2, y2) for a picture of h x w"
-        draw,middle = (_efficientnet_box,_efficientnet_middle) if self.efficientnet_style else (_inception_box,_inception_middle)
+        draw,middle = _box_styles[bool(self.efficientnet_style)]
         for _ in range(self.max_attempts):
             if (o := draw(self, h, w)):
                 y,x = random.randint(0, h-o[0]),random.randint(0, w-o[1])
                 return x,y,x+o[1]-1,y+o[0]-1
         return middle(self, h, w)
-    def apply(self, img): return imresize(imcrop(img, self.box(*img.shape[:2])), self.size[::-1], self.interpolation, self.backend)
+    def apply(self, img):
+        return imresize(imcrop(img, self.box(*img.shape[:2])), self.size[::-1], self.interpolation, self.backend)
 
 # %% ../../nbs/data/02_resize_crop.ipynb #c2eec175
 @TRANSFORMS.register
@@ -142,7 +151,8 @@ class Pad(ImageTransform):
     "Grow to `size`, or to a square"
     sets_shape = True
     def __init__(self, size=None, pad_to_square=False, pad_val=0, padding_mode='constant'):
-        if (size is None) != bool(pad_to_square): raise ConfigError("Pad: say either size=(height, width) or pad_to_square=True.")
+        if (size is None) != bool(pad_to_square):
+            raise ConfigError("Pad: say either size=(height, width) or pad_to_square=True.")
         store_attr()
         if size is not None: self.size = _pair(size)
     def apply(self, img):

@@ -12,7 +12,8 @@ from ..core.errors import ConfigError, near
 
 # %% ../../nbs/imgops/00_geometric.ipynb #fa8b854a
 _cv2_interp = dict(nearest='NEAREST', bilinear='LINEAR', bicubic='CUBIC', area='AREA', lanczos='LANCZOS4')
-_pil_interp = dict(nearest='NEAREST', bilinear='BILINEAR', bicubic='BICUBIC', box='BOX', lanczos='LANCZOS', hamming='HAMMING')
+_pil_interp = dict(nearest='NEAREST', bilinear='BILINEAR', bicubic='BICUBIC', box='BOX', lanczos='LANCZOS',
+                   hamming='HAMMING')
 
 def interp_code(name, backend='cv2'):
     "The number that cv2 or pillow uses for an interpolation method"
@@ -36,7 +37,8 @@ def imresize(img, size, # (width, height)
         out = cv2.resize(img, size, interpolation=code)
         return out[...,None] if out.ndim<img.ndim else out
     from PIL import Image
-    if img.dtype!=np.uint8: raise ConfigError(f"backend 'pillow' resizes uint8 images only, not {img.dtype}; use backend='cv2', or resize earlier.")
+    if img.dtype!=np.uint8:
+        raise ConfigError(f"backend 'pillow' resizes uint8 images, not {img.dtype}; use backend='cv2', or resize earlier.")
     out = np.array(Image.fromarray(img[...,0] if img.ndim==3 and img.shape[2]==1 else img).resize(size, code))
     return out[...,None] if out.ndim<img.ndim else out
 
@@ -60,18 +62,19 @@ def impad(img, *, shape=None, # (height, width) to grow to
     if padding_mode not in _borders: raise ConfigError(f"No padding_mode {padding_mode!r}.{near(padding_mode, _borders)}")
     if shape is not None: padding = 0,0,max(shape[1]-img.shape[1], 0),max(shape[0]-img.shape[0], 0)
     if isinstance(padding, numbers.Number): padding = (padding,)*4
-    l,t,r,b = padding*2 if len(padding)==2 else padding
+    l,t,r,b = (*padding,*padding) if len(padding)==2 else padding
     out = cv2.copyMakeBorder(img, t, b, l, r, getattr(cv2, 'BORDER_'+_borders[padding_mode]), value=pad_val)
     return out[...,None] if out.ndim<img.ndim else out
 
 # %% ../../nbs/imgops/00_geometric.ipynb #71e67ecc
-_flips = dict(horizontal=np.s_[:,::-1], vertical=np.s_[::-1], diagonal=np.s_[::-1,::-1])
+_flips = dict(horizontal=1, vertical=0, diagonal=-1)
 
 def imflip(img, direction='horizontal' # or 'vertical', 'diagonal' (both)
            ):
     "The mirror image"
     if direction not in _flips: raise ConfigError(f"No direction {direction!r}.{near(direction, _flips)}")
-    return np.ascontiguousarray(img[_flips[direction]])
+    import cv2
+    return cv2.flip(img, _flips[direction]).reshape(img.shape)
 
 # %% ../../nbs/imgops/00_geometric.ipynb #c7a89db1
 def warp_map(m, # 2 x 3: where a pixel of the source goes
@@ -83,8 +86,9 @@ def warp_map(m, # 2 x 3: where a pixel of the source goes
     whole,at = np.empty((h,w,2), np.int16),[]
     for i,r in enumerate(inv):
         down,right = np.rint(r[1]*np.arange(h)+r[2])+(512 if nearest else 16), np.rint(r[0]*np.arange(w))
-        if max(np.abs(down).max(), np.abs(right).max()) < 2**24: o = down.astype(np.int32)[:,None]+right.astype(np.int32)
-        else: o = (down[:,None]+right).clip(-2**25, 2**25-1).astype(np.int32) # beyond what 16 bits can say
+        small = max(np.abs(down).max(), np.abs(right).max()) < 2**24 # or beyond what 16 bits can say
+        o = down.astype(np.int32)[:,None]+right.astype(np.int32) if small else \
+            (down[:,None]+right).clip(-2**25, 2**25-1).astype(np.int32)
         np.right_shift(o, 10, out=whole[...,i], casting='unsafe'); at.append(o)
     return whole,(None if nearest else ((at[1]&992)|(at[0]>>5&31)).astype(np.uint16))
 
@@ -93,7 +97,8 @@ def _warp(img, m, border_value=0, interpolation='bilinear'):
     c = 1 if img.ndim==2 else img.shape[2]
     if isinstance(border_value, numbers.Number): border_value = (border_value,)*c
     whole,part = warp_map(m, *img.shape[1::-1], interpolation=='nearest')
-    out = cv2.remap(img, whole, part, interp_code(interpolation), borderMode=cv2.BORDER_CONSTANT, borderValue=tuple(border_value[:4]))
+    out = cv2.remap(img, whole, part, interp_code(interpolation), borderMode=cv2.BORDER_CONSTANT,
+                    borderValue=tuple(border_value[:4]))
     return out[...,None] if out.ndim<img.ndim else out
 
 # %% ../../nbs/imgops/00_geometric.ipynb #2e8db081
@@ -103,7 +108,8 @@ def imrotate(img, angle, # Degrees, clockwise
     "Turn around `center`, in a frame of the same size"
     import cv2
     h,w = img.shape[:2]
-    return _warp(img, cv2.getRotationMatrix2D(center or ((w-1)/2,(h-1)/2), -angle, scale), border_value, interpolation)
+    m = cv2.getRotationMatrix2D(center or ((w-1)/2,(h-1)/2), -angle, scale)
+    return _warp(img, m, border_value, interpolation)
 
 # %% ../../nbs/imgops/00_geometric.ipynb #d4de6340
 def imshear(img, magnitude, # Pixels sideways per pixel

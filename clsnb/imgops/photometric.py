@@ -86,7 +86,7 @@ def imnormalize(img, mean, std, to_rgb=True):
     mean,std = np.float64(mean).reshape(1, -1),np.float64(std).reshape(1, -1)
     color = img.ndim==3 and img.shape[2]==3
     if img.dtype==np.float64: img = img.astype(np.float32)
-    out = cv2.cvtColor(img, cv2.COLOR_BGR2RGB).astype(np.float32) if to_rgb and color else img.astype(np.float32)
+    out = (cv2.cvtColor(img, cv2.COLOR_BGR2RGB) if to_rgb and color else img).astype(np.float32)
     if out.ndim==2 or not color: return ((out-mean.reshape(-1))/std.reshape(-1)).astype(np.float32)
     cv2.subtract(out, mean, out)
     return cv2.multiply(out, 1/std, out)
@@ -94,4 +94,5 @@ def imnormalize(img, mean, std, to_rgb=True):
 def imdenormalize(img, mean, std, to_bgr=True):
     "The way back from `imnormalize`, as uint8"
     out = np.asarray(img, np.float32)*np.float32(std)+np.float32(mean)
-    return (out[...,::-1] if to_bgr and out.ndim==3 and out.shape[2]==3 else out).round().clip(0, 255).astype(np.uint8)
+    if to_bgr and out.ndim==3 and out.shape[2]==3: out = out[...,::-1]
+    return out.round().clip(0, 255).astype(np.uint8)

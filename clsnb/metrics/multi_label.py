@@ -26,7 +26,8 @@ def average_precision(
 def mAP(pred, target):
     "Mean over the classes of average precision, in percent"
     pred,target = _array(pred),_array(target)
-    if pred.shape!=target.shape: raise ValueError(f"Scores are {pred.shape} and targets {target.shape}: both must be (N, classes).")
+    if pred.shape!=target.shape:
+        raise ValueError(f"Scores are {pred.shape} and targets {target.shape}: both must be (N, classes).")
     return np.mean([average_precision(pred[:,k], target[:,k]) for k in range(pred.shape[1])])*100
 
 # %% ../../nbs/metrics/01_multi_label.ipynb #171539a3
