@@ -9,12 +9,12 @@ __all__ = ['Shear', 'Translate', 'Rotate', 'Brightness', 'Contrast', 'ColorTrans
 # %% ../../nbs/data/05_auto_augment.ipynb #ffc21d91
 import math, numbers, random
 import numpy as np
-from fastcore.basics import store_attr
+from fastcore.basics import patch, store_attr
 from ..core.errors import ConfigError
 from ..core.registry import TRANSFORMS, accepted_args
 from ..imgops.geometric import imerase, imrotate, imshear, imtranslate, interp_code
-from ..imgops.photometric import (adjust_brightness, adjust_color, adjust_contrast, adjust_sharpness, auto_contrast, imequalize,
-                                      iminvert, imposterize, imsolarize, imsolarize_add)
+from ..imgops.photometric import (adjust_brightness, adjust_color, adjust_contrast, adjust_sharpness, auto_contrast,
+                                      imequalize, iminvert, imposterize, imsolarize, imsolarize_add)
 from .pipeline import Compose, ImageTransform
 
 # %% ../../nbs/data/05_auto_augment.ipynb #cd059508
@@ -28,13 +28,17 @@ class _Warp(ImageTransform):
 @TRANSFORMS.register
 class Shear(_Warp):
     "Slant the picture"
-    def __init__(self, magnitude, pad_val=128, prob=.5, direction='horizontal', random_negative_prob=.5, interpolation='bicubic'): store_attr(); self._check()
-    def apply(self, img): return imshear(img, self.signed(self.magnitude), self.direction, self.pad_val, self.interpolation)
+    def __init__(self, magnitude, pad_val=128, prob=.5, direction='horizontal', random_negative_prob=.5,
+                 interpolation='bicubic'): store_attr(); self._check()
+    def apply(self, img):
+        return imshear(img, self.signed(self.magnitude), self.direction, self.pad_val, self.interpolation)
 
+# %% ../../nbs/data/05_auto_augment.ipynb #012e86cb
 @TRANSFORMS.register
 class Translate(_Warp):
     "Move the picture by a part of its width or height"
-    def __init__(self, magnitude, pad_val=128, prob=.5, direction='horizontal', random_negative_prob=.5, interpolation='nearest'): store_attr(); self._check()
+    def __init__(self, magnitude, pad_val=128, prob=.5, direction='horizontal', random_negative_prob=.5,
+                 interpolation='nearest'): store_attr(); self._check()
     def apply(self, img):
         side = img.shape[1 if self.direction=='horizontal' else 0]
         return imtranslate(img, self.signed(self.magnitude)*side, self.direction, self.pad_val, self.interpolation)
@@ -44,8 +48,10 @@ class Rotate(_Warp):
     "Turn the picture"
     def __init__(self, angle, # Degrees, clockwise
                  center=None, # (x, y); the middle by default
-                 scale=1., pad_val=128, prob=.5, random_negative_prob=.5, interpolation='nearest'): store_attr(); self._check()
-    def apply(self, img): return imrotate(img, self.signed(self.angle), self.center, self.scale, self.pad_val, self.interpolation)
+                 scale=1., pad_val=128, prob=.5, random_negative_prob=.5,
+                 interpolation='nearest'): store_attr(); self._check()
+    def apply(self, img):
+        return imrotate(img, self.signed(self.angle), self.center, self.scale, self.pad_val, self.interpolation)
 
 # %% ../../nbs/data/05_auto_augment.ipynb #f68d131b
 class _Strength(ImageTransform):
@@ -77,6 +83,7 @@ class Invert(_Plain): fn = staticmethod(iminvert)
 @TRANSFORMS.register
 class Equalize(_Plain): fn = staticmethod(imequalize)
 
+# %% ../../nbs/data/05_auto_augment.ipynb #e87d7a26
 @TRANSFORMS.register
 class Solarize(ImageTransform):
     "Invert values from `thr` on"
@@ -115,7 +122,8 @@ def merge_hparams(policy, hparams):
     cls = TRANSFORMS.get(policy['type']) if isinstance(policy.get('type'), str) else policy.get('type')
     if cls is None: TRANSFORMS.build(policy) # says what is near
     known = accepted_args(cls) or ()
-    return {**{k:v for k,v in hparams.items() if k in known}, **{k:v for k,v in policy.items() if v is not None or k not in hparams}}
+    told = {k:v for k,v in policy.items() if v is not None or k not in hparams}
+    return {**{k:v for k,v in hparams.items() if k in known}, **told}
 
 _hparams_default = dict(pad_val=128)
 
@@ -136,37 +144,49 @@ class AutoAugment:
 @TRANSFORMS.register
 class RandAugment:
     "Run `num_policies` operations, drawn at random"
-    def __init__(self, policies, # Operations, with magnitude_key and magnitude_range where they have a strength
+    def __init__(self, policies, # Operations; magnitude_key and magnitude_range where they have a strength
                  num_policies, magnitude_level,
                  magnitude_std=0., # Standard deviation of the level; 'inf': evenly from 0 to the level
                  total_level=30, hparams=_hparams_default):
         if not isinstance(magnitude_std, numbers.Number) and magnitude_std!='inf':
             raise ConfigError(f"RandAugment: magnitude_std is a number or 'inf', not {magnitude_std!r}.")
-        if not policies or num_policies<1 or total_level<=0: raise ConfigError("RandAugment: needs policies, num_policies of 1 or more, and total_level above 0.")
+        if not policies or num_policies<1 or total_level<=0:
+            raise ConfigError("RandAugment: needs policies, num_policies of 1 or more, and total_level above 0.")
         store_attr()
         self.policies = [self._check(merge_hparams(p, hparams)) for p in policies]
     def _check(self, p):
-        if ('magnitude_key' in p)!=('magnitude_range' in p): raise ConfigError(f"RandAugment: {p['type']} needs both magnitude_key and magnitude_range.")
+        if ('magnitude_key' in p)!=('magnitude_range' in p):
+            raise ConfigError(f"RandAugment: {p['type']} needs both magnitude_key and magnitude_range.")
         TRANSFORMS.build(self.with_magnitude(p, 0))
         return p
-    def level(self):
-        "Draw a level"
-        m,std = self.magnitude_level,self.magnitude_std
-        if std=='inf': return random.uniform(0, m)
-        return min(self.total_level, max(0, random.gauss(m, std))) if std>0 else m
-    def with_magnitude(self, p, level):
-        "The operation at that level"
-        p = dict(p)
-        if (key := p.pop('magnitude_key', None)) is None: return p
-        lo,hi = p.pop('magnitude_range')
-        return dict(p, **{key: level/self.total_level*(hi-lo)+lo})
-    def draw(self):
-        "Configs of the operations of one call"
-        return [self.with_magnitude(p, self.level() if 'magnitude_key' in p else None) for p in random.choices(self.policies, k=self.num_policies)]
     def __call__(self, results):
         for p in self.draw():
             cls = p.pop('type')
             results = (TRANSFORMS.get(cls) if isinstance(cls, str) else cls)(**p)(results)
             if results is None: return None
         return results
-    def __repr__(self): return f"RandAugment({self.num_policies} of {len(self.policies)}, level {self.magnitude_level} of {self.total_level}, std {self.magnitude_std})"
+    def __repr__(self):
+        return (f"RandAugment({self.num_policies} of {len(self.policies)}, level {self.magnitude_level} of {self.total_level}, "
+                f"std {self.magnitude_std})")
+
+# %% ../../nbs/data/05_auto_augment.ipynb #89de900b
+@patch
+def level(self:RandAugment):
+    "Draw a level"
+    m,std = self.magnitude_level,self.magnitude_std
+    if std=='inf': return random.uniform(0, m)
+    return min(self.total_level, max(0, random.gauss(m, std))) if std>0 else m
+
+@patch
+def with_magnitude(self:RandAugment, p, level):
+    "The operation at that level"
+    p = dict(p)
+    if (key := p.pop('magnitude_key', None)) is None: return p
+    lo,hi = p.pop('magnitude_range')
+    return dict(p, **{key: level/self.total_level*(hi-lo)+lo})
+
+@patch
+def draw(self:RandAugment):
+    "Configs of the operations of one call"
+    ps = random.choices(self.policies, k=self.num_policies)
+    return [self.with_magnitude(p, self.level() if 'magnitude_key' in p else None) for p in ps]

@@ -34,7 +34,7 @@ class FileSamples(PackedSamples):
         super().__init__(labels)
         names = [os.fsencode(o) for o in names]
         self.prefix,self.blob = prefix,b''.join(names)
-        self.ends = np.cumsum([len(o) for o in names], dtype=np.int64) if names else np.zeros(0, np.int64)
+        self.ends = np.cumsum([len(o) for o in names], dtype=np.int64)
     def name(self, i): return os.fsdecode(self.blob[self.ends[i-1] if i else 0:self.ends[i]])
     def sample(self, i): return dict(img_prefix=self.prefix, img_info=dict(filename=self.name(i)))
 
@@ -103,7 +103,7 @@ def prepare_data(self:BaseDataset, idx):
     except DataError as e:
         if name and name in str(e): raise
         raise DataError(f"{e} (sample {idx}{f', {name}' if name else ''})") from e
-    if out is None: raise DataError(f"The pipeline dropped sample {idx}{f' ({name})' if name else ''}: every sample must come out of it.")
+    if out is None: raise DataError(f"The pipeline dropped sample {idx} ({name}): every sample must come out of it.")
     return out
 
 # %% ../../nbs/data/10_dataset.ipynb #bdcfe8c5
@@ -116,13 +116,15 @@ def _checked_metrics(metric, known):
 
 def _scores(results, labels):
     "Scores as one array, checked against the labels"
-    scores = np.vstack([o.detach().cpu().numpy() if hasattr(o, 'detach') else o for o in results]) if len(results) else np.zeros((0,1))
-    if len(scores)!=len(labels): raise DataError(f"evaluate: {len(scores)} results for {len(labels)} samples; say indices=... if only some were tested.")
-    return scores
+    rows = [o.detach().cpu().numpy() if hasattr(o, 'detach') else o for o in results]
+    if len(rows)!=len(labels):
+        raise DataError(f"evaluate: {len(rows)} results for {len(labels)} samples; say indices=... if only some were tested.")
+    return np.vstack(rows) if rows else np.zeros((0,1))
 
 def _named(name, value, thrs):
     "One entry, or one per threshold"
-    return {f'{name}_thr_{t:.2f}':v for t,v in zip(thrs, value)} if isinstance(thrs, (tuple, list)) else {name:value}
+    if not isinstance(thrs, (tuple, list)): return {name:value}
+    return {f'{name}_thr_{t:.2f}':v for t,v in zip(thrs, value)}
 
 # %% ../../nbs/data/10_dataset.ipynb #f5a3ba37
 def single_label_report(scores, labels, metrics, topk=(1,5), thrs=None, average_mode='macro'):
@@ -133,13 +135,15 @@ def single_label_report(scores, labels, metrics, topk=(1,5), thrs=None, average_
         one = isinstance(topk, int)
         ks = sorted({min(k, scores.shape[1]) for k in ([topk] if one else topk)}) if len(scores) else []
         for k,v in zip(ks, accuracy(scores, labels, topk=tuple(ks), **kw) if ks else ()):
-            res.update(_named('accuracy' if one else f'accuracy_top-{k}', [o.item() for o in v] if many else v.item(), thrs))
+            v = [o.item() for o in v] if many else v.item()
+            res.update(_named('accuracy' if one else f'accuracy_top-{k}', v, thrs))
     if 'support' in metrics: res['support'] = support(scores, labels, average_mode)
     if set(metrics) & set(_metrics[1:4]):
         for k,v in zip(_metrics[1:4], precision_recall_f1(scores, labels, average_mode, **kw)):
             if k in metrics: res.update(_named(k, v, thrs))
     return res
 
+# %% ../../nbs/data/10_dataset.ipynb #f5dcb250
 @patch
 def evaluate(self:BaseDataset,
              results, # Scores of each sample

@@ -47,12 +47,14 @@ class DistributedSampler(torch.utils.data.Sampler):
                  shuffle=True, round_up=True, seed=0):
         r,n = get_dist_info()
         self.dataset,self.num_replicas,self.rank = dataset,num_replicas or n,r if rank is None else rank
-        if not 0<=self.rank<self.num_replicas: raise ConfigError(f"Sampler: rank {self.rank} of {self.num_replicas} processes does not exist.")
+        if not 0<=self.rank<self.num_replicas:
+            raise ConfigError(f"Sampler: rank {self.rank} of {self.num_replicas} processes does not exist.")
         self.shuffle,self.round_up,self.seed,self.epoch = shuffle,round_up,seed or 0,0
     def set_epoch(self, epoch): self.epoch = epoch
     def permutation(self):
         n = len(self.dataset)
-        return torch.randperm(n, generator=torch.Generator().manual_seed(self.epoch+self.seed)).numpy() if self.shuffle else np.arange(n)
+        if not self.shuffle: return np.arange(n)
+        return torch.randperm(n, generator=torch.Generator().manual_seed(self.epoch+self.seed)).numpy()
     def order(self):
         "Index and copy number of each sample of this process"
         idx,size = self.permutation(),self.total_size
@@ -97,14 +99,18 @@ def _order(sampler):
     copy[by] = np.arange(len(idx))-np.maximum.accumulate(np.where(start, np.arange(len(idx)), 0))
     return idx,copy
 
+# %% ../../nbs/data/20_samplers.ipynb #0978ec0b
 class TokenBatches:
     "Lists of (epoch, index, copy), one list per batch"
-    def __init__(self, sampler, batch_size, drop_last=False): self.sampler,self.batch_size,self.drop_last,self.epoch,self.start = sampler,batch_size,drop_last,0,0
+    def __init__(self, sampler, batch_size, drop_last=False):
+        self.sampler,self.batch_size,self.drop_last,self.epoch,self.start = sampler,batch_size,drop_last,0,0
     def set_epoch(self, epoch, start=0):
         "Go to `epoch`, and there to batch `start`"
         self.epoch,self.start = epoch,start
         if hasattr(self.sampler, 'set_epoch'): self.sampler.set_epoch(epoch)
-    def __len__(self): return len(self.sampler)//self.batch_size if self.drop_last else math.ceil(len(self.sampler)/self.batch_size)
+    def __len__(self):
+        n = len(self.sampler)/self.batch_size
+        return math.floor(n) if self.drop_last else math.ceil(n)
     def __iter__(self):
         idx,copy = _order(self.sampler)
         for b in range(self.start, len(self)):

@@ -173,6 +173,7 @@ class MNIST(DownloadedDataset):
                             "remove the files, and they are fetched again.")
         return ArraySamples(imgs, labels)
 
+# %% ../../nbs/data/12_small_images.ipynb #2272dc2d
 @DATASETS.register
 class FashionMNIST(MNIST):
     "70,000 grey pictures of clothes, 28 x 28"
