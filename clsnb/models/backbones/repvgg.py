@@ -49,11 +49,11 @@ class Foldable(BaseModule):
     def switch_to_deploy(self):
         "Fold the branches, in place"
         if self.deploy: return
-        (w,b),se,old = self.fold(),self.se_layer,self.branch_3x3.conv.weight
-        for n in ('branch_3x3', 'branch_1x1', 'branch_norm', 'se_layer'): delattr(self, n)
+        (w,b),old = self.fold(),self.branch_3x3.conv.weight
+        for n in ('branch_3x3', 'branch_1x1', 'branch_norm'): delattr(self, n)
         self.branch_reparam = self.plain().to(old.device, old.dtype)
         self.branch_reparam.weight.copy_(w); self.branch_reparam.bias.copy_(b)
-        self.se_layer,self.deploy = se,True
+        self.deploy = True
 
 # %% ../../../nbs/models/backbones/repvgg.ipynb #4689ea27
 class RepVGGBlock(Foldable):

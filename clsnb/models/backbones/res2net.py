@@ -31,7 +31,7 @@ class Bottle2neck(Bottleneck):
         c,n,kw = self.piece,self.scales-1,dict(stride=self.conv2_stride, padding=self.dilation, dilation=self.dilation, bias=False)
         self.convs = nn.ModuleList([build_conv_layer(self.conv_cfg, c, c, 3, **kw) for _ in range(n)])
         self.bns = nn.ModuleList([build_norm_layer(self.norm_cfg, c, postfix=i+1)[1] for i in range(n)])
-        if self.stage_type=='stage' and self.conv2_stride!=1: self.pool = nn.AvgPool2d(3, self.conv2_stride, 1)
+        if self.stage_type=='stage': self.pool = nn.AvgPool2d(3, self.conv2_stride, 1)
     def mix(self, x):
         *pieces,rest = x.split(self.piece, 1)
         outs = []
