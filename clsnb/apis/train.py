@@ -60,6 +60,7 @@ def add_hooks(
     runner, # Gets the hooks
     cfg, # Where their arguments are
     val_loader=None, # Given: evaluate during training
+    train_dataset=None, # For the report's class counts
 ):
     "Register the hooks that a config asks for"
     lr = dict(cfg.get('lr_config') or dict(policy='fixed'))
@@ -69,7 +70,9 @@ def add_hooks(
              dict(type='IterTimerHook'), dict(type='ProgressHook'), dict(type='ClearLogHook')]
     if cfg.get('momentum_config'): hooks.append(dict(type='MomentumUpdaterHook', **cfg.momentum_config))
     if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(d)
-    if val_loader is not None: hooks.append(dict(cfg.get('evaluation') or {}, type='EvalHook', dataloader=val_loader))
+    if val_loader is not None:
+        hooks.append(dict(cfg.get('evaluation') or {}, type='EvalHook', dataloader=val_loader))
+        if cfg.get('results', True): hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
     log = cfg.get('log_config') or dict(interval=10, hooks=[dict(type='TextLoggerHook')])
     hooks += [dict(dict(interval=log.get('interval', 10)), **h) for h in log['hooks']]
     for h in [*hooks, *(cfg.get('custom_hooks') or [])]: runner.register_hook(h)
@@ -97,7 +100,7 @@ def train_model(
         runner.train_step = DistributedDataParallel(TrainStep(model), device_ids=[runner.device.index] if runner.device.type=='cuda' else None,
                                                     broadcast_buffers=False, find_unused_parameters=bool(cfg.get('find_unused_parameters')))
     val = build_dataloader(build_dataset(cfg.data.val, dict(test_mode=True)), **loader_args(cfg, 'val')) if validate else None
-    add_hooks(runner, cfg, val)
+    add_hooks(runner, cfg, val, datasets[0])
     if cfg.get('resume_from'): runner.resume(cfg.resume_from)
     elif cfg.get('load_from'): runner.load_checkpoint(cfg.load_from)
     runner.run(loaders, flow)
@@ -107,7 +110,7 @@ def train_model(
 def env_info()->dict:
     "Versions and device, for logs and checkpoints"
     dev = default_device()
-    return dict(clsnb=clsnb.__version__, python=platform.python_version(), torch=torch.__version__, system=platform.system(),
+    return dict(clsnb=clsnb.__version__, python=platform.python_version(), torch=str(torch.__version__), system=platform.system(),
                 device=torch.cuda.get_device_name(dev) if dev.type=='cuda' else dev.type)
 
 def read_config(
@@ -134,15 +137,15 @@ def fit(
 ):
     "Train as a config says; returns the runner, whose `work_dir` holds config, logs, checkpoints, figures and report"
     cfg = read_config(cfg, options, trust); init_dist(launcher, (cfg.get('dist_params') or {}).get('backend'))
-    cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_work_dir(cfg)); Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
     cfg.load_from = load_from or cfg.get('load_from')
     cfg.resume_from = latest_checkpoint(cfg.work_dir) if resume_from=='auto' else resume_from or cfg.get('resume_from')
-    cfg.seed = cfg.get('seed') or 0; stamp = timestamp()
-    log = get_logger('clsnb', f'{cfg.work_dir}/{stamp}.log', cfg.get('log_level'))
+    cfg.seed = cfg.get('seed') or 0
     datasets = [build_dataset(cfg.data.train)] + ([build_dataset(cfg.data.val)] if len(cfg.get('workflow') or ())==2 else [])
     classes = datasets[0].CLASSES; fit_classes(cfg, classes)
     set_seed(mix(cfg.seed)); model = MODELS.build(cfg.model); model.init_weights(); model.CLASSES = classes; model.cfg = cfg
-    name = Path(cfg.filename).name if cfg.filename else 'config.py'
+    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True); stamp,name = timestamp(),Path(cfg.filename).name if cfg.filename else 'config.py'
+    log = get_logger('clsnb', f'{cfg.work_dir}/{stamp}.log', cfg.get('log_level'))
     if get_dist_info()[0]==0: cfg.dump(Path(cfg.work_dir)/name)
     meta = dict(clsnb_version=clsnb.__version__, config=cfg.pretty_text, CLASSES=tuple(classes or ()), seed=cfg.seed, exp_name=name, env_info=env_info())
     log.info(f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, {sum(p.numel() for p in model.parameters()):,} parameters, on {default_device() if device is None else device}")

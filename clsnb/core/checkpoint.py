@@ -27,8 +27,9 @@ def unwrap(model):
         model = inner
 
 def _to_cpu(o):
-    "Tensors on the CPU, at any depth"
+    "Tensors on the CPU and plain strings, at any depth: what `weights_only` lets in again"
     if torch.is_tensor(o): return o.detach().cpu()
+    if isinstance(o, (str, Path)): return str(o)
     if isinstance(o, dict): return type(o)((k, _to_cpu(v)) for k,v in o.items())
     return type(o)(map(_to_cpu, o)) if type(o) in (list, tuple) else o
 
@@ -44,7 +45,7 @@ def save_checkpoint(
     model = unwrap(model)
     meta = dict(meta or {})
     if getattr(model, 'CLASSES', None) is not None: meta.setdefault('CLASSES', tuple(model.CLASSES))
-    out = dict(meta=meta, state_dict=_to_cpu(model.state_dict()))
+    out = dict(meta=_to_cpu(meta), state_dict=_to_cpu(model.state_dict()))
     if optimizer is not None: out['optimizer'] = _to_cpu(optimizer.state_dict())
     if loop: out['loop'] = _to_cpu(loop)
     with atomic_write(filename) as f: torch.save(out, f)

@@ -66,9 +66,10 @@ class TextLoggerHook(LoggerHook):
                    **{k: round(v, 5) if isinstance(v, float) else v for k,v in tags.items()})
         if self.json: append_json({k: v for k,v in row.items() if v is not None}, self.json)
         head = f'Epoch [{epoch}][{it}/{len(runner.data_loader)}]' if mode=='train' else f'Epoch(val) [{epoch}]'
-        if mode=='train': tags = dict(lr=lr, eta=self.eta(runner), **tags)
+        if mode=='train': tags = dict(lr=lr, eta=self.eta(runner), **{k: tags[k] for k in ('time', 'data_time', 'loss') if k in tags}) | tags
         text = head+'  '+', '.join(f'{k}: {_num(k, v)}' for k,v in tags.items())
-        runner.logger.info(text, extra=dict(screen=not getattr(runner, 'bar', None)))
+        brief = mode=='train' and not self.every_n_inner_iters(runner, self.interval) and any(hasattr(h, 'evaluate') for h in runner.hooks)
+        runner.logger.info(text, extra=dict(screen=not brief and not getattr(runner, 'bar', None)))
     def memory(self): return torch.cuda.max_memory_allocated()>>20 if torch.cuda.is_available() and torch.cuda.is_initialized() else None
 
 # %% ../../nbs/train/08_loggers.ipynb #bc2691d9

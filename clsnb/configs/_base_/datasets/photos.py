@@ -18,7 +18,7 @@ test_pipeline = [
     dict(type='ImageToTensor', keys=['img']),
     dict(type='Collect', keys=['img'])]
 data = dict(
-    samples_per_gpu=16, workers_per_gpu=2,
+    samples_per_gpu=16, workers_per_gpu=2, train_dataloader=dict(drop_last=True),
     train=dict(type=dataset_type, split='train', pipeline=train_pipeline),
     val=dict(type=dataset_type, split='val', pipeline=test_pipeline),
     test=dict(type=dataset_type, split='val', pipeline=test_pipeline))

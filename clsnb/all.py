@@ -1,0 +1,46 @@
+"What a user needs, and nothing heavy: `from clsnb.all import *`"
+import importlib as _importlib
+
+from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
+from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
+                                 PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry, build)
+from clsnb.core.config import Config, ConfigDict, list_configs
+from clsnb.core.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from clsnb.core.dist import get_dist_info, init_dist
+from clsnb.core.log import get_logger, get_root_logger
+from clsnb.core.seed import set_seed
+from clsnb.models.base import Backbone
+from clsnb.models.classifier import (BaseClassifier, ImageClassifier, build_backbone, build_classifier, build_head, build_loss, build_neck)
+from clsnb.data.pipeline import Compose, ImageTransform, build_pipeline, build_transform
+from clsnb.data.dataset import BaseDataset
+from clsnb.data.folder_imagenet import CustomDataset
+from clsnb.data.packaged import Digits, Photos, photo_path, sample_photos
+from clsnb.data.loader import build_dataloader, build_dataset
+from clsnb.imgops.show import show_images
+from clsnb.train.optim import build_optimizer
+from clsnb.train.schedules import Schedule, lr_curve
+from clsnb.train.runner import Hook, Runner
+from clsnb.apis.train import fit, train_model
+from clsnb.apis.test import multi_gpu_test, single_gpu_test, test_config
+from clsnb.apis.inference import inference_model, init_model, predict, top_classes
+from clsnb.analysis.results import Results
+from clsnb.analysis.confusion import plot_confusion
+from clsnb.analysis.logs import plot_curves, read_log
+from clsnb.analysis.figures import plot_mistakes, plot_predictions
+from clsnb.analysis.cam import cam, plot_cams
+from clsnb.analysis.report import make_report
+from clsnb.analysis.show import show_result_pyplot
+from clsnb.demo import demo
+
+
+def _later(module, name):
+    "A class whose module (ipywidgets) is imported when it is first used"
+    def make(*args, **kwargs): return getattr(_importlib.import_module(module), name)(*args, **kwargs)
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f'See `{module}.{name}`'
+    return make
+
+
+LRExplorer = _later('clsnb.widgets.training', 'LRExplorer')
+PipelineExplorer = _later('clsnb.widgets.pipeline', 'PipelineExplorer')
+__all__ = [o for o in dir() if not o.startswith('_')]
