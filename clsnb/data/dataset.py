@@ -17,7 +17,7 @@ from ..metrics.single_label import accuracy, precision_recall_f1, support
 # %% ../../nbs/data/10_dataset.ipynb #cf4ad38e
 class PackedSamples(Sequence):
     "Samples as a few arrays; indexing makes the dict"
-    def __init__(self, labels): self.labels = np.asarray(labels, np.int64)
+    def __init__(self, labels, dtype=np.int64): self.labels = np.asarray(labels, dtype)
     def sample(self, i): return {}
     def __len__(self): return len(self.labels)
     def __getitem__(self, i):
@@ -30,8 +30,8 @@ class PackedSamples(Sequence):
 
 class FileSamples(PackedSamples):
     "Pictures named by files: one string of bytes, and where each name ends"
-    def __init__(self, prefix, names, labels):
-        super().__init__(labels)
+    def __init__(self, prefix, names, labels, dtype=np.int64):
+        super().__init__(labels, dtype)
         names = [os.fsencode(o) for o in names]
         self.prefix,self.blob = prefix,b''.join(names)
         self.ends = np.cumsum([len(o) for o in names], dtype=np.int64)
