@@ -33,6 +33,11 @@ def img_tag(data, size, alt, scale=1.): # JPEG bytes; CSS pixels per pixel
 # %% ../../nbs/widgets/00_explorer.ipynb #d70cd836
 _wide = dict(style=dict(description_width='110px'), layout=dict(width='340px', max_width='100%'))
 
+def _step(lo, value, hi):
+    "A step that `value` is a multiple of: a browser moves sliders to the nearest step, unasked"
+    ks = [100, 200, 500, 1000, 10_000, 100_000]
+    return (hi-lo)/next((k for k in ks if abs((r := (value-lo)/(hi-lo)*k)-round(r))<1e-6), ks[-1])
+
 def make_control(name, spec, value=None): # What to choose from; where to start
     "A widget from what can be chosen"
     label = name.replace('_', ' ')
@@ -41,7 +46,8 @@ def make_control(name, spec, value=None): # What to choose from; where to start
         w = W.IntSlider(min=spec.start, max=spec[-1] if len(spec) else spec.start, step=spec.step, description=label, **_wide)
     elif isinstance(spec, bool): w = W.Checkbox(value=spec, description=label, indent=True, **_wide)
     elif isinstance(spec, tuple) and len(spec)==3:
-        w = W.FloatSlider(min=spec[0], value=spec[1], max=spec[2], step=(spec[2]-spec[0])/100, description=label, **_wide)
+        step = _step(*spec); digits = max(2, len(f'{step:.6f}'.rstrip('0').split('.')[1]))
+        w = W.FloatSlider(min=spec[0], value=spec[1], max=spec[2], step=step, readout_format=f'.{digits}f', description=label, **_wide)
     elif isinstance(spec, (list, dict)): w = W.Dropdown(options=spec, description=label, **_wide)
     else: raise TypeError(f"{name}: a range, list, dict, bool, (low, value, high) or a widget was expected, not {spec!r}")
     if value is not None: w.value = value

@@ -61,18 +61,18 @@ def policy_config(policy, total, # Epochs of the run, or iterations if the sched
 _floors = [0., 1e-6, 1e-5, 1e-4, 1e-3]
 
 def _lr_controls(plan): # Of `lr_plan`
-    "The controls of the explorer, at the values of a plan"
+    "The controls of the explorer for a plan, and their values"
     lr,base,n = plan['lr_config'],plan['base'],plan['epochs']
-    per = 1 if lr.get('warmup_by_epoch') else plan['epoch_len']
-    warm = lr.get('warmup_iters', 0)/per if lr.get('warmup') else 1.
+    per = plan['epoch_len'] if lr.get('warmup_by_epoch') else 1
+    warm = lr.get('warmup_iters', 0)*per if lr.get('warmup') else plan['epoch_len']
     floor = float(lr['min_lr_ratio']*base if lr.get('min_lr_ratio') is not None else lr.get('min_lr') or 0)
-    base_lr = W.FloatLogSlider(value=base, base=10, min=-6, max=1, step=.02, readout_format='.3g', description='base lr',
-                               style=dict(description_width='110px'), layout=dict(width='340px', max_width='100%'))
+    base_lr = W.BoundedFloatText(value=base, min=1e-9, max=1e3, step=float(f'{base/10:.0e}'), description='base lr',
+                                 style=dict(description_width='110px'), layout=dict(width='240px'))
     return dict(policy=list(dict.fromkeys([lr['policy'], *lr_policies])), base_lr=base_lr, epochs=range(1, max(301, 2*n)),
                 warmup=list(dict.fromkeys([lr.get('warmup') or 'none', 'none', 'linear', 'exp', 'constant'])),
-                warmup_epochs=(0., float(warm), float(max(20, warm))), warmup_ratio=(.001, float(lr.get('warmup_ratio', .1)), 1.),
-                min_lr={f'{o:g}': o for o in sorted({floor, *_floors})}, gamma=(.01, float(lr.get('gamma', .1)), 1.),
-                by_epoch=bool(lr.get('by_epoch', True)), axis=['epoch', 'iteration'], log_scale=False),floor
+                warmup_iters=range(max(20*plan['epoch_len'], 2*warm)+1), warmup_ratio=(0., float(lr.get('warmup_ratio', .1)), 1.),
+                min_lr={f'{o:g}': o for o in sorted({floor, *_floors})}, gamma=(0., float(lr.get('gamma', .1)), 1.),
+                by_epoch=bool(lr.get('by_epoch', True)), axis=['epoch', 'iteration'], log_scale=False),dict(epochs=n, warmup_iters=warm, min_lr=floor)
 
 # %% ../../nbs/widgets/05_training.ipynb #d6d29ea0
 class LRExplorer(Explorer):
@@ -83,8 +83,8 @@ class LRExplorer(Explorer):
                  **start):
         self.plan = lr_plan(cfg or dict(policy='CosineAnnealing', min_lr=0, by_epoch=False), epochs, iters_per_epoch, base)
         self.curve,self.line = LiveCurve(),W.HTML().add_class('clsnb-line')
-        self._specs,floor = _lr_controls(self.plan)
-        super().__init__(**{'epochs': self.plan['epochs'], 'min_lr': floor, **start})
+        self._specs,values = _lr_controls(self.plan)
+        super().__init__(**{**values, **start})
     def controls(self): return self._specs
     def below(self): return [self.line]
     @property
@@ -93,8 +93,7 @@ class LRExplorer(Explorer):
         s = self.state; total = s['epochs']*(1 if s['by_epoch'] else self.plan['epoch_len'])
         kw = policy_config(s['policy'], total, s['base_lr'], s['min_lr'], s['gamma'], self.plan['lr_config'])
         if s['policy'] not in ('OneCycle', 'cyclic'): kw['by_epoch'] = s['by_epoch']
-        if s['warmup']!='none' and s['warmup_epochs']>0:
-            kw.update(warmup=s['warmup'], warmup_iters=round(s['warmup_epochs']*self.plan['epoch_len']), warmup_ratio=s['warmup_ratio'])
+        if s['warmup']!='none' and s['warmup_iters']: kw.update({k: s[k] for k in ('warmup', 'warmup_iters', 'warmup_ratio')})
         return kw
     def draw(self, epochs, base_lr, axis, log_scale, **_):
         kw,n = self.lr_config,self.plan['epoch_len']
