@@ -15,7 +15,8 @@ from clsnb.data.pipeline import Compose, ImageTransform, build_pipeline, build_t
 from clsnb.data.dataset import BaseDataset
 from clsnb.data.folder_imagenet import CustomDataset
 from clsnb.data.packaged import Digits, Photos, photo_path, sample_photos
-from clsnb.data.loader import build_dataloader, build_dataset
+from clsnb.data.loader import build_dataloader
+from clsnb.data.wrappers import build_dataset
 from clsnb.imgops.show import show_images
 from clsnb.train.optim import build_optimizer
 from clsnb.train.schedules import Schedule, lr_curve

@@ -11,7 +11,8 @@ from .inference import init_model
 from .train import loader_args
 from ..core.dist import default_device
 from ..core.errors import ConfigError
-from ..data.loader import build_dataloader, build_dataset
+from ..data.loader import build_dataloader
+from ..data.wrappers import build_dataset
 from ..train.evaluation import evaluate_scores, predict_loader
 
 # %% ../../nbs/apis/01_test.ipynb #ff8a45ac

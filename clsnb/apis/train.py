@@ -17,7 +17,8 @@ from ..core.errors import ConfigError
 from ..core.log import default_work_dir, get_logger, timestamp
 from ..core.registry import DATASETS, HOOKS, MODELS, RUNNERS
 from ..core.seed import mix, set_seed
-from ..data.loader import build_dataloader, build_dataset
+from ..data.loader import build_dataloader
+from ..data.wrappers import build_dataset
 from ..train.core_hooks import latest_checkpoint
 from ..train.optim import build_optimizer
 from ..train.runner import TrainStep
