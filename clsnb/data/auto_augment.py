@@ -166,8 +166,8 @@ class RandAugment:
             if results is None: return None
         return results
     def __repr__(self):
-        return (f"RandAugment({self.num_policies} of {len(self.policies)}, level {self.magnitude_level} of {self.total_level}, "
-                f"std {self.magnitude_std})")
+        return (f"RandAugment({self.num_policies} of {len(self.policies)}, level {self.magnitude_level} "
+                f"of {self.total_level}, std {self.magnitude_std})")
 
 # %% ../../nbs/data/05_auto_augment.ipynb #89de900b
 @patch

@@ -118,7 +118,7 @@ def _scores(results, labels):
     "Scores as one array, checked against the labels"
     rows = [o.detach().cpu().numpy() if hasattr(o, 'detach') else o for o in results]
     if len(rows)!=len(labels):
-        raise DataError(f"evaluate: {len(rows)} results for {len(labels)} samples; say indices=... if only some were tested.")
+        raise DataError(f"evaluate: {len(rows)} results for {len(labels)} samples; give indices if only some were tested.")
     return np.vstack(rows) if rows else np.zeros((0,1))
 
 def _named(name, value, thrs):

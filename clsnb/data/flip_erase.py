@@ -20,7 +20,8 @@ class RandomFlip(ImageTransform):
     "Mirror the picture with probability `flip_prob`"
     def __init__(self, flip_prob=.5, direction='horizontal'): # or 'vertical', 'diagonal'
         if not 0<=flip_prob<=1: raise ConfigError(f"RandomFlip: flip_prob is a probability, not {flip_prob!r}.")
-        if direction not in _flips: raise ConfigError(f"RandomFlip: no direction {direction!r}.{near(direction, _flips)}")
+        if direction not in _flips:
+            raise ConfigError(f"RandomFlip: no direction {direction!r}.{near(direction, _flips)}")
         store_attr()
     def apply(self, img): return imflip(img, self.direction)
     def __call__(self, results):
@@ -35,7 +36,8 @@ class RandomErasing(ImageTransform):
                  aspect_range=(3/10, 10/3), # Height to width; one number stands for itself and its inverse
                  mode='const', # or 'rand'
                  fill_color=(128,128,128), fill_std=None):
-        if mode not in ('const','rand'): raise ConfigError(f"RandomErasing: no mode {mode!r}.{near(mode, ['const','rand'])}")
+        if mode not in ('const','rand'):
+            raise ConfigError(f"RandomErasing: no mode {mode!r}.{near(mode, ['const','rand'])}")
         if isinstance(aspect_range, numbers.Number): aspect_range = sorted((aspect_range, 1/aspect_range))
         if isinstance(fill_color, numbers.Number): fill_color = [fill_color]*3
         if isinstance(fill_std, numbers.Number): fill_std = [fill_std]*3

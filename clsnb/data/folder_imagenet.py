@@ -30,7 +30,7 @@ def _pictures(root, extensions):
 def scan_folders(root, extensions=IMG_EXTENSIONS):
     "Class names, and (path, class number) of each picture, from one folder per class"
     if not os.path.isdir(root):
-        raise DataError(f"No such folder: {root}. The nearest one that exists is {nearest_folder(root)}: check data_prefix.")
+        raise DataError(f"No such folder: {root}. The nearest that exists is {nearest_folder(root)}: check data_prefix.")
     classes = sorted(o.name for o in os.scandir(root) if o.is_dir() and not o.name.startswith('.'))
     if not classes:
         n = sum(o.name.lower().endswith(extensions) for o in os.scandir(root))
@@ -55,8 +55,8 @@ def check_labels(labels, n_classes, where, names=None):
     i = bad[0]
     name = f' ({names[i]})' if names is not None else ''
     why = f"but there are {n_classes} classes, so labels are 0 to {n_classes-1}" if n_classes else "which is negative"
-    raise DataError(f"{where}: sample {i}{name} has label {labels[i]}, {why}; {len(bad)} of {len(labels)} labels are like that. "
-                    "Number classes from 0, and check `classes`.")
+    raise DataError(f"{where}: sample {i}{name} has label {labels[i]}, {why}; {len(bad)} of {len(labels)} labels are like "
+                    "that. Number classes from 0, and check `classes`.")
 
 # %% ../../nbs/data/11_folder_imagenet.ipynb #7dc92606
 def read_list(ann_file, n_classes=None):
@@ -66,7 +66,7 @@ def read_list(ann_file, n_classes=None):
         if not (line := line.strip()): continue
         name,_,label = line.rpartition(' ')
         if not name or not label.lstrip('-').isdigit():
-            raise DataError(f"{ann_file}, line {i}: expected 'path label' with a whole number as label, got {line[:80]!r}.")
+            raise DataError(f"{ann_file}, line {i}: expected 'path label', the label a whole number, got {line[:80]!r}.")
         names.append(name); labels.append(int(label))
     if not names: raise DataError(f"The list {ann_file} is empty.")
     check_labels(labels, n_classes, ann_file, names)
@@ -95,8 +95,8 @@ class CustomDataset(BaseDataset):
         if self.CLASSES is None: self.CLASSES = folders
         if len(self.CLASSES)!=len(folders):
             shown = ', '.join(folders[:5]) + ', ...'*(len(folders)>5)
-            raise DataError(f"{self.data_prefix} has {len(folders)} class folders ({shown}), but {type(self).__name__} has "
-                            f"{len(self.CLASSES)} classes: check `classes` and data_prefix.")
+            raise DataError(f"{self.data_prefix} has {len(folders)} class folders ({shown}), but {type(self).__name__} "
+                            f"has {len(self.CLASSES)} classes: check `classes` and data_prefix.")
         order = list(self.CLASSES) if set(self.CLASSES)==set(folders) else folders
         self.folder_to_idx = {f:order.index(f) for f in folders}
         number = np.array([self.folder_to_idx[f] for f in folders])

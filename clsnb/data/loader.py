@@ -42,8 +42,8 @@ def collate(samples, tokens=None)->Batch:
     if not isinstance(samples[0], Mapping): return default_collate(samples)
     for s,t in zip(samples, tokens):
         if s.keys()!=samples[0].keys():
-            raise DataError(f"Samples of one batch must have the same keys, but {tokens[0][1]} has {sorted(samples[0])} "
-                            f"and {t[1]} has {sorted(s)}.")
+            raise DataError(f"Samples of one batch must have the same keys, but {tokens[0][1]} has "
+                            f"{sorted(samples[0])} and {t[1]} has {sorted(s)}.")
     batch = Batch({k: _stack(k, [s[k] for s in samples], tokens) for k in samples[0]})
     batch.index = [t[1] for t in tokens]
     return batch
@@ -96,7 +96,7 @@ def why_not_send(
     try: scout.dump(o)
     except Exception as e: return f"it cannot be pickled ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
     if scout.homeless and not getattr(sys.modules['__main__'], '__file__', None):
-        return f"{', '.join(sorted(scout.homeless))} {'is' if len(scout.homeless)==1 else 'are'} defined in this notebook; move it into a module"
+        return f"this notebook defines {', '.join(sorted(scout.homeless))}; move that into a module"
 
 # %% ../../nbs/data/21_loader.ipynb #ac3f4d1d
 _only_workers = 'multiprocessing_context', 'prefetch_factor', 'timeout'
@@ -125,8 +125,8 @@ class Loader:
                 yield b
         except RuntimeError as e:
             if 'exited unexpectedly' not in str(e): raise
-            raise DataError(f"A loading process was killed ({str(e).splitlines()[0]}). Most likely memory ran out, or /dev/shm "
-                            "is small: use fewer workers_per_gpu, a smaller samples_per_gpu, or give more shared memory.") from e
+            raise DataError(f"A loading process was killed ({str(e).splitlines()[0]}). Most likely memory ran out, or "
+                            "/dev/shm is small: use fewer workers_per_gpu, smaller samples_per_gpu, or more shared memory.") from e
     @property
     def batch_size(self): return self.batch_sampler.batch_size
     def __repr__(self):
@@ -158,8 +158,8 @@ def build_dataloader(
     if seed is None: seed = _common_seed(world_size if dist else 1)
     share = dict(dataset=dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
     sampler = SAMPLERS.build(sampler_cfg, share) if sampler_cfg else DistributedSampler(round_up=round_up, **share)
-    return Loader(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers, pin_memory,
-                  _OnlySamples(collate_fn) if collate_fn else collate, **kwargs)
+    return Loader(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers,
+                  pin_memory, _OnlySamples(collate_fn) if collate_fn else collate, **kwargs)
 
 # %% ../../nbs/data/21_loader.ipynb #df4ed6b9
 def _common_seed(world_size):

@@ -24,9 +24,10 @@ def _where(path):
     if '://' in path: return "Check the address, or take the sample out of the list."
     folder,name = os.path.split(os.path.abspath(path))
     if not os.path.isdir(folder):
-        return f"Its folder does not exist either; the nearest one that does is {nearest_folder(folder)}: check data_prefix."
+        return f"Its folder does not exist either, the nearest is {nearest_folder(folder)}: check data_prefix."
     others = os.listdir(folder)[:5000]
-    return "Its folder exists: take the name out of the list or put the picture there." + near(name, others)*(len(others)>12)
+    hint = near(name, others) if len(others)>12 else ''
+    return "Its folder exists: take the name out of the list or put the picture there." + hint
 
 # %% ../../nbs/data/01_loading.ipynb #21099f8a
 def read_bytes(path):
@@ -70,7 +71,8 @@ _decoders = dict(cv2=_decode_cv2, pillow=_decode_pillow)
 
 def imdecode(data, color_type='color', backend='cv2'):
     "An array (BGR or grey) from the bytes of a picture, or None"
-    if color_type not in _imread_flags: raise ConfigError(f"No color_type {color_type!r}.{near(color_type, _imread_flags)}")
+    if color_type not in _imread_flags:
+        raise ConfigError(f"No color_type {color_type!r}.{near(color_type, _imread_flags)}")
     if backend not in _decoders: raise ConfigError(f"No backend {backend!r}.{near(backend, _decoders)}")
     return _decoders[backend](data, color_type) if data else None
 

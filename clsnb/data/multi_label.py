@@ -30,5 +30,6 @@ class MultiLabelDataset(BaseDataset):
         scores,res = _scores(results, labels),{}
         if 'mAP' in metrics: res['mAP'] = mAP(scores, labels)
         if set(metrics) & set(_multi_metrics[1:]):
-            res.update((k, v) for k,v in zip(_multi_metrics[1:], average_performance(scores, labels, **options)) if k in metrics)
+            more = zip(_multi_metrics[1:], average_performance(scores, labels, **options))
+            res.update((k, v) for k,v in more if k in metrics)
         return res

@@ -18,7 +18,8 @@ from .folder_imagenet import CustomDataset
 _photos = Path(clsnb.__file__).parent/'photos'
 
 def _check_split(split):
-    if split not in ('train','val'): raise ConfigError(f"split is 'train' or 'val', not {split!r}.{near(split, ['train','val'])}")
+    if split not in ('train','val'):
+        raise ConfigError(f"split is 'train' or 'val', not {split!r}.{near(split, ['train','val'])}")
 
 @DATASETS.register
 class Photos(CustomDataset):

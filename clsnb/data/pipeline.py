@@ -17,7 +17,8 @@ def build_transform(cfg):
     if isinstance(cfg, (list, tuple)): return Compose(cfg)
     if isinstance(cfg, dict): return TRANSFORMS.build(cfg)
     if callable(cfg): return cfg
-    raise ConfigError(f"A pipeline step is a dict with 'type' or something callable, not {type(cfg).__name__}: {str(cfg)[:60]}")
+    raise ConfigError("A pipeline step is a dict with 'type' or something callable, "
+                      f"not {type(cfg).__name__}: {str(cfg)[:60]}")
 
 # %% ../../nbs/data/00_pipeline.ipynb #39ba8a07
 @TRANSFORMS.register
@@ -39,7 +40,8 @@ def build_pipeline(cfg): return Compose(cfg or [])
 class ImageTransform:
     "Does `apply` to each image of a sample"
     sets_shape,prob,random_negative_prob = False,None,0.
-    def __init__(self, prob=None, random_negative_prob=0.): self.prob,self.random_negative_prob = prob,random_negative_prob
+    def __init__(self, prob=None, random_negative_prob=0.):
+        self.prob,self.random_negative_prob = prob,random_negative_prob
     def apply(self, img): raise NotImplementedError
     def signed(self, v): return -v if np.random.rand()<self.random_negative_prob else v
     def __call__(self, results):

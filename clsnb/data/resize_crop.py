@@ -40,7 +40,8 @@ class Resize(ImageTransform):
         return (int(n*h/w),n) if side==w and self.adaptive_side!='height' else (n,int(n*w/h))
     def apply(self, img):
         h,w = self.target(*img.shape[:2])
-        return img if (h,w)==img.shape[:2] and self.size[1]==-1 else imresize(img, (w,h), self.interpolation, self.backend)
+        if (h,w)==img.shape[:2] and self.size[1]==-1: return img
+        return imresize(img, (w,h), self.interpolation, self.backend)
 
 _sides = dict(short=min, long=max, height=lambda h,w: h, width=lambda h,w: w)
 

@@ -29,7 +29,8 @@ def load_array_pickle(path):
     "Dicts, lists, numbers and arrays from a pickle; raises `DataError` at anything else"
     try:
         with open(path, 'rb') as f: return _ArrayUnpickler(f, encoding='latin1').load()
-    except DataError as e: raise DataError(f"{path} is not a file of images: {e}. Fetch it again from its publisher.") from None
+    except DataError as e:
+        raise DataError(f"{path} is not a file of images: {e}. Fetch it again from its publisher.") from None
     except (pickle.UnpicklingError, EOFError, ValueError) as e:
         raise DataError(f"{path} is broken ({e}): remove it, and it is fetched again.") from e
 
@@ -80,7 +81,8 @@ class DownloadedDataset(BaseDataset):
         barrier()
         if (why := failed or self.problem()):
             asked = '' if self.download else '; download=False, so it was not fetched'
-            there = '' if os.path.isdir(self.data_prefix) else f' (the nearest folder that exists is {nearest_folder(self.data_prefix)})'
+            near_by = nearest_folder(self.data_prefix)
+            there = '' if os.path.isdir(self.data_prefix) else f' (the nearest folder that exists is {near_by})'
             raise DataError(f"{type(self).__name__}: {str(why).rstrip('.')}{asked}. Put {self.wanted()} "
                             f"into {self.data_prefix}{there}.") from failed
 
@@ -108,7 +110,8 @@ class CIFAR10(DownloadedDataset):
     CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
     def path(self, name): return os.path.join(self.data_prefix, self.base_folder, name)
     def files(self):
-        return [(self.path(n), s) for n,s in [*self.train_list, *self.test_list, (self.meta['filename'], self.meta['md5'])]]
+        meta = self.meta['filename'],self.meta['md5']
+        return [(self.path(n), s) for n,s in [*self.train_list, *self.test_list, meta]]
     def wanted(self): return f"the folder {self.base_folder} of {self.url}"
     def fetch(self):
         tgz = os.path.join(self.data_prefix, self.filename)
@@ -128,14 +131,16 @@ class CIFAR100(CIFAR10):
     "60,000 pictures of 32 x 32 in 100 classes"
     base_folder,url = 'cifar-100-python','https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz'
     filename,tgz_md5 = 'cifar-100-python.tar.gz','eb9058c3a382ffc7106e4002c42a8d85'
-    train_list,test_list = [['train', '16019d7e3df5f24257cddd939b257f8d']],[['test', 'f0ef6b0ae62326f3e7ffdfab6717acfc']]
+    train_list = [['train', '16019d7e3df5f24257cddd939b257f8d']]
+    test_list = [['test', 'f0ef6b0ae62326f3e7ffdfab6717acfc']]
     meta = dict(filename='meta', key='fine_label_names', md5='7973b15100ade9c7d40fb424638fde48')
-    CLASSES = '''apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-        caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest
-        fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse
-        mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon
-        ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table
-        tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm'''.split()
+    CLASSES = '''apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+        castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+        elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
+        lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+        pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
+        shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+        television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm'''.split()
 
 # %% ../../nbs/data/12_small_images.ipynb #a45e07a3
 @DATASETS.register
@@ -147,7 +152,8 @@ class MNIST(DownloadedDataset):
                      test_image_file=('t10k-images-idx3-ubyte.gz', '9fb629c4189551a2d022fa330f9573f3'),
                      test_label_file=('t10k-labels-idx1-ubyte.gz', 'ec29112dd5afa0611ce80d1b7f02629c'))
     CLASSES = [f'{i} - {o}' for i,o in enumerate('zero one two three four five six seven eight nine'.split())]
-    def _prefixes(self): return (self.resource_prefix,) if isinstance(self.resource_prefix, str) else self.resource_prefix
+    def _prefixes(self):
+        return (self.resource_prefix,) if isinstance(self.resource_prefix, str) else self.resource_prefix
     def path(self, key):
         "The unpacked file if it is there, or else the packed one"
         gz = os.path.join(self.data_prefix, self.resources[key][0])

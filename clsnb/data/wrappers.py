@@ -20,7 +20,8 @@ class Wrapped:
     def __getitem__(self, i): return self.dataset[int(self.indices[i])]
     def get_cat_ids(self, i): return self.dataset.get_cat_ids(int(self.indices[i]))
     def get_gt_labels(self): return self.dataset.get_gt_labels()[self.indices]
-    def evaluate(self, *args, **kwargs): raise ConfigError(f"{type(self).__name__} is for training; evaluate on the data set inside.")
+    def evaluate(self, *args, **kwargs):
+        raise ConfigError(f"{type(self).__name__} is for training; evaluate on the data set inside.")
     def __repr__(self): return f"{type(self).__name__}: {len(self)} samples of {self.dataset!r}"
 
 # %% ../../nbs/data/15_wrappers.ipynb #eba300db
@@ -85,7 +86,7 @@ class KFoldDataset(Wrapped):
                  seed=None # Shuffles the samples first; None: folds in the order of the data set
                  ):
         if not 0<=fold<num_splits:
-            raise ConfigError(f"KFoldDataset: fold {fold} of {num_splits} does not exist; folds are 0 to {num_splits-1}.")
+            raise ConfigError(f"KFoldDataset: no fold {fold} of {num_splits}; folds are 0 to {num_splits-1}.")
         n = len(dataset)
         idx = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
         start,end = n*fold//num_splits,n*(fold+1)//num_splits
@@ -102,6 +103,7 @@ def build_dataset(cfg, default_args=None):
     if cfg.get('type') in ('KFoldDataset', KFoldDataset) and cfg.get('test_mode') is None:
         cfg['test_mode'] = inner.pop('test_mode', False)
     if isinstance(cfg.get('dataset'), (dict, list)): cfg['dataset'] = build_dataset(cfg['dataset'], inner)
-    elif isinstance(cfg.get('datasets'), (list, tuple)): cfg['datasets'] = [build_dataset(o, inner) for o in cfg['datasets']]
+    elif isinstance(cfg.get('datasets'), (list, tuple)):
+        cfg['datasets'] = [build_dataset(o, inner) for o in cfg['datasets']]
     else: return DATASETS.build(cfg, default_args)
     return DATASETS.build(cfg)

@@ -59,7 +59,8 @@ def impad(img, *, shape=None, # (height, width) to grow to
           padding_mode='constant'):
     "A larger image with the given one inside"
     import cv2
-    if padding_mode not in _borders: raise ConfigError(f"No padding_mode {padding_mode!r}.{near(padding_mode, _borders)}")
+    if padding_mode not in _borders:
+        raise ConfigError(f"No padding_mode {padding_mode!r}.{near(padding_mode, _borders)}")
     if shape is not None: padding = 0,0,max(shape[1]-img.shape[1], 0),max(shape[0]-img.shape[0], 0)
     if isinstance(padding, numbers.Number): padding = (padding,)*4
     l,t,r,b = (*padding,*padding) if len(padding)==2 else padding
