@@ -46,5 +46,5 @@ def drop_path_ramp(rate, # Probability of the last block
                    depths, # Blocks per stage
                    ): # For each stage a list of probabilities
     "Drop-path probabilities that grow evenly from 0 to `rate` over all blocks"
-    r = torch.linspace(0, rate, sum(depths)).tolist()
+    n = sum(depths); r = [rate*i/max(n-1, 1) for i in range(n)]
     return [[r.pop(0) for _ in range(d)] for d in depths]
