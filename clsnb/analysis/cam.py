@@ -6,34 +6,29 @@
 __all__ = ['cam_methods', 'model_input', 'cam_target', 'cam_map', 'overlay', 'cam', 'plot_cams']
 
 # %% ../../nbs/analysis/03_cam.ipynb #3b3974d1
+import os
 import numpy as np, torch
 from contextlib import contextmanager
 from torch import nn
 from ..core.errors import ConfigError, DataError, near, need
-from ..core.registry import TRANSFORMS
+from ..apis.inference import picture_sample, test_pipeline
 from .style import new_chart, chart_colors, percent, short_name
 
 # %% ../../nbs/analysis/03_cam.ipynb #3e49701a
 def model_input(model, # From `init_model`: has `cfg`
-                img): # A path, or an array as `LoadImageFromFile` gives it (BGR)
+                img): # A path, an array (BGR) or a PIL image
     "A batch of one from the config's test pipeline, on the model's device, and the picture it shows (RGB, uint8)"
-    steps = list(model.cfg.data.test.pipeline)
-    if isinstance(img, np.ndarray):
-        steps = [o for o in steps if o['type']!='LoadImageFromFile']
-        data = dict(img=img, img_fields=['img'], img_shape=img.shape, ori_shape=img.shape, filename=None, ori_filename=None)
-    else: data = dict(img_info=dict(filename=str(img)), img_prefix=None)
-    norm = next((o for o in steps if o['type']=='Normalize'), {})
-    for o in steps: data = TRANSFORMS.build(o)(data)
-    x = data['img']
+    pipe = test_pipeline(model, isinstance(img, (str, os.PathLike)))
+    x,norm = pipe(picture_sample(img))['img'],next((t for t in pipe.transforms if type(t).__name__=='Normalize'), None)
     if not torch.is_tensor(x) or x.ndim!=3: raise ConfigError("data.test.pipeline: it must end in a tensor 'img' of (channels, height, width) for a CAM.")
-    return x[None].float().to(next(model.parameters()).device), _shown(x, norm)
+    return x[None].float().to(next(model.parameters()).device),_shown(x, norm)
 
 def _shown(x, norm):
     "Undo `Normalize`; grey becomes RGB"
     a = x.float().permute(1, 2, 0).cpu().numpy()
-    if norm: a = a*np.asarray(norm['std'], np.float32) + np.asarray(norm['mean'], np.float32)
+    if norm: a = a*np.asarray(norm.std, np.float32) + np.asarray(norm.mean, np.float32)
     elif a.min()<0 or a.max()<=1: a = (a-a.min())*(255/max(a.max()-a.min(), 1e-6))
-    if a.shape[2]==3 and not norm.get('to_rgb', not norm): a = a[...,::-1]
+    if a.shape[2]==3 and not getattr(norm, 'to_rgb', False): a = a[...,::-1]
     return np.ascontiguousarray(np.repeat(a, 3, 2) if a.shape[2]==1 else a[...,:3]).clip(0, 255).astype(np.uint8)
 
 # %% ../../nbs/analysis/03_cam.ipynb #52fda724

@@ -27,7 +27,8 @@ def _continued(old, new):
     def at(o): return o.get('epoch', 1),o.get('iter', 0)
     train = [at(o) for o in new if o['mode']=='train']
     if not train: return old + new
-    step = next((b[1]-a[1] for a,b in zip(train, train[1:]) if b[1]>a[1]), train[0][1])
+    steps = [[at(o) for o in rows if o['mode']=='train'] for rows in (new, old)]
+    step = next((b[1]-a[1] for t in steps for a,b in zip(t, t[1:]) if b[1]>a[1]), train[0][1])
     epoch,i = train[0]; i = i if i>step else 0
     if epoch<=1 and not i: return new
     return list(takewhile(lambda o: o['mode']!='train' or at(o)<(epoch, i), old)) + new
@@ -86,7 +87,7 @@ def _loss_panel(ax, train, val, **_):
     _line(ax, val, 'loss', chart_colors['orange'], 'validation')
     calm(ax, 'Loss')
     if len(ax.lines): ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-    chart_legend(ax, loc='upper right')
+    chart_legend(ax, loc='best')
 
 def _accuracy_panel(ax, train, val, df, baseline=None):
     _line(ax, train, 'top-1', chart_colors['blue'], 'training')

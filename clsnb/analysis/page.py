@@ -16,7 +16,7 @@ _css_frame = """
 :root { --ink:#24303c; --muted:#5b6773; --line:#e2e7ec; --faint:#f4f6f8; --blue:#0072B2; --orange:#D55E00;
   --green:#00795a; color-scheme:light }
 * { box-sizing:border-box }
-body { margin:0; background:var(--faint); color:var(--ink);
+body { margin:0; background:var(--faint); color:var(--ink); overflow-wrap:anywhere;
   font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif }
 main { max-width:1060px; margin:0 auto; padding:28px 20px 60px }
 h1 { font-size:1.9rem; line-height:1.2; margin:.1em 0 .15em; letter-spacing:-.01em; overflow-wrap:anywhere }
@@ -28,7 +28,7 @@ section { background:#fff; border:1px solid var(--line); border-radius:12px; pad
 .row>* { flex:1 1 260px; min-width:0 }
 .tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(118px,1fr)); gap:12px; margin-top:14px }
 .tile { background:var(--faint); border-radius:10px; padding:12px 14px }
-.tile b { display:block; font-size:1.45rem; line-height:1.2; overflow-wrap:anywhere }
+.tile b { display:block; font-size:1.2rem; line-height:1.2; overflow-wrap:anywhere }
 .tile span { color:var(--muted); font-size:.85rem }
 .meter { position:relative; height:20px; background:#e6eaee; border-radius:10px; margin:34px 0 8px }
 .meter i { position:absolute; inset:0 auto 0 0; background:var(--blue); border-radius:10px }

@@ -16,7 +16,7 @@ from ..core.log import get_logger
 from ..core.registry import HOOKS
 from ..imgops.show import show_images
 from ..train.runner import Hook
-from .style import percent
+from .style import percent, short_name
 from .results import Results
 from .logs import read_log, plot_curves
 from .confusion import plot_confusion, confused_pairs
@@ -52,7 +52,7 @@ def _headline(name, results, tiles):
         Div(Div(Div(percent(results.accuracy), cls='big'), P('accuracy on the validation pictures', cls='muted')),
             P(verdict(results), cls='lead', style='flex-grow:3'), cls='row', style='align-items:center;margin-top:14px'),
         Div(I(style=f'width:{100*results.accuracy:.1f}%'), Em(style=f'left:{base:.1f}%'),
-            Label(f'always “{top}”: {percent(results.baseline)}', style=f'left:clamp(90px,{base:.1f}%,calc(100% - 90px))'), cls='meter'),
+            Label(f'always “{short_name(top, 16)}”: {percent(results.baseline)}', style=f'left:clamp(110px,{base:.1f}%,calc(100% - 110px))'), cls='meter'),
         Div(*[tile(v, k) for k,v in tiles.items()], cls='tiles'))
 
 def _tiles(results, log, model):
@@ -143,7 +143,7 @@ def _config_file(work_dir):
 def _use(work_dir):
     "Where things are, and two lines that predict"
     ckpt,cfg = _checkpoint(work_dir),_config_file(work_dir)
-    code = (f"from clsnb.all import *\nmodel = init_model({str(cfg or 'CONFIG.py')!r}, {str(ckpt or 'CHECKPOINT.pth')!r}, device='cpu')\n"
+    code = (f"from clsnb.all import *\nmodel = init_model({str(ckpt or work_dir/'CHECKPOINT.pth')!r})\n"
             "inference_model(model, 'your_picture.jpg')")
     best = sorted(work_dir.glob('best_*.pth'))
     about = [(ckpt, 'the model of these results'), *[(p, 'the checkpoint that did best on the validation pictures') for p in best],

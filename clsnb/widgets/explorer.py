@@ -31,7 +31,8 @@ def img_tag(data, size, alt, scale=1.): # JPEG bytes; CSS pixels per pixel
             f'src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">')
 
 # %% ../../nbs/widgets/00_explorer.ipynb #d70cd836
-_wide = dict(style=dict(description_width='110px'), layout=dict(width='340px', max_width='100%'))
+_grid = dict(grid_template_columns='repeat(auto-fill, minmax(min(395px, 100%), 1fr))', max_width='900px', margin='0 0 8px')
+_wide = dict(style=dict(description_width='95px'), layout=dict(width='300px', max_width='100%'))
 
 def _step(lo, value, hi):
     "A step that `value` is a multiple of: a browser moves sliders to the nearest step, unasked"
@@ -78,7 +79,7 @@ class Explorer(W.VBox):
         self._img,self._status = W.HTML().add_class('clsnb-picture'),W.HTML().add_class('clsnb-status')
         rows = [W.HBox([w, *_stepper(w)]) if isinstance(w, W.IntSlider) else w for w in self._ctl.values()]
         head = [W.HTML(f'<b>{html.escape(self.title)}</b>')] if self.title else []
-        self.children = [*head, W.Box(rows+self.extras(), layout=dict(flex_flow='row wrap')), self._img, *self.below(), self._status]
+        self.children = [*head, W.GridBox(rows+self.extras(), layout=_grid), self._img, *self.below(), self._status]
         for w in self._ctl.values(): w.observe(self._changed, 'value')
         self.redraw()
     def controls(self): "What can be chosen, by argument of `draw`"; return {}

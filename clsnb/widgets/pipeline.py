@@ -55,10 +55,10 @@ def _fit(img, size):
 
 def walk_picture(steps, # Of `trace_pipeline`
                  at, # The one to show large
-                 size=300, small=92): # Pixels
+                 size=300, width=800): # Pixels
     "One step large, all steps small below it"
     from PIL import Image, ImageDraw
-    cols = max(1, min(len(steps), 8)); rows = -(-len(steps)//cols); cell = small+8
+    cols = max(1, min(len(steps), 10)); rows = -(-len(steps)//cols); cell = min(100, width//cols); small = cell-8
     w,top = max(cols*cell, size),size+12
     out = Image.new('RGB', (w, top+rows*(cell+14)), 'white'); draw = ImageDraw.Draw(out)
     if (img := steps[at].pil()) is not None: big = _fit(img, size); out.paste(big, ((w-big.width)//2, (size-big.height)//2))

@@ -67,7 +67,7 @@ def _lr_controls(plan): # Of `lr_plan`
     warm = lr.get('warmup_iters', 0)*per if lr.get('warmup') else plan['epoch_len']
     floor = float(lr['min_lr_ratio']*base if lr.get('min_lr_ratio') is not None else lr.get('min_lr') or 0)
     base_lr = W.BoundedFloatText(value=base, min=1e-9, max=1e3, step=float(f'{base/10:.0e}'), description='base lr',
-                                 style=dict(description_width='110px'), layout=dict(width='240px'))
+                                 style=dict(description_width='95px'), layout=dict(width='220px'))
     return dict(policy=list(dict.fromkeys([lr['policy'], *lr_policies])), base_lr=base_lr, epochs=range(1, max(301, 2*n)),
                 warmup=list(dict.fromkeys([lr.get('warmup') or 'none', 'none', 'linear', 'exp', 'constant'])),
                 warmup_iters=range(max(20*plan['epoch_len'], 2*warm)+1), warmup_ratio=(0., float(lr.get('warmup_ratio', .1)), 1.),
@@ -99,7 +99,7 @@ class LRExplorer(Explorer):
         kw,n = self.lr_config,self.plan['epoch_len']
         self.its,self.lrs = lr_values(kw, epochs, n, base_lr, 800)
         x = self.its/n if axis=='epoch' else self.its
-        self.line.value = f'<code style="white-space:pre-wrap">{html.escape(pretty(dict(lr_config=kw)))}</code>'
+        self.line.value = f'<pre style="line-height:1.35;margin:0">{html.escape(pretty(dict(lr_config=kw)))}</pre>'
         return self.curve.image(x, self.lrs, 'Learning rate', f'{axis} ({epochs*n:,} iterations in all)', _nice(max(self.lrs)), log_scale)
     def describe(self, policy, epochs, **_):
         k = int(np.argmax(self.lrs))
