@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from ...core.registry import MODELS
 from ...core.errors import ConfigError, DataError
-from ...layers.module import BaseModule, pick, to_2tuple
+from ...layers.module import BaseModule, ModuleList, pick, to_2tuple
 from ...layers.norm_act import build_norm_layer
 from ...layers.mlp import FFN, init_mlp
 from ...layers.embed import PatchEmbed
@@ -55,7 +55,7 @@ class MlpMixer(Backbone):
         self.patch_embed = PatchEmbed(**{**dict(input_size=img_size, embed_dims=a['embed_dims'], conv_type='Conv2d', kernel_size=patch_size, stride=patch_size), **patch_cfg})
         h,w = self.patch_embed.init_out_size
         kw = dict({k: v for k,v in a.items() if k!='num_layers'}, num_tokens=h*w, drop_rate=drop_rate, drop_path_rate=drop_path_rate, act_cfg=act_cfg, norm_cfg=norm_cfg)
-        self.layers = nn.ModuleList([MixerBlock(**{**kw, **c}) for c in ([layer_cfgs]*n if isinstance(layer_cfgs, dict) else layer_cfgs)])
+        self.layers = ModuleList([MixerBlock(**{**kw, **c}) for c in ([layer_cfgs]*n if isinstance(layer_cfgs, dict) else layer_cfgs)])
         self.ln1 = build_norm_layer(norm_cfg, a['embed_dims'])[1]
         self.ready()
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from ...core.registry import MODELS
 from ...core.errors import ConfigError
-from ...layers.module import BaseModule, pick, to_2tuple
+from ...layers.module import BaseModule, ModuleList, pick, to_2tuple
 from ...layers.norm_act import build_norm_layer
 from ...layers.drop import drop_path_ramp
 from ...layers.mlp import FFN, init_mlp
@@ -74,7 +74,7 @@ class TokenTrunk(Backbone):
         cfgs = [layer_cfgs]*a['num_layers'] if isinstance(layer_cfgs, dict) else layer_cfgs
         kw.update({k: a[k] for k in ('embed_dims', 'num_heads', 'feedforward_channels')})
         ramp, = drop_path_ramp(drop_path_rate, [a['num_layers']])
-        self.layers = nn.ModuleList([TransformerEncoderLayer(**{**kw, 'drop_path_rate': p, **c}) for p,c in zip(ramp, cfgs)])
+        self.layers = ModuleList([TransformerEncoderLayer(**{**kw, 'drop_path_rate': p, **c}) for p,c in zip(ramp, cfgs)])
     def adapt(self, state_dict, prefix): adapt_pos_embed(self, state_dict, f'{prefix}pos_embed', self.num_extra_tokens)
     def extra_tokens(self): return [self.cls_token]
     def embed(self, x):
