@@ -99,7 +99,7 @@ def test_report_fits_and_fetches_nothing(nasty, page, width):
 def test_hook_reports_a_run(tmp_path, monkeypatch):
     "A run with the hook in its config leaves a report that says what the log says"
     from clsnb.apis.train import fit
-    fit('lenet5_1xb32_digits', tmp_path/'run', {'runner.max_epochs': 1, 'custom_hooks': [dict(type='ReportHook')]}, device='cpu')
+    fit('lenet5_1xb32_digits', tmp_path/'run', {'runner.max_epochs': 1}, device='cpu')
     r = Results.load(tmp_path/'run/results.npz'); log = read_log(tmp_path/'run')
     assert abs(100*r.accuracy-log['accuracy_top-1'].dropna().iloc[-1]) < 1e-3
     assert {'curves.png', 'confusion.png', 'mistakes.png', 'predictions.png', 'cams.png'} <= {p.name for p in (tmp_path/'run/figures').iterdir()}

@@ -92,7 +92,7 @@ def _confusions(results):
     pairs = confused_pairs(results, 8)
     named = dict(label='is', predicted='was taken for', count='times', share='of the class')
     side = Div(P('Most frequent confusions', style='font-weight:600'), html_table(pairs, ['share'], named)) if len(pairs) else P('No mistakes.')
-    return page_section('What is taken for what', Div(chart_figure(plot_confusion(results, title='')), side, cls='row'),
+    return page_section('What is taken for what', Div(Div(chart_figure(plot_confusion(results, title='')), style='flex:2 1 560px'), side, cls='row'),
                         lead='Each row is a true class; blue is right, orange wrong; percentages are of the row.')
 
 # %% ../../nbs/analysis/07_report.ipynb #2d4caa5d
@@ -239,6 +239,6 @@ class ReportHook(Hook):
     def __init__(self, train_dataset=None): self.train_dataset,self.page = train_dataset,None
     def after_run(self, runner):
         scores,data = getattr(runner, 'scores', None),next((h.loader.dataset for h in runner.hooks if hasattr(h, 'loader')), None)
-        if runner.rank or scores is None or data is None: return
+        if runner.rank or scores is None or data is None or any(getattr(h, 'page', None) for h in runner.hooks): return
         self.page = report_run(runner.work_dir, runner.model, data, scores, self.train_dataset)
         if self.page: runner.logger.info(f"Report: {self.page}")
