@@ -49,11 +49,12 @@ def resize_bias_table(table, # (offsets, heads)
     return torch.tensor(np.stack(out, 1), dtype=table.dtype, device=table.device)
 
 def adapt_window_tables(module, state_dict, prefix):
-    "Make the tables of biases in a checkpoint fit, and keep our own index tables"
+    "Make the tables of biases in a checkpoint fit, and leave out index tables of another size (ours are computed)"
     own = module.state_dict()
     for k in [k for k in state_dict if k.startswith(prefix)]:
         name = k[len(prefix):]
-        if name.endswith(('relative_position_index', 'relative_coords_table')) and name in own: state_dict[k] = own[name]
+        if name.endswith(('relative_position_index', 'relative_coords_table')) and name in own:
+            if state_dict[k].shape!=own[name].shape: del state_dict[k]
         elif name.endswith('relative_position_bias_table') and name in own:
             a,b = state_dict[k],own[name]
             if a.shape[1]==b.shape[1] and a.shape[0]!=b.shape[0]: state_dict[k] = resize_bias_table(a, round(b.shape[0]**.5))
