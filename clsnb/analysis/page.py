@@ -42,8 +42,9 @@ section { background:#fff; border:1px solid var(--line); border-radius:12px; pad
 _css_parts = """
 .scroll { overflow-x:auto }
 table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums }
-th,td { text-align:right; padding:6px 10px; border-bottom:1px solid var(--line); white-space:nowrap }
-th:first-child,td:first-child { text-align:left } th { color:var(--muted); font-weight:600; font-size:.82rem; white-space:normal; vertical-align:bottom }
+th,td { text-align:right; padding:6px 10px; border-bottom:1px solid var(--line) }
+.n { white-space:nowrap }
+th:first-child,td:first-child { text-align:left } th { color:var(--muted); font-weight:600; font-size:.82rem; overflow-wrap:normal; vertical-align:bottom }
 tbody tr:last-child td { border-bottom:0 }
 .bar { display:inline-block; vertical-align:middle; width:84px; height:8px; border-radius:4px; background:#e6eaee;
   margin-right:8px; text-align:left }
@@ -55,6 +56,7 @@ tbody tr:last-child td { border-bottom:0 }
 .pair img { width:50% } .file { color:var(--muted); font-size:.76rem; overflow-wrap:anywhere }
 .p { display:flex; justify-content:space-between; gap:6px; margin-top:5px }
 .p span:first-child { overflow:hidden; text-overflow:ellipsis; white-space:nowrap }
+.p span:last-child { white-space:nowrap }
 .track { height:5px; border-radius:3px; background:#e6eaee; margin-top:2px }
 .track i { display:block; height:5px; border-radius:3px } .wrong { background:var(--orange) }
 .right { background:var(--blue) } .truth { background:var(--green) } figure { margin:0 }
@@ -128,7 +130,7 @@ def picture_card(imgs, # Pictures side by side, or none
 # %% ../../nbs/analysis/06b_page.ipynb #2edcb73f
 def bar_cell(v): # 0 to 1
     "A share as a bar and a number"
-    return Td(Span(I(style=f'width:{100*float(v):.0f}%'), cls='bar wide-only'), percent(float(v), 0))
+    return Td(Span(I(style=f'width:{100*float(v):.0f}%'), cls='bar wide-only'), percent(float(v), 0), cls='n')
 
 def html_table(df, # A DataFrame; its first column (or named index) leads the rows
                bars=(), # Columns of shares, shown as bars

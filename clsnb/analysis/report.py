@@ -19,7 +19,7 @@ from ..train.runner import Hook
 from .style import percent, short_name
 from .results import Results
 from .logs import read_log, plot_curves
-from .confusion import plot_confusion, confused_pairs
+from .confusion import plot_confusion, confused_classes, confused_pairs
 from .figures import plot_mistakes, plot_predictions, plot_class_counts, sample_picture
 from .cam import cam_map, overlay
 from .page import html_page, page_section, tile, folded, picture_card, html_table, chart_figure
@@ -91,9 +91,12 @@ def _classes(results, train_labels):
 def _confusions(results):
     pairs = confused_pairs(results, 8)
     named = dict(label='is', predicted='was taken for', count='times', share='of the class')
-    side = Div(P('Most frequent confusions', style='font-weight:600'), html_table(pairs, ['share'], named)) if len(pairs) else P('No mistakes.')
-    return page_section('What is taken for what', Div(Div(chart_figure(plot_confusion(results, title='')), style='flex:2 1 560px'), side, cls='row'),
-                        lead='Each row is a true class; blue is right, orange wrong; percentages are of the row.')
+    side = Div(P('Most frequent confusions', style='font-weight:600'), html_table(pairs, ['share'], named), style='flex-basis:330px') if len(pairs) else P('No mistakes.')
+    few = confused_classes(results) if len(results.classes)>24 else None
+    lead = 'Each row is a true class; blue is right, orange wrong; percentages are of the row.'
+    if few: lead += f' Shown are the {len(few)} classes that are confused most; figures/confusion.png has all {len(results.classes)}.'
+    chart = chart_figure(plot_confusion(results, only=few, title=''))
+    return page_section('What is taken for what', Div(Div(chart, style='flex:2 1 560px'), side, cls='row'), lead=lead)
 
 # %% ../../nbs/analysis/07_report.ipynb #2d4caa5d
 def _grid(title, results, rows, lead):
