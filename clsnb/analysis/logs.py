@@ -30,7 +30,6 @@ def _continued(old, new):
     steps = [[at(o) for o in rows if o['mode']=='train'] for rows in (new, old)]
     step = next((b[1]-a[1] for t in steps for a,b in zip(t, t[1:]) if b[1]>a[1]), train[0][1])
     epoch,i = train[0]; i = i if i>step else 0
-    if epoch<=1 and not i: return new
     return list(takewhile(lambda o: o['mode']!='train' or at(o)<(epoch, i), old)) + new
 
 def _log_files(src):
