@@ -57,3 +57,9 @@ def test_formulas_become_mathml():
     page = '<link rel="stylesheet" href="https://cdn.x/npm/katex@0.16/dist/katex.min.css"><p><span class="math inline">\\(x &lt; \\frac12\\)</span></p>'
     out = docs_site.typeset(page)
     assert '<mfrac>' in out and 'katex' not in out and '\\(' not in out
+
+def test_links_to_methods_lead_to_their_class(tmp_path):
+    (tmp_path/'a.html').write_text('<h3 id="config"></h3><h3 id="runner.step"></h3><h3 id="runner"></h3>')
+    (tmp_path/'b.html').write_text('<a href="a.html#config.fromfile"></a><a href="a.html#runner.step"></a><a href="a.html#gone.x"></a>')
+    docs_site.mend_anchors(tmp_path)
+    assert (tmp_path/'b.html').read_text() == '<a href="a.html#config"></a><a href="a.html#runner.step"></a><a href="a.html#gone.x"></a>'

@@ -9,6 +9,7 @@ import argparse, html, json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 from posixpath import normpath, relpath
 import yaml
+from linkcheck import Page, main as check
 
 root = Path(__file__).resolve().parents[1]
 
@@ -71,6 +72,16 @@ def typeset(page):
     def formula(m): return convert(html.unescape(m[3]), display='block' if m[2] == 'display' else 'inline')
     return re.sub(r'<(span|div) class="math (inline|display)">\\[(\[](.*?)\\[)\]]</\1>', formula, page, flags=re.S)
 
+def mend_anchors(out):
+    "Methods told inside their class have no heading of their own: links to `#class.method` then lead to the class"
+    ids = {p.resolve(): Page(p.read_text(encoding='utf-8')).ids for p in out.rglob('*.html')}
+    for p in ids:
+        def mend(m):
+            there = ids.get((p.parent/m[1]).resolve() if m[1] else p, set())
+            return f'href="{m[1]}#{m[2]}"' if f'{m[2]}.{m[3]}' not in there and m[2] in there else m[0]
+        old = p.read_text(encoding='utf-8'); new = re.sub(r'href="([^"#:]*)#(\w+)\.([\w.]+)"', mend, old)
+        if new != old: p.write_text(new, encoding='utf-8')
+
 def render(proc, site, out):
     "Render what nbdev prepared in `proc` by way of the folder `site`"
     from nbdev.config import get_config
@@ -89,6 +100,7 @@ def render(proc, site, out):
     subprocess.run([sys.executable, '-m', 'smalldocs.cli', 'render', '--strict', '--quiet', str(site)], check=True)
     shutil.rmtree(out, ignore_errors=True); shutil.move(site/cfg.doc_path.name, out)
     for p in out.rglob('*.html'): p.write_text(typeset(p.read_text(encoding='utf-8')), encoding='utf-8')
+    mend_anchors(out)
     for p in out.rglob('*.css'):
         p.write_text(re.sub(r'@import url\("?https:[^)]*\);?', '', p.read_text(encoding='utf-8')), encoding='utf-8')
 
@@ -103,8 +115,6 @@ def main():
         proc = prepare(Path(tmp)/'src'/'nbs')
         render(proc, Path(tmp)/'site'/'nbs', out)
     shutil.rmtree(root/'_proc', ignore_errors=True)
-    if not args.no_check:
-        from linkcheck import main as check
-        sys.exit(check(out))
+    if not args.no_check: sys.exit(check(out))
 
 if __name__ == '__main__': main()
