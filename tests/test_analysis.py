@@ -73,7 +73,7 @@ def test_results_never_unpickle(tmp_path):
 @pytest.fixture
 def nasty(tmp_path):
     "Names that would break a careless page"
-    bad = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
+    bad = '</title></style>"><img src=x onerror=alert(1)><script>alert(2)</script>'
     run = tmp_path/'run <i>'; run.mkdir()
     (run/'cfg.py').write_text('a = "</code></pre><script>alert(3)</script>"\n')
     write(run/'1.log.json', [dict(env_info='<script>alert(4)</script>', seed=0), train(1, 1), val(1, 50)])

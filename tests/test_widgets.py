@@ -10,10 +10,12 @@ def test_threads_wait_for_each_other():
     draw = w.draw
     def watched(**kw): inside.append(1); most.append(len(inside)); out = draw(**kw); inside.pop(); return out
     object.__setattr__(w, 'draw', watched)
-    ts = [threading.Thread(target=lambda k=k: [w.set(epochs=e) for e in range(k, k+8)]) for k in (2, 20, 40)]
+    def assign(k):
+        for e in range(k, k+8): w.epochs = e
+    ts = [threading.Thread(target=assign, args=(k,)) for k in (2, 20, 40)] + [threading.Thread(target=lambda: [w.set(gamma=.1, warmup='exp') for _ in range(8)])]
     for t in ts: t.start()
     for t in ts: t.join()
-    assert not w.errors and max(most) == 1 and w.drawn == 1+24
+    assert not w.errors and max(most) == 1 and len(most) >= 8
     w.close()
 
 def test_message_of_a_front_end():
