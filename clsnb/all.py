@@ -4,7 +4,7 @@ import importlib as _importlib
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
 from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
                                  PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry, build)
-from clsnb.core.config import Config, ConfigDict, list_configs
+from clsnb.core.config import Config, ConfigDict, list_configs, pretty
 from clsnb.core.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger

@@ -6,17 +6,18 @@
 __all__ = ['as_pil', 'Montage', 'show_images']
 
 # %% ../../nbs/imgops/02_show.ipynb #484599f1
-import io, math
+import io, math, os
 import numpy as np
 
 # %% ../../nbs/imgops/02_show.ipynb #fb1a023c
 def as_pil(
-    img, # Array (grey, or colour in BGR), tensor (C,H,W) in RGB, or PIL image
+    img, # Array (grey, or colour in BGR), tensor (C,H,W) in RGB, PIL image, or path of a picture
     bgr=True, # Are colour arrays BGR?
 ): # A PIL image, grey or RGB
     "One image in whatever form, as a PIL image"
     from PIL import Image
     if isinstance(img, Image.Image): return img
+    if isinstance(img, (str, os.PathLike)): return Image.open(img).convert('RGB')
     if hasattr(img, 'detach'): img,bgr = img.detach().cpu().float().numpy().transpose(1,2,0),False
     img = np.asarray(img)
     if img.ndim==3 and img.shape[2]==1: img = img[...,0]
@@ -44,7 +45,7 @@ def _cell(img, size):
     return img.convert('RGB').resize([max(1, round(o*r)) for o in img.size], mode)
 
 def show_images(
-    imgs, # Arrays, tensors, PIL images; a dict gives titles too
+    imgs, # Arrays, tensors, PIL images, paths; a dict gives titles too
     titles=None, # One per image
     cols=None, # Images in a row; by default up to 6
     bgr=True, # Are colour arrays BGR?
