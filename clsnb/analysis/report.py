@@ -91,12 +91,12 @@ def _classes(results, train_labels):
 def _confusions(results):
     pairs = confused_pairs(results, 8)
     named = dict(label='is', predicted='was taken for', count='times', share='of the class')
-    side = Div(P('Most frequent confusions', style='font-weight:600'), html_table(pairs, ['share'], named), style='flex-basis:330px') if len(pairs) else P('No mistakes.')
+    side = Div(P('Most frequent confusions', style='font-weight:600'), html_table(pairs, ['share'], named), style='flex:1 1 330px') if len(pairs) else P('No mistakes.')
     few = confused_classes(results) if len(results.classes)>24 else None
     lead = 'Each row is a true class; blue is right, orange wrong; percentages are of the row.'
     if few: lead += f' Shown are the {len(few)} classes that are confused most; figures/confusion.png has all {len(results.classes)}.'
     chart = chart_figure(plot_confusion(results, only=few, title=''))
-    return page_section('What is taken for what', Div(Div(chart, style='flex:2 1 560px'), side, cls='row'), lead=lead)
+    return page_section('What is taken for what', Div(Div(chart, style='flex:0 1 auto'), side, cls='row'), lead=lead)
 
 # %% ../../nbs/analysis/07_report.ipynb #2d4caa5d
 def _grid(title, results, rows, lead):
