@@ -7,8 +7,7 @@ __all__ = ['configs_dir', 'known_keys', 'ConfigDict', 'merge', 'read_text', 'lis
            'parse_options', 'check_keys']
 
 # %% ../../nbs/core/01_config.ipynb #72587223
-import ast, copy, difflib, inspect, json, keyword, math, operator, re
-import clsnb, yaml
+import ast, copy, difflib, inspect, json, keyword, math, operator, re, clsnb, yaml
 from pathlib import Path
 from fastcore.basics import patch
 from .errors import ConfigError, near
@@ -26,9 +25,7 @@ class ConfigDict(dict):
         try: return self[k]
         except KeyError: raise AttributeError(f"This part of the config has no key {k!r}.{near(k, self)}") from None
     def __delattr__(self, k): del self[k]
-    def setdefault(self, k, default=None):
-        if k not in self: self[k] = default
-        return self[k]
+    def setdefault(self, k, default=None): self[k] = self.get(k, default); return self[k]
     def update(self, *a, **kw):
         for k,v in dict(*a, **kw).items(): self[k] = v
     def copy(self): return copy.copy(self)
@@ -102,8 +99,8 @@ class _Atoms:
         return f(n) if f else self.refuse(n)
     def Constant(self, n): return n.value
     def Name(self, n):
-        if n.id in self.names: return self.names[n.id]
-        if n.id in _calls: return _calls[n.id]
+        for known in (self.names, _calls):
+            if n.id in known: return known[n.id]
         raise ValueError(f'the unknown name {n.id!r}')
     def items(self, ns): return [o for n in ns for o in (self(n.value) if isinstance(n, ast.Starred) else [self(n)])]
     def List(self, n): return self.items(n.elts)
@@ -183,7 +180,6 @@ class _FileReader(_Reader):
     def AnnAssign(self, n): self.bind(n.target, self(n.value))
     def AugAssign(self, n): self.bind(n.target, _operate(n.op, self(n.target), self(n.value)))
     def Expr(self, n): return None if isinstance(n.value, ast.Constant) else self.refuse(n.value)
-    def Pass(self, n): pass
 
 # %% ../../nbs/core/01_config.ipynb #7d602247
 def read_text(
@@ -262,8 +258,7 @@ class Config(ConfigDict):
     def __copy__(self): return type(self)(self, self.filename, self.text)
     def __deepcopy__(self, memo): return type(self)({k: copy.deepcopy(v, memo) for k,v in self.items()}, self.filename, self.text)
     def __reduce__(self): return type(self),(self.to_dict(), self.filename, self.text)
-    @property
-    def pretty_text(self): return pretty(self)
+    pretty_text = property(lambda self: pretty(self))
     def __repr__(self): return f"Config {self.filename or ''}\n{self.pretty_text}"
     def dump(self, file=None):
         "Write the resolved config as a file that reads back equal; without a file, return its text"

@@ -8,7 +8,6 @@ __all__ = ['bias_for_prob', 'init_layer', 'constant_init', 'xavier_init', 'norma
 
 # %% ../../nbs/core/05_init.ipynb #7357088c
 import inspect, math
-from functools import partial
 from torch.nn import init
 from .errors import CheckpointError, ConfigError, near
 

@@ -101,7 +101,7 @@ def build(
             raise ConfigError(f"{registry.name}: {getattr(cls, '__name__', cls)} has no argument {k!r}.{near(k, known)}")
     try: return cls(**kw)
     except TypeError as e:
-        if '__init__() missing' in str(e): raise ConfigError(f"{registry.name}: {str(e).replace('__init__() ', '')}.") from e
+        if '__init__() missing' in str(e): raise ConfigError(f"{registry.name}: {str(e).replace('.__init__()', ' is')}.") from e
         raise
 
 def _short(o, n=80): return s if len(s := str(o))<=n else s[:n]+'...'

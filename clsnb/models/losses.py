@@ -7,7 +7,6 @@ __all__ = ['reduce_loss', 'weight_reduce_loss', 'convert_to_one_hot', 'is_hard',
            'binary_cross_entropy_loss', 'CrossEntropyLoss', 'smooth_labels', 'LabelSmoothLoss', 'accuracy', 'Accuracy']
 
 # %% ../../nbs/models/06_losses.ipynb #d25c4774
-import math
 import torch
 from torch import nn
 from torch.nn import functional as F
