@@ -6,7 +6,6 @@
 __all__ = ['MultiheadAttention']
 
 # %% ../../nbs/layers/04_attention.ipynb #c549a10d
-import torch
 from torch import nn
 from torch.nn import functional as F
 from .module import BaseModule

@@ -6,8 +6,6 @@
 __all__ = ['CONV_LAYERS', 'build_conv_layer', 'Conv2dAdaptivePadding', 'ConvWS2d', 'ConvModule']
 
 # %% ../../nbs/layers/01a_conv.ipynb #f222fc5f
-import warnings
-import torch
 from torch import nn
 from torch.nn import functional as F
 from ..core.registry import Registry
@@ -55,6 +53,7 @@ def _padder(mode, padding):
     ph,pw = to_2tuple(padding)
     return _pad_layers[mode]((pw, pw, ph, ph))
 
+# %% ../../nbs/layers/01a_conv.ipynb #95411510
 class ConvModule(nn.Module):
     "Convolution, norm and activation"
     _abbr_ = 'conv_block'

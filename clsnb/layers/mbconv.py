@@ -6,8 +6,6 @@
 __all__ = ['InvertedResidual']
 
 # %% ../../nbs/layers/08_mbconv.ipynb #0b46f39f
-import torch
-from torch import nn
 from ..core.errors import ConfigError
 from .module import BaseModule
 from .conv import ConvModule

@@ -6,7 +6,6 @@
 __all__ = ['FFN', 'init_mlp']
 
 # %% ../../nbs/layers/03_mlp.ipynb #cab66989
-import torch
 from torch import nn
 from .module import BaseModule
 from .norm_act import build_activation_layer

@@ -6,7 +6,6 @@
 __all__ = ['maybe_checkpoint', 'ResBlock', 'BasicBlock', 'Bottleneck', 'get_expansion', 'shortcut', 'ResLayer']
 
 # %% ../../nbs/layers/09_residual.ipynb #11d79c4f
-import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from .module import BaseModule

@@ -6,7 +6,6 @@
 __all__ = ['SELayer']
 
 # %% ../../nbs/layers/07_se.ipynb #43b077f7
-import torch
 from torch import nn
 from .module import BaseModule, make_divisible
 from .conv import ConvModule
