@@ -7,7 +7,6 @@ __all__ = ['BaseBackbone', 'freeze_module', 'norms_to_eval', 'Staged', 'check_in
 
 # %% ../../nbs/models/00_base.ipynb #62a5bd57
 import re
-import torch
 from torch import nn
 from ..core.errors import ConfigError
 from ..layers.module import BaseModule

@@ -8,7 +8,7 @@ __all__ = ['build_backbone', 'build_neck', 'build_head', 'build_loss', 'build_cl
 
 # %% ../../nbs/models/01_classifier.ipynb #a9816937
 import torch
-from torch import nn, distributed as dist
+from torch import distributed as dist
 from ..core.registry import MODELS
 from ..core.errors import ConfigError
 from ..layers.module import BaseModule

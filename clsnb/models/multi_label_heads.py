@@ -6,10 +6,8 @@
 __all__ = ['csra_temperatures', 'MultiLabelClsHead', 'MultiLabelLinearClsHead', 'CSRAModule', 'CSRAClsHead']
 
 # %% ../../nbs/models/05_multi_label_heads.ipynb #a8aed6be
-import torch
 from torch import nn
 from ..core.registry import MODELS
-from ..core.errors import ConfigError
 from ..layers.module import BaseModule, ModuleList, pick
 from .heads import BaseHead, check_classes, last, _as_list
 

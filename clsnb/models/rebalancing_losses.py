@@ -7,7 +7,6 @@ __all__ = ['RowLoss', 'sigmoid_focal', 'FocalLoss', 'asymmetric', 'AsymmetricLos
 
 # %% ../../nbs/models/07_rebalancing_losses.ipynb #702e5bdc
 import torch
-from torch import nn
 from torch.nn import functional as F
 from ..core.registry import MODELS
 from ..core.errors import ConfigError, DataError

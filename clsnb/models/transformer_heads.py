@@ -8,7 +8,6 @@ __all__ = ['VisionTransformerClsHead', 'DeiTClsHead']
 # %% ../../nbs/models/04a_transformer_heads.ipynb #24d283cb
 import math
 from collections import OrderedDict
-import torch
 from torch import nn
 from ..core.registry import MODELS
 from ..layers.module import Sequential

@@ -6,7 +6,6 @@
 __all__ = ['vgg_depths', 'vgg_init', 'LeNet5', 'AlexNet', 'VGG']
 
 # %% ../../../nbs/models/backbones/classic.ipynb #69108e01
-import torch
 from torch import nn
 from ...core.registry import MODELS
 from ...core.errors import ConfigError

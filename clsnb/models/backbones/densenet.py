@@ -29,7 +29,7 @@ class DenseLayer(BaseModule):
         self.drop_rate,self.memory_efficient = float(drop_rate),memory_efficient
     def squeeze(self, *xs): return self.conv1(self.act(self.norm1(torch.cat(xs, 1))))
     def forward(self, xs):
-        again = self.memory_efficient and any(x.requires_grad for x in xs)
+        again = self.memory_efficient and self.training and any(x.requires_grad for x in xs)
         x = checkpoint(self.squeeze, *xs, use_reentrant=False) if again else self.squeeze(*xs)
         x = self.conv2(self.act(self.norm2(x)))
         return nn.functional.dropout(x, self.drop_rate, self.training) if self.drop_rate > 0 else x

@@ -6,8 +6,6 @@
 __all__ = ['mixer_archs', 'MixerBlock', 'MlpMixer']
 
 # %% ../../../nbs/models/backbones/mlp_mixer.ipynb #1379476a
-import torch
-from torch import nn
 from ...core.registry import MODELS
 from ...core.errors import ConfigError, DataError
 from ...layers.module import BaseModule, ModuleList, pick, to_2tuple

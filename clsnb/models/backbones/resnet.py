@@ -6,7 +6,6 @@
 __all__ = ['resnet_depths', 'cnn_init', 'ResStem', 'ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNet_CIFAR']
 
 # %% ../../../nbs/models/backbones/resnet.ipynb #fe0f5248
-import torch
 from torch import nn
 from ...core.registry import MODELS
 from ...core.errors import ConfigError

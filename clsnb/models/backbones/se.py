@@ -10,7 +10,7 @@ from ...core.registry import MODELS
 from ...layers.residual import Bottleneck
 from ...layers.se import SELayer
 from .resnet import ResNet
-from .resnext import ResNeXt, ResNeXtBottleneck, with_block
+from .resnext import ResNeXtBottleneck, with_block
 
 # %% ../../../nbs/models/backbones/se.ipynb #362b455d
 class SEBottleneck(Bottleneck):

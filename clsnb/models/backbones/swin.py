@@ -8,7 +8,6 @@ __all__ = ['swin_archs', 'SwinBlock', 'PatchMerging', 'SwinBlockSequence', 'Swin
 # %% ../../../nbs/models/backbones/swin.ipynb #2195851c
 import torch
 from torch import nn
-from torch.nn import functional as F
 from ...core.registry import MODELS
 from ...core.errors import ConfigError
 from ...layers.module import BaseModule, ModuleList, pick, to_2tuple
