@@ -1,6 +1,6 @@
 "Explorers without a browser: threads, messages of a front end, notebooks without a kernel, light imports"
 import subprocess, sys, threading
-import nbclient, nbformat, pytest
+import nbclient, nbformat
 from clsnb.widgets.explorer import Explorer
 from clsnb.widgets.training import LRExplorer
 
