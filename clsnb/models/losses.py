@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['reduce_loss', 'weight_reduce_loss', 'convert_to_one_hot', 'is_hard', 'ElementLoss', 'soft_cross_entropy_loss',
-           'binary_cross_entropy_loss', 'CrossEntropyLoss', 'smooth_labels', 'LabelSmoothLoss', 'accuracy', 'Accuracy']
+           'binary_cross_entropy_loss', 'CrossEntropyLoss', 'smooth_labels', 'LabelSmoothLoss', 'Accuracy']
 
 # %% ../../nbs/models/06_losses.ipynb #d25c4774
+import math
 import torch
 from torch import nn
 from torch.nn import functional as F
 from ..core.registry import MODELS
 from ..core.errors import ConfigError, DataError
+from ..metrics.single_label import accuracy
 
 # %% ../../nbs/models/06_losses.ipynb #8b3ff798
 def reduce_loss(loss, reduction):
@@ -99,20 +101,7 @@ class LabelSmoothLoss(ElementLoss):
         return (binary_cross_entropy_loss if self.mode=='multi_label' else soft_cross_entropy_loss)(score, target)
 
 # %% ../../nbs/models/06_losses.ipynb #366752f8
-def accuracy(pred, # Scores, N×C; tensor or array
-             target, # Class numbers
-             topk=1, thrs=0.):
-    "Percent of right answers: a number per k, or for several thresholds a list per k"
-    pred,target = torch.as_tensor(pred),torch.as_tensor(target)
-    ks,ts = (o if isinstance(o, (tuple, list)) else (o,) for o in (topk, thrs))
-    value,idx = pred.topk(max(1, min(max(ks), pred.shape[1])), dim=1)
-    hit = idx==target.view(-1, 1)
-    rows = [hit if t is None else hit & (value > t) for t in ts]
-    res = [[h[:, :k].sum().float().view(1)*(100./len(pred)) for h in rows] for k in ks]
-    if not isinstance(thrs, (tuple, list)): res = [r[0] for r in res]
-    return res if isinstance(topk, (tuple, list)) else res[0]
-
 class Accuracy(nn.Module):
     "`accuracy` as a module"
     def __init__(self, topk=(1,)): super().__init__(); self.topk = topk
-    def forward(self, pred, target): return accuracy(pred, target, self.topk, thrs=None)
+    def forward(self, pred, target): return accuracy(pred, target, self.topk, thrs=-math.inf)
