@@ -6,11 +6,11 @@
 __all__ = ['commands', 'train', 'test', 'predict', 'configs', 'demo', 'make_parser', 'main']
 
 # %% ../nbs/cli.ipynb #53e4a29a
-import argparse, inspect, json, sys
+import argparse, inspect, sys
 from pathlib import Path
 from fastcore.docments import docments
 import clsnb
-from .core.errors import ClsnbError, ConfigError, near
+from .core.errors import ClsnbError, ConfigError
 
 # %% ../nbs/cli.ipynb #2aa861c8
 def train(

@@ -6,7 +6,6 @@
 __all__ = ['multi_gpu_test', 'single_gpu_test', 'test_config']
 
 # %% ../../nbs/apis/01_test.ipynb #5e12701c
-import numpy as np
 from .inference import init_model
 from .train import loader_args
 from ..core.dist import default_device

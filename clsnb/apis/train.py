@@ -15,7 +15,7 @@ from ..core.config import Config, check_keys
 from ..core.dist import barrier, default_device, get_dist_info, init_dist
 from ..core.errors import ConfigError
 from ..core.log import default_work_dir, get_logger, timestamp
-from ..core.registry import DATASETS, HOOKS, MODELS, RUNNERS
+from ..core.registry import MODELS, RUNNERS
 from ..core.seed import mix, set_seed
 from ..data.loader import build_dataloader
 from ..data.wrappers import build_dataset
@@ -78,6 +78,12 @@ def add_hooks(
     hooks += [dict(dict(interval=log.get('interval', 10)), **h) for h in log['hooks']]
     for h in [*hooks, *(cfg.get('custom_hooks') or [])]: runner.register_hook(h)
 
+# %% ../../nbs/apis/00_train.ipynb #b1b96b36
+def _share_cores(device, loader):
+    "Leave the loader's processes a core each"
+    if device.type=='cpu' and loader.num_workers and 'OMP_NUM_THREADS' not in os.environ:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - loader.num_workers)))
+
 # %% ../../nbs/apis/00_train.ipynb #3c39f495
 def train_model(
     model, # Built, with its first weights
@@ -92,7 +98,7 @@ def train_model(
     flow = cfg.get('workflow') or [('train', 1)]
     loaders = [build_dataloader(d, **loader_args(cfg, m)) for (m,_),d in zip(flow, datasets)]
     fmt = torch.channels_last if cfg.get('channels_last') else torch.preserve_format
-    model = model.to(device=torch.device(device or default_device()), memory_format=fmt)
+    model = model.to(device=torch.device(device or default_device()), memory_format=fmt); _share_cores(next(model.parameters()).device, loaders[0])
     if cfg.get('compile'): model.compile()
     run_cfg = cfg.get('runner') or dict(type='EpochBasedRunner', max_epochs=cfg.get('total_epochs'))
     runner = RUNNERS.build(run_cfg, dict(model=model, optimizer=build_optimizer(model, cfg.optimizer), work_dir=cfg.work_dir, meta=meta))

@@ -7,13 +7,12 @@ __all__ = ['CHECKPOINT_SCHEMES', 'unwrap', 'save_checkpoint', 'local_checkpoint'
            'load_state_dict', 'load_checkpoint']
 
 # %% ../../nbs/core/06_checkpoint.ipynb #7f7982d9
-import re, warnings
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 import torch
-from .dist import get_dist_info
-from .errors import CheckpointError, DataError
+from .errors import CheckpointError
 from .io import atomic_write, cache_dir, download, sha256
 from .registry import Registry
 

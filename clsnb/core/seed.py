@@ -24,5 +24,7 @@ def mix(*numbers)->int:
 def set_seed(
     seed:int, # Any integer; 64 bits are used
 ):
-    "Seed Python's, NumPy's and torch's generators"
-    random.seed(seed); np.random.seed(seed & 0xFFFFFFFF); torch.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+    "Seed Python's, NumPy's and torch's generators, those of the accelerators too"
+    random.seed(seed); np.random.seed(seed & 0xFFFFFFFF)
+    seeder = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+    seeder(seed & 0x7FFFFFFFFFFFFFFF)

@@ -6,10 +6,9 @@
 __all__ = ['param_factors', 'DefaultOptimizerConstructor', 'build_optimizer']
 
 # %% ../../nbs/train/00_optim.ipynb #a378e04e
-import re
 from torch import nn
 from ..core.errors import ConfigError, near
-from ..core.registry import MODELS, OPTIMIZERS, OPTIMIZER_BUILDERS
+from ..core.registry import OPTIMIZERS, OPTIMIZER_BUILDERS
 from ..core.checkpoint import unwrap
 
 # %% ../../nbs/train/00_optim.ipynb #2489c86d

@@ -8,7 +8,6 @@ __all__ = ['fixed', 'step', 'exp', 'poly', 'inv', 'cosine', 'flat_cosine', 'line
 
 # %% ../../nbs/train/01_schedules.ipynb #1b3c06d3
 import math
-from functools import partial
 from ..core.errors import ConfigError, near
 from ..core.registry import SCHEDULES, accepted_args
 
