@@ -7,8 +7,10 @@ __all__ = ['torchvision_tables', 'convert_keys', 'from_torchvision', 'torchvisio
 
 # %% ../../nbs/models/08_convert.ipynb #c50b7ef3
 import re
+from pathlib import Path
 from ..core.checkpoint import CHECKPOINT_SCHEMES
-from ..core.errors import CheckpointError, ConfigError, near
+from ..core.errors import CheckpointError, ConfigError, DataError, near
+from ..core.io import download
 from .backbones.mobilenet import mobilenet_v2_rows
 
 # %% ../../nbs/models/08_convert.ipynb #0a77e37c
@@ -55,6 +57,7 @@ def torchvision_weights(name): # 'resnet50' or 'resnet50.imagenet1k_v2'
     except ValueError: raise CheckpointError(f"torchvision has no model {arch!r}.{near(arch, torchvision.models.list_models())}") from None
     w = entries[0] if not which else next((o for o in entries if o.name.lower()==which.lower()), None)
     if w is None: raise CheckpointError(f"torchvision has no weights {which!r} for {arch}.{near(which, [o.name for o in entries])}")
-    try: sd = torch.hub.load_state_dict_from_url(w.url, map_location='cpu', progress=False, check_hash=True, weights_only=True)
-    except OSError as e: raise CheckpointError(f"{w.url} could not be fetched ({e}). Without a network, put the file into {torch.hub.get_dir()}/checkpoints.") from e
-    return from_torchvision(sd, arch)
+    path = Path(torch.hub.get_dir(), 'checkpoints', w.url.split('/')[-1])
+    try: path = path if path.exists() else download(w.url, path, path.stem.split('-')[-1])
+    except DataError as e: raise CheckpointError(f"{e} Without a network, put the file into {path.parent}.") from None
+    return from_torchvision(torch.load(path, map_location='cpu', weights_only=True), arch)
