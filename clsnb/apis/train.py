@@ -73,7 +73,7 @@ def add_hooks(
     if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(d)
     if val_loader is not None:
         hooks.append(dict(cfg.get('evaluation') or {}, type='EvalHook', dataloader=val_loader))
-        if cfg.get('results', True): hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
+        if runner.work_dir and cfg.get('results', True): hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
     log = cfg.get('log_config') or dict(interval=10, hooks=[dict(type='TextLoggerHook')])
     hooks += [dict(dict(interval=log.get('interval', 10)), **h) for h in log['hooks']]
     for h in [*hooks, *(cfg.get('custom_hooks') or [])]: runner.register_hook(h)
@@ -101,7 +101,7 @@ def train_model(
     model = model.to(device=torch.device(device or default_device()), memory_format=fmt); _share_cores(next(model.parameters()).device, loaders[0])
     if cfg.get('compile'): model.compile()
     run_cfg = cfg.get('runner') or dict(type='EpochBasedRunner', max_epochs=cfg.get('total_epochs'))
-    runner = RUNNERS.build(run_cfg, dict(model=model, optimizer=build_optimizer(model, cfg.optimizer), work_dir=cfg.work_dir, meta=meta))
+    runner = RUNNERS.build(run_cfg, dict(model=model, optimizer=build_optimizer(model, cfg.optimizer), work_dir=cfg.get('work_dir'), meta=meta))
     runner.memory_format,runner.timestamp,runner.cfg = fmt,timestamp or runner.timestamp,cfg
     if runner.world_size>1:
         runner.train_step = DistributedDataParallel(TrainStep(model), device_ids=[runner.device.index] if runner.device.type=='cuda' else None,
