@@ -16,6 +16,7 @@ from ..core.dist import get_dist_info
 from ..core.errors import ConfigError
 from ..core.log import get_logger
 from ..core.registry import HOOKS, RUNNERS
+from ..models.classifier import read_log_vars
 
 # %% ../../nbs/train/02_runner.ipynb #147c4aee
 class Hook:
@@ -71,11 +72,10 @@ class LogBuffer:
     def average(self, n=0):
         "Put the averages (over all processes) into `output` and start anew; the one place that waits for the device"
         means = {k: v/self.counts[k] for k,v in self.sums.items()}
-        if means and (world := get_dist_info()[1])>1:
+        if get_dist_info()[1]>1: # all of them, those that are plain numbers here too
             device = next((v.device for v in means.values() if torch.is_tensor(v)), 'cpu')
-            t = torch.tensor([float(v) for v in means.values()], device=device); torch.distributed.all_reduce(t)
-            means = dict(zip(means, (t/world).tolist()))
-        self.output.update({k: float(v) for k,v in means.items()})
+            means = {k: torch.as_tensor(v, dtype=torch.float, device=device) for k,v in means.items()}
+        self.output.update({k: float(v) for k,v in read_log_vars(means).items()})
         self.sums,self.counts,self.ready = {},{},True
 
 # %% ../../nbs/train/02_runner.ipynb #182b13a5
