@@ -12,6 +12,7 @@ from torch import distributed as dist
 from ..core.registry import MODELS
 from ..core.errors import ConfigError
 from ..layers.module import BaseModule
+from .base import keep_frozen
 
 # %% ../../nbs/models/01_classifier.ipynb #72eba508
 def build_backbone(cfg): "A backbone from its dict"; return MODELS.build(cfg)
@@ -49,6 +50,9 @@ class BaseClassifier(BaseModule):
     def with_neck(self): return getattr(self, 'neck', None) is not None
     @property
     def with_head(self): return getattr(self, 'head', None) is not None
+    def train(self, mode=True):
+        super().train(mode); keep_frozen(self)
+        return self
     def extract_feats(self, imgs, stage='neck'): return [self.extract_feat(o, stage=stage) for o in imgs]
     def forward_test(self, imgs, **kwargs):
         imgs = [imgs] if torch.is_tensor(imgs) else imgs
