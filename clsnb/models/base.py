@@ -26,7 +26,7 @@ def norms_to_eval(m):
 def keep_frozen(m):
     "Back to eval mode with what `freeze` froze; called whenever a model is switched to training"
     for o in m.modules():
-        if getattr(o, '_frozen', False): o.eval()
+        if getattr(o, '_frozen', False): o.training = False
 
 # %% ../../nbs/models/00_base.ipynb #77e08a38
 class Staged(BaseModule):
