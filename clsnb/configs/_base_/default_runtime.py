@@ -1,5 +1,6 @@
-checkpoint_config = dict(interval=1, max_keep_ckpts=2)
+checkpoint_config = dict(interval=1)
 log_config = dict(interval=100, hooks=[dict(type='TextLoggerHook')])
+
 dist_params = dict(backend='nccl')
 log_level = 'INFO'
 load_from = None

@@ -1,4 +1,4 @@
-_base_ = ['../_base_/datasets/photos.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/photos.py', '../_base_/small_runtime.py']
 
 # weights of ImageNet, a new head for six classes
 model = dict(

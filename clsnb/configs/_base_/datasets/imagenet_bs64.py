@@ -1,0 +1,3 @@
+_base_ = './imagenet_bs32.py'
+
+data = dict(samples_per_gpu=64)

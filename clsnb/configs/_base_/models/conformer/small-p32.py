@@ -1,0 +1,3 @@
+_base_ = './small-p16.py'
+
+model = dict(backbone=dict(patch_size=32))

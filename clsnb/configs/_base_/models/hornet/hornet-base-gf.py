@@ -1,0 +1,3 @@
+_base_ = './hornet-base.py'
+
+model = dict(backbone=dict(arch='base-gf'))

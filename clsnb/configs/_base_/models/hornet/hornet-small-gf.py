@@ -1,0 +1,3 @@
+_base_ = './hornet-small.py'
+
+model = dict(backbone=dict(arch='small-gf'))

@@ -1,0 +1,3 @@
+_base_ = './hornet-tiny.py'
+
+model = dict(backbone=dict(arch='tiny-gf'))

@@ -1,0 +1,3 @@
+_base_ = './poolformer_s12.py'
+
+model = dict(backbone=dict(arch='s36'))

@@ -1,0 +1,3 @@
+_base_ = './regnetx_400mf.py'
+
+model = dict(backbone=dict(arch='regnetx_1.6gf'), head=dict(in_channels=912))

@@ -1,0 +1,3 @@
+_base_ = './regnetx_400mf.py'
+
+model = dict(backbone=dict(arch='regnetx_6.4gf'), head=dict(in_channels=1624))

@@ -1,0 +1,3 @@
+_base_ = './res2net50-w26-s4.py'
+
+model = dict(backbone=dict(scales=2, base_width=48))

@@ -1,0 +1,3 @@
+_base_ = './resnest50.py'
+
+model = dict(backbone=dict(depth=101, stem_channels=128))

@@ -1,0 +1,3 @@
+_base_ = './resnest101.py'
+
+model = dict(backbone=dict(depth=200))

@@ -1,0 +1,3 @@
+_base_ = './resnet34.py'
+
+model = dict(neck=dict(type='GeneralizedMeanPooling'))

@@ -1,0 +1,3 @@
+_base_ = './resnet50.py'
+
+model = dict(head=dict(loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1)))

@@ -1,0 +1,3 @@
+_base_ = './resnetv1c50.py'
+
+model = dict(backbone=dict(depth=101))

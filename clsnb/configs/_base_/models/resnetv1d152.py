@@ -1,0 +1,3 @@
+_base_ = './resnetv1d50.py'
+
+model = dict(backbone=dict(depth=152))

@@ -1,0 +1,3 @@
+_base_ = './large_256.py'
+
+model = dict(backbone=dict(img_size=384))

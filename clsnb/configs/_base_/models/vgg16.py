@@ -1,0 +1,3 @@
+_base_ = './vgg11.py'
+
+model = dict(backbone=dict(depth=16))

@@ -1,0 +1,3 @@
+_base_ = './vit-large-p32.py'
+
+model = dict(backbone=dict(patch_size=16))

@@ -1,0 +1,3 @@
+_base_ = [
+    '../_base_/models/van/van_b4.py', '../_base_/datasets/imagenet_bs128_van_224.py',
+    '../_base_/schedules/imagenet_bs1024_adamw_swin.py', '../_base_/default_runtime.py']
