@@ -10,7 +10,9 @@ from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
 from clsnb.core.seed import set_seed
 from clsnb.models.base import Backbone
+from clsnb.models.batch_augs import Augments, build_augment
 from clsnb.models.classifier import (BaseClassifier, ImageClassifier, build_backbone, build_classifier, build_head, build_loss, build_neck)
+from clsnb.models.freeze import freeze
 from clsnb.data.pipeline import Compose, ImageTransform, build_pipeline, build_transform
 from clsnb.data.dataset import BaseDataset
 from clsnb.data.folder_imagenet import CustomDataset
@@ -24,6 +26,7 @@ from clsnb.train.runner import Hook, Runner
 from clsnb.apis.train import fit, train_model
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, test_config
 from clsnb.apis.inference import inference_model, init_model, predict, top_classes
+from clsnb.analysis.complexity import complexity
 from clsnb.analysis.results import Results
 from clsnb.analysis.confusion import plot_confusion
 from clsnb.analysis.logs import plot_curves, read_log
