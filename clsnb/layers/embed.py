@@ -63,9 +63,9 @@ def resize_pos_embed(pos_embed, src_shape, dst_shape, mode='bicubic', num_extra_
     return torch.cat([extra, grid.flatten(2).transpose(1, 2)], 1)
 
 def adapt_pos_embed(module, state_dict, key, num_extra_tokens=1):
-    "Resize the table `key` of a checkpoint to the one that `module.pos_embed` has"
-    t = state_dict.get(key)
-    if t is None or t.shape==module.pos_embed.shape: return
+    "Resize the table `key` of a checkpoint, of square pictures, to `module.patch_resolution`"
+    t,own = state_dict.get(key),getattr(module, key.rpartition('.')[2], None)
+    if t is None or own is None or t.shape==own.shape: return
     side = round((t.shape[1]-num_extra_tokens)**.5)
-    if side*side!=t.shape[1]-num_extra_tokens or t.shape[2]!=module.pos_embed.shape[2]: return # let the loader complain
-    state_dict[key] = resize_pos_embed(t, (side, side), module.patch_embed.init_out_size, module.interpolate_mode, num_extra_tokens)
+    if side*side!=t.shape[1]-num_extra_tokens or t.shape[2]!=own.shape[2]: return # let the loader complain
+    state_dict[key] = resize_pos_embed(t, (side, side), module.patch_resolution, module.interpolate_mode, num_extra_tokens)

@@ -14,7 +14,7 @@ from ...layers.module import BaseModule, ModuleList, pick, to_2tuple
 from ...layers.norm_act import build_norm_layer
 from ...layers.drop import drop_path_ramp
 from ...layers.mlp import FFN
-from ...layers.embed import AdaptivePadding, PatchEmbed, resize_pos_embed
+from ...layers.embed import AdaptivePadding, PatchEmbed, resize_pos_embed, adapt_pos_embed
 from ...layers.residual import maybe_checkpoint
 from ...layers.window import ShiftWindowMSA, adapt_window_tables
 from ..base import Backbone, freeze_module
@@ -45,14 +45,17 @@ class SwinBlock(BaseModule):
 
 class PatchMerging(BaseModule):
     "Pixels of each 2×2 together, then a linear layer"
-    def __init__(self, in_channels, out_channels, kernel_size=2, stride=None, padding='corner', dilation=1, bias=False, norm_cfg=dict(type='LN'), init_cfg=None):
+    def __init__(self, in_channels, out_channels, kernel_size=2, stride=None, padding='corner', dilation=1, bias=False, norm_cfg=dict(type='LN'),
+                 use_post_norm=False, # The norm comes last
+                 init_cfg=None):
         super().__init__(init_cfg)
         ks,stride,dilation = map(to_2tuple, (kernel_size, stride or kernel_size, dilation))
         self.adaptive_padding = AdaptivePadding(ks, stride, dilation, padding) if isinstance(padding, str) else None
         self.sampler = nn.Unfold(ks, dilation, 0 if self.adaptive_padding else to_2tuple(padding), stride)
-        dim,self.out_channels = ks[0]*ks[1]*in_channels,out_channels
-        self.norm = build_norm_layer(norm_cfg, dim)[1] if norm_cfg else None
-        self.reduction = nn.Linear(dim, out_channels, bias=bias)
+        dim,self.out_channels,self.use_post_norm = ks[0]*ks[1]*in_channels,out_channels,use_post_norm
+        norm,reduction = build_norm_layer(norm_cfg, out_channels if use_post_norm else dim)[1] if norm_cfg else nn.Identity(),nn.Linear(dim, out_channels, bias=bias)
+        if use_post_norm: self.reduction,self.norm = reduction,norm
+        else: self.norm,self.reduction = norm,reduction
     def merged(self, x, hw_shape):
         x = x.transpose(1, 2).reshape(len(x), -1, *hw_shape)
         if self.adaptive_padding: x = self.adaptive_padding(x)
@@ -61,7 +64,7 @@ class PatchMerging(BaseModule):
         return s(x).transpose(1, 2),size
     def forward(self, x, hw_shape):
         x,size = self.merged(x, hw_shape)
-        return self.reduction(x if self.norm is None else self.norm(x)),size
+        return (self.norm(self.reduction(x)) if self.use_post_norm else self.reduction(self.norm(x))),size
 
 # %% ../../../nbs/models/backbones/swin.ipynb #65bf8029
 class SwinBlockSequence(BaseModule):
@@ -88,6 +91,8 @@ class SwinTrunk(Backbone):
     stem_names,freeze_shift,renames = ('patch_embed',),1,[(r'^norm\.', 'norm3.')]
     @property
     def stages_list(self): return self.stages
+    @property
+    def cam_layer(self): return f'norm{max(self.out_indices)}'
     def make_patches(self, img_size, patch_size, in_channels, patch_cfg, drop_rate, use_abs_pos_embed):
         dim = self.embed_dims
         self.patch_embed = PatchEmbed(**{**dict(in_channels=in_channels, input_size=img_size, embed_dims=dim, conv_type='Conv2d', kernel_size=patch_size,
@@ -110,9 +115,7 @@ class SwinTrunk(Backbone):
             if i <= self.frozen_stages and hasattr(self, f'norm{i}'): freeze_module(getattr(self, f'norm{i}'), False)
     def adapt(self, state_dict, prefix):
         for k in [k for k in state_dict if k.startswith(prefix) and k.endswith('attn_mask')]: del state_dict[k]
-        t = state_dict.get(f'{prefix}absolute_pos_embed')
-        if self.use_abs_pos_embed and t is not None and t.shape!=self.absolute_pos_embed.shape:
-            state_dict[f'{prefix}absolute_pos_embed'] = resize_pos_embed(t, to_2tuple(round(t.shape[1]**.5)), self.patch_resolution, self.interpolate_mode, 0)
+        adapt_pos_embed(self, state_dict, f'{prefix}absolute_pos_embed', 0)
         adapt_window_tables(self, state_dict, prefix)
     def forward(self, x):
         x,size = self.patch_embed(x)

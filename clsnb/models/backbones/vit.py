@@ -58,16 +58,20 @@ class TransformerEncoderLayer(BaseModule):
 # %% ../../../nbs/models/backbones/vit.ipynb #9bc23bef
 class TokenTrunk(Backbone):
     "Tokens through layers; what ViT and its relatives share"
-    num_extra_tokens = 1
+    num_pos_extra,with_cls_token = 1,True # Tokens that have a position of their own, without a place
     @property
     def stages_list(self): return self.layers
+    @property
+    def num_extra_tokens(self): return self.num_pos_extra if self.with_cls_token else 0
+    @property
+    def cam_layer(self): return f'layers.{max(self.out_indices)}.ln1' # after it, only the class token gets a gradient
     def make_embed(self, img_size, patch_size, in_channels, patch_cfg, drop_rate):
         dim = self.arch_settings['embed_dims']
         self.patch_embed = PatchEmbed(**{**dict(in_channels=in_channels, input_size=img_size, embed_dims=dim, conv_type='Conv2d',
                                                 kernel_size=patch_size, stride=patch_size), **patch_cfg})
         self.patch_resolution = h,w = self.patch_embed.init_out_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, h*w + self.num_extra_tokens, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, h*w + self.num_pos_extra, dim))
         self.drop_after_pos = nn.Dropout(drop_rate)
     def make_layers(self, layer_cfgs, drop_path_rate, **kw):
         a = self.arch_settings
@@ -75,13 +79,13 @@ class TokenTrunk(Backbone):
         kw.update({k: a[k] for k in ('embed_dims', 'num_heads', 'feedforward_channels')})
         ramp, = drop_path_ramp(drop_path_rate, [a['num_layers']])
         self.layers = ModuleList([TransformerEncoderLayer(**{**kw, 'drop_path_rate': p, **c}) for p,c in zip(ramp, cfgs)])
-    def adapt(self, state_dict, prefix): adapt_pos_embed(self, state_dict, f'{prefix}pos_embed', self.num_extra_tokens)
+    def adapt(self, state_dict, prefix): adapt_pos_embed(self, state_dict, f'{prefix}pos_embed', self.num_pos_extra)
     def extra_tokens(self): return [self.cls_token]
     def embed(self, x):
         "Tokens with their positions, and how many rows and columns there are"
         x,size = self.patch_embed(x)
         x = torch.cat([*(t.expand(len(x), -1, -1) for t in self.extra_tokens()), x], 1)
-        return x + resize_pos_embed(self.pos_embed, self.patch_embed.init_out_size, size, self.interpolate_mode, self.num_extra_tokens),size
+        return x + resize_pos_embed(self.pos_embed, self.patch_resolution, size, self.interpolate_mode, self.num_pos_extra),size
     def as_map(self, x, size, extra): return x[:, extra:].transpose(1, 2).reshape(len(x), -1, *size)
     def _freeze_stages(self):
         if self.frozen_stages <= 0: return
@@ -113,14 +117,14 @@ class VisionTransformer(TokenTrunk):
     def forward(self, x):
         x,size = self.embed(x)
         x,outs = self.drop_after_pos(x),[]
-        if not self.with_cls_token: x = x[:, self.num_extra_tokens:]
+        if not self.with_cls_token: x = x[:, self.num_pos_extra:]
         for i,layer in enumerate(self.layers):
             x = layer(x)
             if i==len(self.layers)-1 and self.final_norm: x = self.ln1(x)
             if i in self.out_indices: outs.append(self.leave(i, x, size))
         return tuple(outs)
     def leave(self, i, x, size):
-        n = self.num_extra_tokens if self.with_cls_token else 0
+        n = self.num_extra_tokens
         m = self.as_map(x, size, n)
         if self.avg_token: m = self.ln2(m.mean((2, 3)))
         return [m, *(x[:, j] for j in range(n))] if self.output_cls_token else m
@@ -129,7 +133,7 @@ class VisionTransformer(TokenTrunk):
 @MODELS.register
 class DistilledVisionTransformer(VisionTransformer):
     "A vision transformer with a token for distillation"
-    num_extra_tokens = 2
+    num_pos_extra = 2
     def __init__(self, arch='deit-base', *args, **kwargs): super().__init__(arch, *args, **kwargs)
     def make_embed(self, *args):
         super().make_embed(*args)
