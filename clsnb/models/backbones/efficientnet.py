@@ -7,7 +7,6 @@ __all__ = ['efficientnet_rows', 'efficientnet_archs', 'compound_scale', 'EdgeRes
 
 # %% ../../../nbs/models/backbones/efficientnet.ipynb #5444576c
 import math
-from torch import nn
 from ...core.registry import MODELS
 from ...layers.module import BaseModule, ModuleList, Sequential, make_divisible, pick
 from ...layers.conv import ConvModule
