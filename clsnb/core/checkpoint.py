@@ -55,7 +55,7 @@ def save_checkpoint(
     with atomic_write(f'{filename}.sha256', 'w') as f: f.write(f'{sha256(filename)}  {Path(filename).name}\n')
 
 # %% ../../nbs/core/06_checkpoint.ipynb #6ba5fb7f
-CHECKPOINT_SCHEMES = Registry('checkpoint schemes', ['clsnb.models'])
+CHECKPOINT_SCHEMES = Registry('checkpoint schemes', ['clsnb.models', 'clsnb.zoo'])
 
 def _hash_in(name):
     "The hash that a file's name ends in, if any"
