@@ -6,7 +6,6 @@
 __all__ = ['swin_v2_archs', 'SwinBlockV2', 'SwinBlockV2Sequence', 'SwinTransformerV2']
 
 # %% ../../../nbs/models/backbones/swin_v2.ipynb #ba988949
-import torch
 from torch import nn
 from ...core.registry import MODELS
 from ...core.errors import ConfigError
