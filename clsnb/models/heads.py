@@ -48,11 +48,12 @@ class ClsHead(BaseHead):
         self.compute_loss,self.compute_accuracy,self.cal_acc = MODELS.build(loss),Accuracy(self.topk),cal_acc
     def loss(self, cls_score, gt_label, **kwargs):
         check_labels(gt_label, cls_score.shape[1])
-        out = dict(loss=self.compute_loss(cls_score, gt_label, avg_factor=len(cls_score), **kwargs))
-        if self.cal_acc:
-            if max(self.topk) > cls_score.shape[1]: self._warn_topk(cls_score.shape[1])
-            out['accuracy'] = {f'top-{k}': a for k,a in zip(self.topk, self.compute_accuracy(cls_score, gt_label))}
-        return out
+        return self.with_accuracy(dict(loss=self.compute_loss(cls_score, gt_label, avg_factor=len(cls_score), **kwargs)), cls_score, gt_label)
+    def with_accuracy(self, out, cls_score, gt_label):
+        "Losses, and the accuracy if `cal_acc` asks for it"
+        if not self.cal_acc: return out
+        if max(self.topk) > cls_score.shape[1]: self._warn_topk(cls_score.shape[1])
+        return dict(out, accuracy={f'top-{k}': a for k,a in zip(self.topk, self.compute_accuracy(cls_score, gt_label))})
     def _warn_topk(self, n):
         if not getattr(self, '_warned', False): warnings.warn(f'topk={self.topk} asks for more than the {n} classes there are; {n} is used.')
         self._warned = True
