@@ -43,7 +43,7 @@ class ConvNeXtBlock(BaseModule):
             y = self._think(y).permute(0, 3, 1, 2)
         else: y = self._think(self.norm(y))
         return y if self.gamma is None else y*self.gamma.view(1, -1, 1, 1)
-    def forward(self, x): return x + self.drop_path(maybe_checkpoint(self._branch, x, self.with_cp))
+    def forward(self, x): return self.drop_path(maybe_checkpoint(self._branch, x, self.with_cp)) + x # this order keeps the layout
 
 # %% ../../../nbs/models/backbones/convnext.ipynb #dc6ad0d3
 @MODELS.register
