@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 import clsnb
-from ..core.config import Config, check_keys
+from .scale_lr import scale_lr
+from ..core.config import Config, check_keys, import_custom
 from ..core.dist import barrier, default_device, get_dist_info, init_dist
 from ..core.errors import ConfigError
 from ..core.log import default_work_dir, get_logger, timestamp
-from ..core.registry import MODELS, RUNNERS
+from ..core.registry import MODELS, RUNNERS, accepted_args
 from ..core.seed import mix, set_seed
 from ..data.loader import build_dataloader
 from ..data.wrappers import build_dataset
@@ -31,8 +32,12 @@ def fit_classes(
     "Check or fill in the number of classes; raises `ConfigError` where it does not fit"
     if not classes: return
     n,names = len(classes),', '.join(map(str, classes[:6]))+(', ...' if len(classes)>6 else '')
-    head = cfg.model.get('head') or {}
-    if isinstance(head, dict) and 'num_classes' not in head and 'in_channels' in head: head['num_classes'] = n
+    head,back = cfg.model.get('head') or {},cfg.model.get('backbone') or {}
+    for d,other in ((head, {}), (back, head)):
+        if isinstance(d, dict) and 'num_classes' not in {**d, **other} and 'num_classes' in (accepted_args(MODELS.get(d.get('type'))) or ()): d['num_classes'] = n; break
+    augs = (cfg.model.get('train_cfg') or {}).get('augments') or []
+    for i,d in enumerate([augs] if isinstance(augs, dict) else augs):
+        if d.setdefault('num_classes', n)!=n: raise ConfigError(f"model.train_cfg.augments.{i}.num_classes is {d['num_classes']}, but data.train has {n} classes. Leave it out, or say {n}.")
     for part in ('head', 'backbone'):
         d = cfg.model.get(part) or {}; k = d.get('num_classes') if isinstance(d, dict) else None
         if k is not None and k>0 and k!=n and (part=='head' or 'in_channels' not in head):
@@ -123,11 +128,11 @@ def env_info()->dict:
 def read_config(
     cfg, # A path, the name of a packaged config, a dict, or a `Config`
     options=None, # Dotted overrides
-    trust=False, # Run the file as Python
+    trust=False, # Run the file as Python, and import what it names
 )->Config:
     "A config of one's own to change"
     cfg = Config.fromfile(cfg, trust=trust) if isinstance(cfg, (str, os.PathLike)) else copy.deepcopy(cfg if isinstance(cfg, Config) else Config(cfg))
-    cfg.merge_from_dict(options); check_keys(cfg, cfg.filename or 'the config')
+    cfg.merge_from_dict(options); check_keys(cfg, cfg.filename or 'the config'); import_custom(cfg, trust)
     return cfg
 
 # %% ../../nbs/apis/00_train.ipynb #f847b977
@@ -140,14 +145,15 @@ def fit(
     validate=True, # Evaluate during training
     launcher='none', # 'none', 'pytorch' (torchrun) or 'slurm'
     device=None, # None: the accelerator if there is one
-    trust=False, # Run the config file as Python
+    trust=False, # Run the config file as Python, and import what it names
+    auto_scale_lr=None, # Scale the learning rate with the batch size; None: as the config says
 ):
     "Train as a config says; returns the runner, whose `work_dir` holds config, logs, checkpoints, figures and report"
     cfg = read_config(cfg, options, trust); init_dist(launcher, (cfg.get('dist_params') or {}).get('backend'))
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
     cfg.load_from = load_from or cfg.get('load_from')
     cfg.resume_from = latest_checkpoint(cfg.work_dir) if resume_from=='auto' else resume_from or cfg.get('resume_from')
-    cfg.seed = cfg.get('seed') or 0
+    cfg.seed = cfg.get('seed') or 0; scaling = scale_lr(cfg, get_dist_info()[1], auto_scale_lr)
     datasets = [build_dataset(cfg.data.train)] + ([build_dataset(cfg.data.val)] if len(cfg.get('workflow') or ())==2 else [])
     classes = datasets[0].CLASSES; fit_classes(cfg, classes)
     set_seed(mix(cfg.seed)); model = MODELS.build(cfg.model); model.init_weights(); model.CLASSES = classes; model.cfg = cfg
@@ -156,6 +162,7 @@ def fit(
     if get_dist_info()[0]==0: cfg.dump(Path(cfg.work_dir)/name)
     meta = dict(clsnb_version=clsnb.__version__, config=cfg.pretty_text, CLASSES=tuple(classes or ()), seed=cfg.seed, exp_name=name, env_info=env_info())
     log.info(f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, {sum(p.numel() for p in model.parameters()):,} parameters, on {default_device() if device is None else device}")
+    if scaling: log.info(scaling)
     runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
     barrier()
     return runner
