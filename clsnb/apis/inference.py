@@ -9,17 +9,37 @@ __all__ = ['init_model', 'test_pipeline', 'picture_sample', 'predict', 'inferenc
 import copy, os
 from pathlib import Path
 import numpy as np, torch
-from ..core.checkpoint import load_checkpoint, read_checkpoint
+from ..core.checkpoint import CHECKPOINT_SCHEMES, load_checkpoint, read_checkpoint
 from ..core.config import Config
 from ..core.errors import CheckpointError, ConfigError, DataError
-from ..core.registry import MODELS
+from ..core.registry import DATASETS, MODELS
 from ..data.pipeline import Compose
 from ..train.core_hooks import latest_checkpoint
 from ..train.runner import to_device
 
-# %% ../../nbs/apis/02_inference.ipynb #177b1aad
+# %% ../../nbs/apis/02_inference.ipynb #c1a4fc73
+def _published(config):
+    "`(Config, zoo://NAME)` of the zoo's model that has this name, or that belongs to this config"
+    zoo = CHECKPOINT_SCHEMES.get('zoo'); name = getattr(config, 'filename', None) if isinstance(config, dict) else config
+    if name is None: raise ConfigError("pretrained=True needs a name of the zoo, or a config with one; a dict has none. Name the checkpoint instead.")
+    name = Path(name).name.removesuffix('.py'); known = zoo.config_of(name)
+    return config if isinstance(config, Config) else Config.fromfile(known),f'zoo://{name}'
+
+def _class_names(cfg, ckpt, model):
+    "Those of the checkpoint; else those of the config's data set, if their number fits; else numbers"
+    if ckpt and ckpt['meta'].get('CLASSES'): return tuple(ckpt['meta']['CLASSES'])
+    n = next((o.num_classes for o in (getattr(model, 'head', None), getattr(model, 'backbone', None)) if getattr(o, 'num_classes', None)), 0)
+    data = (cfg.get('data') or {}).get('test'); data = data if isinstance(data, dict) else {}
+    ds = DATASETS.get(data['type']) if isinstance(data.get('type'), str) else None
+    for names in (data.get('classes'), getattr(ds, 'CLASSES', None)):
+        if isinstance(names, (list, tuple)) and len(names)==n: return tuple(names)
+    return tuple(map(str, range(n)))
+
+# %% ../../nbs/apis/02_inference.ipynb #400f8d3c
 def _find_parts(config, checkpoint):
     "`(Config or None, checkpoint path or None)` of what a user names"
+    if isinstance(config, str) and '://' in config and hasattr(CHECKPOINT_SCHEMES.get(config.split('://')[0]), 'config_of'):
+        return _published(config.split('://')[1])
     if isinstance(config, (str, os.PathLike)):
         p = Path(config)
         if p.is_dir():
@@ -37,15 +57,17 @@ def _no_download(cfg):
            isinstance(cfg.model[part].init_cfg, dict) and cfg.model[part].init_cfg.get('type')=='Pretrained': cfg.model[part].init_cfg = None
     cfg.model.pop('pretrained', None)
 
-# %% ../../nbs/apis/02_inference.ipynb #c1a4fc73
+# %% ../../nbs/apis/02_inference.ipynb #c0d55b30
 def init_model(
-    config, # A config, or a checkpoint, or the work folder of a run
+    config, # A config, or a checkpoint, or the work folder of a run, or zoo://NAME
     checkpoint=None, # Weights: path, web address or scheme://name; None with a config keeps first weights
     device='cpu', # Where the model goes
     options=None, # Dotted overrides of the config
+    pretrained=False, # Take the weights published for this config or name: init_model('resnet50_8xb32_in1k', pretrained=True)
 ):
     "A model ready to be asked, with `cfg` and `CLASSES`; raises `CheckpointError` for weights of another model"
-    cfg,path = _find_parts(config, checkpoint); ckpt = None
+    if pretrained and checkpoint is not None: raise ConfigError("init_model: pretrained=True and a checkpoint are two answers to one question; give one.")
+    cfg,path = _published(config) if pretrained else _find_parts(config, checkpoint); ckpt = None
     if cfg is None:
         ckpt = read_checkpoint(path); text = ckpt['meta'].get('config')
         if not text: raise CheckpointError(f"{path} holds no config; give the config first: init_model(config, checkpoint).")
@@ -55,10 +77,7 @@ def init_model(
     model = MODELS.build(cfg.model)
     if path is None: model.init_weights()
     else: ckpt = load_checkpoint(model, path)
-    model.CLASSES = tuple(ckpt['meta'].get('CLASSES') or ()) if ckpt else ()
-    n = getattr(model.head, 'num_classes', None) if getattr(model, 'head', None) is not None else None
-    if not model.CLASSES and n: model.CLASSES = tuple(map(str, range(n)))
-    model.cfg = cfg
+    model.CLASSES,model.cfg = _class_names(cfg, ckpt, model),cfg
     return model.to(device=device, memory_format=torch.channels_last if cfg.get('channels_last') else torch.preserve_format).eval()
 
 # %% ../../nbs/apis/02_inference.ipynb #76fc9510
