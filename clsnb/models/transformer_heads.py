@@ -9,7 +9,6 @@ __all__ = ['VisionTransformerClsHead', 'DeiTClsHead', 'EfficientFormerClsHead', 
 import math
 from collections import OrderedDict
 from torch import nn
-from torch.nn import functional as F
 from ..core.registry import MODELS
 from ..layers.module import Sequential
 from ..layers.norm_act import build_activation_layer
