@@ -8,5 +8,6 @@ model = dict(
 
 optimizer = dict(type='AdamW', lr=3e-3, weight_decay=0.01)
 optimizer_config = dict(grad_clip=None)
-lr_config = dict(policy='CosineAnnealing', min_lr=0, by_epoch=False, warmup='linear', warmup_iters=1, warmup_by_epoch=True)
+lr_config = dict(
+    policy='CosineAnnealing', min_lr=0, by_epoch=False, warmup='linear', warmup_iters=1, warmup_by_epoch=True)
 runner = dict(type='EpochBasedRunner', max_epochs=20)

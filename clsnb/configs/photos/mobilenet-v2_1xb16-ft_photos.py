@@ -9,8 +9,10 @@ model = dict(
     head=dict(type='LinearClsHead', in_channels=1280, num_classes=6, topk=(1, 5),
               loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1)))
 
-optimizer = dict(type='AdamW', lr=1e-3, weight_decay=0.05, paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.2)}))
+optimizer = dict(
+    type='AdamW', lr=1e-3, weight_decay=0.05, paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.2)}))
 optimizer_config = dict(grad_clip=dict(max_norm=5.0))
-lr_config = dict(policy='CosineAnnealing', min_lr=1e-6, by_epoch=False, warmup='linear', warmup_iters=1, warmup_by_epoch=True)
+lr_config = dict(
+    policy='CosineAnnealing', min_lr=1e-6, by_epoch=False, warmup='linear', warmup_iters=1, warmup_by_epoch=True)
 runner = dict(type='EpochBasedRunner', max_epochs=8)
 channels_last = True

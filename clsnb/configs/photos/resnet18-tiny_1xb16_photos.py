@@ -9,6 +9,7 @@ model = dict(
 
 optimizer = dict(type='AdamW', lr=2e-3, weight_decay=0.05)
 optimizer_config = dict(grad_clip=dict(max_norm=5.0))
-lr_config = dict(policy='CosineAnnealing', min_lr=1e-5, by_epoch=False, warmup='linear', warmup_iters=3, warmup_by_epoch=True)
+lr_config = dict(
+    policy='CosineAnnealing', min_lr=1e-5, by_epoch=False, warmup='linear', warmup_iters=3, warmup_by_epoch=True)
 runner = dict(type='EpochBasedRunner', max_epochs=40)
 channels_last = True
