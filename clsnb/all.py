@@ -34,6 +34,7 @@ from clsnb.analysis.figures import plot_mistakes, plot_predictions
 from clsnb.analysis.cam import cam, plot_cams
 from clsnb.analysis.report import make_report
 from clsnb.analysis.show import show_result_pyplot
+from clsnb.zoo.index import list_models, search, zoo
 from clsnb.demo import demo
 
 
