@@ -11,9 +11,10 @@ from clsnb.models.base import Backbone, smallest_picture
 
 rows = json.loads((Path(__file__).parent/'data/backbones.json').read_text())
 classes = {k: v for k,v in sorted(MODELS.module_dict.items()) if isinstance(v, type) and issubclass(v, Backbone) and v is not Backbone and v.__module__.startswith('clsnb.')}
-every = pytest.mark.parametrize('name', [k for k in classes if k!='TIMMBackbone'])
+elsewhere = {'TIMMBackbone', 'CSPNet'} # an optional package; what the CSP nets are made of, by functions
+every = pytest.mark.parametrize('name', [k for k in classes if k not in elsewhere])
 
-def test_every_class_has_a_row(): assert set(classes)-set(rows)=={'TIMMBackbone'}
+def test_every_class_has_a_row(): assert set(classes)==set(rows)|elsewhere
 
 def build(name, seed=0, **kw):
     torch.manual_seed(seed)
@@ -30,7 +31,8 @@ def takes(name, arg):
     return False
 def stages(name): return len(build(name).stages_list)
 def need(name, arg):
-    if not takes(name, arg): pytest.skip(f'{name} has no {arg}')
+    "Skip what the class does not take, or takes without effect, as in mmcls"
+    if not takes(name, arg) or arg in rows[name].get('inert', ()): pytest.skip(f'{name} has no {arg}')
 
 @every
 def test_evaluation_is_repeatable_and_finite(name):
@@ -41,13 +43,13 @@ def test_evaluation_is_repeatable_and_finite(name):
 @every
 def test_out_indices(name):
     need(name, 'out_indices'); n,x = stages(name),picture(name)
-    idx = range(n-1, n) if rows[name].get('last_only') else range(n)
-    every,last = build(name, out_indices=tuple(idx)).eval(),build(name, out_indices=(n-1,)).eval()
+    idx = rows[name].get('indices', range(n)) # where not every stage gives something
+    every,last = build(name, out_indices=tuple(idx)).eval(),build(name, out_indices=(idx[-1],)).eval()
     last.load_state_dict(every.state_dict(), strict=False)
     with torch.no_grad(): outs,alone = every(x),last(x)
     assert isinstance(outs, tuple) and len(outs)==len(idx) and len(alone)==1
     assert all(torch.equal(a, b) for a,b in zip(tensors(outs[-1:]), tensors(alone)))
-    with pytest.raises(ConfigError, match=f'numbered 0 to {n-1}'): build(name, out_indices=(n,))
+    with pytest.raises(ConfigError, match=f'numbered {idx[0]} to {idx[-1]}'): build(name, out_indices=(idx[-1]+1,))
 
 def norms(m): return [o for o in m.modules() if isinstance(o, nn.modules.batchnorm._BatchNorm)]
 
@@ -62,7 +64,7 @@ def test_frozen_stages(name):
         for m in net.stages_list[:k if k>0 else 0]:
             assert not any(o.requires_grad for o in m.parameters()) and not any(o.training for o in norms(m))
         before = frozen
-    if n>1: assert any(o.requires_grad for o in build(name, frozen_stages=1).parameters())
+    if n>2: assert any(o.requires_grad for o in build(name, frozen_stages=1).parameters())
 
 @every
 def test_freeze_works_alike(name):
@@ -90,7 +92,7 @@ def test_checkpointing_changes_nothing(name):
 @every
 def test_gradients_reach_everything(name):
     row,n = rows[name],stages(name)
-    kw = dict(out_indices=tuple(range(n))) if takes(name, 'out_indices') and not row.get('last_only') else {}
+    kw = dict(out_indices=tuple(row.get('indices', range(n)))) if takes(name, 'out_indices') else {}
     if takes(name, 'frozen_stages'): kw['frozen_stages'] = -1
     net = build(name, **kw).train(); net.init_weights(); x = picture(name).requires_grad_()
     with torch.no_grad():
