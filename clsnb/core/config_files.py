@@ -44,7 +44,7 @@ def _lookup(name):
     stem,folder = parts[-1].removesuffix('.py') if parts else '',parts[-2] if len(parts)>1 else None
     files,old = _packaged(); new = old.get(stem)
     hit = files.get(new or stem)
-    if hit is None or folder not in (None, '.', hit.parent.name): return None
+    if hit is None or not new and folder not in (None, '.', 'configs', hit.parent.name): return None
     if new: _notice(f"{stem} is the old name of {new}.")
     return hit
 
