@@ -42,12 +42,11 @@ def _transition(pre, cs, kw):
 class HRModule(BaseModule):
     "Branches of several sizes, each of which then hears from all"
     def __init__(self, num_branches, block, num_blocks, in_channels, num_channels, multiscale_output=True, with_cp=False,
-                 conv_cfg=None, norm_cfg=dict(type='BN'), block_init_cfg=None, init_cfg=None):
+                 conv_cfg=None, norm_cfg=dict(type='BN'), init_cfg=None):
         super().__init__(init_cfg)
         kw,cs = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg),[c*get_expansion(block) for c in num_channels]
         self.num_branches,self.multiscale_output = num_branches,multiscale_output
-        self.branches = ModuleList([ResLayer(block, n, ci, co, with_cp=with_cp, init_cfg=block_init_cfg, **kw)
-                                    for n,ci,co in zip(num_blocks, in_channels, cs)])
+        self.branches = ModuleList([ResLayer(block, n, ci, co, with_cp=with_cp, **kw) for n,ci,co in zip(num_blocks, in_channels, cs)])
         outs = range(num_branches if multiscale_output else 1)
         self.fuse_layers = ModuleList([ModuleList([_bridge(cs, j, i, kw) for j in range(num_branches)]) for i in outs]) if num_branches > 1 else None
         self.relu = nn.ReLU()
