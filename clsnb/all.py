@@ -4,7 +4,7 @@ import importlib as _importlib
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
 from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
                                  PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry, build)
-from clsnb.core.config import Config, ConfigDict, list_configs, pretty
+from clsnb.core.config import Config, ConfigDict, copy_config, list_configs, pretty
 from clsnb.core.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
@@ -23,7 +23,9 @@ from clsnb.imgops.show import show_images
 from clsnb.train.optim import build_optimizer
 from clsnb.train.schedules import Schedule, lr_curve
 from clsnb.train.runner import Hook, Runner
+from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.train import fit, train_model
+from clsnb.apis.check import Findings  # gives Config its method check
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, test_config
 from clsnb.apis.inference import inference_model, init_model, predict, top_classes
 from clsnb.analysis.complexity import complexity

@@ -10,7 +10,7 @@ import copy, os
 from pathlib import Path
 import numpy as np, torch
 from ..core.checkpoint import CHECKPOINT_SCHEMES, load_checkpoint, read_checkpoint
-from ..core.config import Config
+from ..core.config import Config, import_custom
 from ..core.errors import CheckpointError, ConfigError, DataError
 from ..core.registry import DATASETS, MODELS
 from ..data.pipeline import Compose
@@ -36,7 +36,7 @@ def _class_names(cfg, ckpt, model):
     return tuple(map(str, range(n)))
 
 # %% ../../nbs/apis/02_inference.ipynb #400f8d3c
-def _find_parts(config, checkpoint):
+def _find_parts(config, checkpoint, trust=False):
     "`(Config or None, checkpoint path or None)` of what a user names"
     if isinstance(config, str) and '://' in config and hasattr(CHECKPOINT_SCHEMES.get(config.split('://')[0]), 'config_of'):
         return _published(config.split('://')[1])
@@ -47,7 +47,7 @@ def _find_parts(config, checkpoint):
             if ckpt is None: raise CheckpointError(f"{p} holds no sound checkpoint; train with checkpoint_config, or name a checkpoint.")
             return None,ckpt
         if p.suffix in ('.pth', '.pt', '.safetensors'): return None,p
-        return Config.fromfile(p),checkpoint
+        return Config.fromfile(p, trust),checkpoint
     return (config if isinstance(config, Config) else Config(config)),checkpoint
 
 def _no_download(cfg):
@@ -64,15 +64,16 @@ def init_model(
     device='cpu', # Where the model goes
     options=None, # Dotted overrides of the config
     pretrained=False, # Take the weights published for this config or name: init_model('resnet50_8xb32_in1k', pretrained=True)
+    trust=False, # Run the config file as Python, and import what it names
 ):
     "A model ready to be asked, with `cfg` and `CLASSES`; raises `CheckpointError` for weights of another model"
     if pretrained and checkpoint is not None: raise ConfigError("init_model: pretrained=True and a checkpoint are two answers to one question; give one.")
-    cfg,path = _published(config) if pretrained else _find_parts(config, checkpoint); ckpt = None
+    cfg,path = _published(config) if pretrained else _find_parts(config, checkpoint, trust); ckpt = None
     if cfg is None:
         ckpt = read_checkpoint(path); text = ckpt['meta'].get('config')
         if not text: raise CheckpointError(f"{path} holds no config; give the config first: init_model(config, checkpoint).")
         cfg = Config.fromstring(text)
-    cfg = copy.deepcopy(cfg); cfg.merge_from_dict(options)
+    cfg = copy.deepcopy(cfg); cfg.merge_from_dict(options); import_custom(cfg, trust)
     if path is not None: _no_download(cfg)
     model = MODELS.build(cfg.model)
     if path is None: model.init_weights()

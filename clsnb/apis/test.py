@@ -34,9 +34,10 @@ def test_config(
     options=None, # Dotted overrides
     metrics=None, # Names; None: what the config's `evaluation` says
     metric_options=None, # For the metrics, e.g. dict(topk=(1, 5))
+    trust=False, # Run the config file as Python, and import what it names
 ): # (metrics, scores, dataset, model)
     "Metrics and scores of a checkpoint on the test data of its config"
-    model = init_model(config, checkpoint, device or default_device(), options); data = model.cfg.data
+    model = init_model(config, checkpoint, device or default_device(), options, trust=trust); data = model.cfg.data
     split = split if data.get(split) else 'val'
     if not data.get(split): raise ConfigError("The config has neither data.test nor data.val to test on.")
     ds = build_dataset(data[split], dict(test_mode=True))

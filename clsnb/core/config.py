@@ -72,6 +72,17 @@ def where(self:Config, path, # Dotted keys and numbers, e.g. 'data.train.pipelin
     return 'an override' if any(keys[:len(o)]==o for o in self._changes) else 'set in Python'
 
 @patch
+def leaves(self:Config)->list: # Pairs (keys, value)
+    "Every value that is not a dict or a list"
+    out = []
+    def walk(o, path):
+        inner = list(o.items() if isinstance(o, dict) else enumerate(o)) if isinstance(o, (dict, list, tuple)) else []
+        for k,v in inner: walk(v, (*path, k))
+        if not inner: out.append((path, o))
+    walk(self, ())
+    return out
+
+@patch
 def _repr_html_(self:Config): return config_html(self, Path(self.filename or 'Config').name, self.where if self._source else None)
 
 # %% ../../nbs/core/01_config.ipynb #e315a835
