@@ -1,9 +1,10 @@
-"""Every recorded model: names, shapes and order of its weights; settings of norms, dropout and drop path.
-`data/models.json` holds facts about MMClassification 0.25: model dicts, digests of their state_dict keys, and settings."""
-import collections, copy, hashlib, json, os, socket
+"""Every distinct model of the 280 configs: names, shapes, types and order of its weights; settings of norms, dropout and drop path.
+`data/models.json` holds facts about MMClassification 0.25: digests of state_dict keys, and settings."""
+import collections, hashlib, json, os, socket
 from pathlib import Path
 import numpy as np, pytest, torch
 from torch import nn
+from clsnb.core.config import Config
 from clsnb.core.errors import ConfigError, DataError
 from clsnb.models.classifier import build_classifier, read_log_vars
 
@@ -13,18 +14,21 @@ def settings(model):
     c = collections.Counter()
     for m in model.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm): c[f'{type(m).__name__} eps={m.eps:g} momentum={m.momentum:g}'] += 1
-        elif isinstance(m, (nn.LayerNorm, nn.GroupNorm)): c[f'{type(m).__name__} eps={m.eps:g}'] += 1
+        elif isinstance(m, (nn.LayerNorm, nn.GroupNorm)): c[f'{type(m).__name__} eps={m.eps:g}' + (f' groups={m.num_groups}' if isinstance(m, nn.GroupNorm) else '')] += 1
     drop = [[n, m.p] for n,m in model.named_modules() if isinstance(m, nn.Dropout) and m.p > 0]
     path = [round(float(m.drop_prob), 6) for m in model.modules() if type(m).__name__=='DropPath' and m.drop_prob > 0]
     return dict(c),drop,path
 
-def digest(model): return hashlib.sha256(json.dumps([[k, list(v.shape)] for k,v in model.state_dict().items()]).encode()).hexdigest()[:16]
+def digest(model):
+    keys = [[k, list(v.shape), str(v.dtype).removeprefix('torch.')] for k,v in model.state_dict().items()]
+    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16]
 
 @pytest.mark.parametrize('name', facts)
 def test_facts(name):
     f = facts[name]
-    with torch.device('meta'): model = build_classifier(copy.deepcopy(f['model']))
+    with torch.device('meta'): model = build_classifier(Config.fromfile(name).model)
     assert digest(model)==f['keys'] and sum(p.numel() for p in model.parameters())==f['params']
+    assert [k for k,p in model.named_parameters() if not p.requires_grad]==f['no_grad']
     norms,drop,path = settings(model)
     assert norms==f['norms'] and drop==f['dropout'] and path==f['drop_path']
 
