@@ -300,7 +300,8 @@ def load_state_dict(
     sd,prefix,left = _best_reading(state_dict, own)
     sd._metadata = getattr(state_dict, '_metadata', None)
     copies,found,skipped = _rehearse(model, sd)
-    weights = [k for k,v in own.items() if v.is_floating_point() or v.is_complex()]
+    made = {k for k,_ in model.named_buffers(remove_duplicate=False) if not k.endswith(('running_mean', 'running_var'))} # counters, and tables that constructors make
+    weights = [k for k in own if k not in made]
     missing = [k for k in found.missing_keys if k in weights and k not in skipped]
     ok = [k for k in weights if k not in missing and k not in skipped]
     rep = LoadReport(len(weights), ok, missing, list(found.unexpected_keys), skipped, prefix, left)
