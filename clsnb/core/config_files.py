@@ -113,7 +113,7 @@ def _read_data(text, suffix, name, fills, meter, trust=False):
         meter.weigh(v); return fills.walk(v)
     except (*_faults, yaml.YAMLError) as e:
         line = getattr(e, 'lineno', None) or (e.problem_mark.line+1 if getattr(e, 'problem_mark', None) else 1)
-        raise ConfigError(f"{name}:{line}: this {suffix[1:]} cannot be read: {getattr(e, 'problem', None) or getattr(e, 'msg', None) or e}.") from None
+        raise ConfigError(f"{name}:{line}: this {suffix[1:]} cannot be read: {getattr(e, 'problem', None) or getattr(e, 'msg', None) or str(e).splitlines()[0]}.") from None
 
 # %% ../../nbs/core/00e_config_files.ipynb #2f7e45e5
 class ConfigSource:
@@ -148,7 +148,7 @@ class _Files:
             return {k: v for b in bases for k,v in b.cfg.items()}
         variables = dict(fileDirname=path.parent.as_posix(), fileBasename=path.name, fileBasenameNoExtension=path.stem, fileExtname=path.suffix)
         fills = _Fills(extend, variables)
-        if path.suffix=='.py': own = read_text(text, name, self.trust, fills, self.meter, None if self.trust else _tree_of(text, name))
+        if path.suffix=='.py': own = read_text(text, name, self.trust, fills, self.meter, None if self.trust or '$' in text else _tree_of(text, name))
         else: own = _read_data(text, path.suffix, name, fills, self.meter, self.trust)
         extend(own.pop('_base_', ())); self.deprecated(own.pop('_deprecation_', None), name)
         return self.join(name, text, own, bases, path)
@@ -182,7 +182,7 @@ def join(self:_Files, name, text, own, bases, path):
 
 def _base_line(text):
     "What `_base_` is, read from the text alone"
-    m = re.search(r'''^_base_\s*=\s*(\[[^\]]*\]|'[^'\n]*'|"[^"\n]*")|^\s*"?_base_"?\s*:\s*(\[[^\]]*\]|"[^"\n]*"|'[^'\n]*'|\S+)''', text, re.M)
+    m = re.search(r'''^_base_\s*=\s*(\[[^\]]*\]|'[^'\n]*'|"[^"\n]*")|(?:^|[{,])\s*"?_base_"?\s*:\s*(\[[^\]]*\]|"[^"\n]*"|'[^'\n]*'|\S+)''', text, re.M)
     try: return read_text('b = '+(m[1] or m[2]))['b'] if m else None
     except ConfigError: return m[2]
 

@@ -33,7 +33,7 @@ def _value(text):
         try: return json.loads(t)
         except ValueError: return read_text(f'v = {t}', '--cfg-options')['v']
     if t[:1] in tuple('([{'): raise ConfigError(f"--cfg-options: the brackets of {t!r} do not match.")
-    if ',' in t: return [_value(o) for o in _split(t)]
+    if ',' in t and (parts := _split(t))!=[t]: return [_value(o) for o in parts]
     for kind in (int, float):
         try: return kind(t)
         except ValueError: pass

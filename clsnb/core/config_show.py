@@ -11,7 +11,7 @@ from fastcore.basics import patch
 from .config_dict import ConfigDict, _literal
 
 # %% ../../nbs/core/00h_config_show.ipynb #8efcd58f
-_style = ('<style>.cfg{font:13px/1.5 ui-monospace,monospace}.cfg details,.cfg p{margin:0 0 0 1.1em}.cfg>details{margin:0}.cfg summary{cursor:pointer;margin-left:-1.1em}'
+_style = ('<style>.cfg{padding-left:1.2em;font:13px/1.5 ui-monospace,monospace}.cfg details,.cfg p{margin:0 0 0 1.1em}.cfg>details{margin:0}.cfg summary{cursor:pointer;margin-left:-1.1em}'
           '.cfg i{opacity:.55;font-style:normal;font-size:11px;padding-left:1em}.cfg u{text-decoration:none;opacity:.75}</style>')
 _esc = html.escape
 
@@ -27,7 +27,8 @@ def _node(k, v, path, place, parent, depth):
     "HTML of a key and its value"
     where = place(path) if place else ''; same = where.rpartition(':')[0]==parent.rpartition(':')[0]
     grey = f'<i>{_esc(":"+where.rpartition(":")[2] if same else where)}</i>' if where and where!=parent else ''
-    if _flat(v):
+    mixed = place and isinstance(v, dict) and len({place((*path, o)).rpartition(':')[0] for o in v})>1
+    if _flat(v) and not mixed:
         s = _literal(v); s = s if len(s)<=200 else s[:199]+'…'
         return f'<p><b>{_esc(str(k))}</b> = {_esc(s)}{grey}</p>'
     inner = ''.join(_node(o, x, (*path, o), place, where or parent, depth+1) for o,x in (v.items() if isinstance(v, dict) else enumerate(v)))
@@ -102,7 +103,7 @@ class FileFamily:
         for y,r in enumerate(rows):
             for x,s in enumerate(r): place[id(s)] = (x+.5)*w/len(r),y*90+30,w/len(r)
         for s in self.src:
-            (x,y,room),n = place[id(s)],len(s.own); keys = ', '.join(map(str, s.own)); chars = int(room/6.4)
+            (x,y,room),n = place[id(s)],len(s.own); keys = ', '.join(map(str, s.own)); chars = int(room/7.2)
             out += [f'<path d="M{x:.0f} {y-22}L{place[id(b)][0]:.0f} {place[id(b)][1]+30}" stroke="currentColor" opacity=".35" fill="none"/>' for b in s.bases]
             out.append(f'<text x="{x:.0f}" y="{y}" text-anchor="middle" font-weight="bold"><title>{_esc(s.name)}</title>{_esc(s.name.split("/")[-1][-chars:])}</text>'
                        f'<text x="{x:.0f}" y="{y+18}" text-anchor="middle" opacity=".65"><title>{_esc(keys)}</title>{_esc(keys if len(keys)<=chars else keys[:chars-1]+"…")}</text>')
