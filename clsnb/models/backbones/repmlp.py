@@ -37,7 +37,8 @@ class RepMLPBlock(BaseModule):
         self.fc3,self.reparam_conv_kernels = self._fc3(bias=deploy),tuple(reparam_conv_kernels or ())
         self.fc3_bn = nn.Identity() if deploy else nn.BatchNorm2d(num_sharesets)
         for k in () if deploy else self.reparam_conv_kernels:
-            self.add_module(f'repconv{k}', ConvModule(num_sharesets, num_sharesets, k, padding=k//2, groups=num_sharesets, norm_cfg=dict(type='BN'), act_cfg=None))
+            self.add_module(f'repconv{k}', ConvModule(num_sharesets, num_sharesets, k, padding=k//2, groups=num_sharesets,
+                                                      norm_cfg=dict(type='BN'), act_cfg=None))
     def _fc3(self, bias):
         n = self.num_sharesets*self.path_h*self.path_w
         return nn.Conv2d(n, n, 1, groups=self.num_sharesets, bias=bias)
@@ -67,7 +68,8 @@ class RepMLPBlock(BaseModule):
 # %% ../../../nbs/models/backbones/repmlp.ipynb #516ec330
 class ConvFFN(BaseModule):
     "Widen, activate, narrow"
-    def __init__(self, in_channels, hidden_channels=None, out_channels=None, norm_cfg=dict(type='BN', requires_grad=True), act_cfg=dict(type='GELU'), init_cfg=None):
+    def __init__(self, in_channels, hidden_channels=None, out_channels=None, norm_cfg=dict(type='BN', requires_grad=True),
+                 act_cfg=dict(type='GELU'), init_cfg=None):
         super().__init__(init_cfg)
         mid,kw = hidden_channels or in_channels,dict(norm_cfg=norm_cfg, act_cfg=None)
         self.ffn_fc1,self.ffn_fc2 = ConvModule(in_channels, mid, 1, **kw),ConvModule(mid, out_channels or in_channels, 1, **kw)
@@ -76,8 +78,8 @@ class ConvFFN(BaseModule):
 
 class RepMLPNetUnit(BaseModule):
     "`RepMLPBlock`, then `ConvFFN`"
-    def __init__(self, channels, path_h, path_w, reparam_conv_kernels, globalperceptron_ratio, norm_cfg=dict(type='BN', requires_grad=True), ffn_expand=4,
-                 num_sharesets=1, deploy=False, init_cfg=None):
+    def __init__(self, channels, path_h, path_w, reparam_conv_kernels, globalperceptron_ratio, norm_cfg=dict(type='BN', requires_grad=True),
+                 ffn_expand=4, num_sharesets=1, deploy=False, init_cfg=None):
         super().__init__(init_cfg)
         self.repmlp_block = RepMLPBlock(channels, path_h, path_w, reparam_conv_kernels, globalperceptron_ratio, num_sharesets, deploy)
         self.ffn_block = ConvFFN(channels, channels*ffn_expand)
@@ -95,6 +97,7 @@ class MapPatchEmbed(PatchEmbed):
         return self.relu(x if self.norm is None else self.norm(x))
 
 repmlp_archs = dict.fromkeys(('b', 'base'), dict(channels=[96, 192, 384, 768], depths=[2, 2, 12, 2], sharesets_nums=[1, 4, 32, 128]))
+def _by(size): return 'x'.join(map(str, size))
 def _check_arch(arch):
     a = arch if isinstance(arch, dict) else pick(repmlp_archs, arch, 'RepMLPNet')
     if a.keys()!={'channels', 'depths', 'sharesets_nums'} or len({len(v) for v in a.values()})!=1:
@@ -110,15 +113,16 @@ class RepMLPNet(Backbone):
                  norm_cfg=dict(type='BN', requires_grad=True), patch_cfg=dict(), final_norm=True, deploy=False, init_cfg=None):
         super().__init__(init_cfg, out_indices)
         a = self.arch_settings = _check_arch(arch)
-        cs,self.img_size,self.deploy = a['channels'],to_2tuple(img_size),deploy
-        self.patch_embed = MapPatchEmbed(**{**dict(in_channels=in_channels, input_size=self.img_size, embed_dims=cs[0], conv_type='Conv2d', kernel_size=patch_size,
-                                                   stride=patch_size, norm_cfg=norm_cfg, bias=False), **patch_cfg})
-        self.grid = h,w = self.patch_embed.init_out_size
-        if min(self.grid)>>len(cs)-1 < 1: raise ConfigError(f'RepMLPNet: img_size {img_size} gives {h}x{w} patches; {2**(len(cs)-1)}x{2**(len(cs)-1)} or more are needed.')
-        self.stages,self.downsample_layers = ModuleList(),ModuleList()
-        for i,(c,depth,s) in enumerate(zip(cs, a['depths'], a['sharesets_nums'])):
-            self.stages.append(Sequential(*(RepMLPNetUnit(c, h>>i, w>>i, reparam_conv_kernels, globalperceptron_ratio, norm_cfg, num_sharesets=s, deploy=deploy) for _ in range(depth))))
-            if i+1 < len(cs): self.downsample_layers.append(ConvModule(c, cs[i+1], 2, 2, conv_cfg=conv_cfg, norm_cfg=norm_cfg))
+        cs,self.img_size,self.deploy,n = a['channels'],to_2tuple(img_size),deploy,len(a['channels'])
+        kw = dict(in_channels=in_channels, input_size=self.img_size, embed_dims=cs[0], kernel_size=patch_size, stride=patch_size)
+        self.patch_embed = MapPatchEmbed(**{**kw, 'norm_cfg': norm_cfg, 'bias': False, **patch_cfg})
+        h,w = self.grid = self.patch_embed.init_out_size
+        self.least = _by([2**(n-1)]*2)+' patches or more'
+        if min(h, w) < 2**(n-1): raise ConfigError(f'RepMLPNet: img_size {img_size} is {h}x{w} patches; it takes {self.least}.')
+        def unit(i): return RepMLPNetUnit(cs[i], h>>i, w>>i, reparam_conv_kernels, globalperceptron_ratio, norm_cfg,
+                                          num_sharesets=a['sharesets_nums'][i], deploy=deploy)
+        self.stages = ModuleList([Sequential(*(unit(i) for _ in range(depth))) for i,depth in enumerate(a['depths'])])
+        self.downsample_layers = ModuleList([ConvModule(ci, co, 2, 2, conv_cfg=conv_cfg, norm_cfg=norm_cfg) for ci,co in zip(cs, cs[1:])])
         self.final_norm = build_norm_layer(norm_cfg, cs[-1])[1] if final_norm else nn.Identity()
         self.ready()
     @property
@@ -126,8 +130,8 @@ class RepMLPNet(Backbone):
     def forward(self, x):
         pic,x,outs = x.shape[2:],self.patch_embed(x),[]
         if x.shape[2:]!=self.grid:
-            raise DataError(f"RepMLPNet: built for pictures of {'x'.join(map(str, self.img_size))}, it can't take {'x'.join(map(str, pic))}; its layers are made for "
-                            f"one size. Resize the pictures, or build and train it with another img_size ({2**(len(self.stages)-1)}x{2**(len(self.stages)-1)} patches or more).")
+            raise DataError(f"RepMLPNet: built for pictures of {_by(self.img_size)}, it can't take {_by(pic)}; its layers are made for one size. "
+                            f"Resize the pictures, or build and train it with another img_size ({self.least}).")
         for i,stage in enumerate(self.stages):
             x = stage(x)
             if i < len(self.downsample_layers): x = self.downsample_layers[i](x)
