@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHECKPOINT_SCHEMES', 'unwrap', 'save_checkpoint', 'local_checkpoint', 'Inert', 'read_checkpoint', 'LoadReport',
-           'load_state_dict', 'load_checkpoint', 'load_weights']
+           'top_names', 'load_state_dict', 'load_checkpoint', 'load_weights']
 
 # %% ../../nbs/core/06_checkpoint.ipynb #7f7982d9
 import argparse, datetime, hashlib, json, pathlib, re, types, warnings, zipfile
@@ -116,6 +116,8 @@ _kinds = {b'\x89PNG': 'a PNG picture', b'\xff\xd8\xff': 'a JPEG picture', b'GIF8
           b'<!doctype': 'a web page: the address is that of a page, or asks for a login', b'<html': 'a web page: the address is that of a page, or asks for a login',
           b'{': 'a JSON file', b'[': 'a JSON file'}
 
+_old_magic = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19' # of torch before 1.6
+
 def _whats_wrong(path, error):
     "Why a file cannot be read as a checkpoint"
     with open(path, 'rb') as f: head = f.read(512)
@@ -132,7 +134,9 @@ def _whats_wrong(path, error):
         bad = '.' not in found[1] or re.match(r'(__builtin__|builtins|os|posix|nt|subprocess|sys|shutil|socket|runpy|importlib)\.', found[1])
         return f"it holds {found[1]}, and loading that could run code" + ('' if bad else '; where that class is known, load it and save the state_dict() alone')
     if isinstance(error, EOFError) or re.search(r'ran out of|truncated|incomplete|unexpected.*end|too short|corrupt|UntypedStorage', str(error), re.I): return "it is cut short or torn: copy or download it again"
-    return f"it is of no known kind ({(str(error).strip().splitlines() or [type(error).__name__])[0][:120]})"
+    if head[:1]==b'\x80' and not head.startswith(_old_magic): return "it is a plain pickle, not one of torch, and loading that could run code"
+    why = re.search(r'WeightsUnpickler error: *(.*)', str(error))
+    return f"it is of no known kind ({(why[1] if why else str(error).strip().splitlines() or [type(error).__name__])[0][:120]})"
 
 # %% ../../nbs/core/06_checkpoint.ipynb #b5e9ae63
 def _read_safetensors(path, map_location):
@@ -243,26 +247,29 @@ class LoadReport:
 # %% ../../nbs/core/06_checkpoint.ipynb #4b613ca7
 _wrapper_names = {'module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
 
-def _tops(keys):
-    "First parts of keys, the most frequent first"
-    return Counter(k.split('.')[0] for k in keys).most_common()
+def top_names(keys):
+    "First parts of keys as text, the most frequent first"
+    return ', '.join(f'{k}.* ({n})' for k,n in Counter(k.split('.')[0] for k in keys).most_common(3))
+
+def _cleaned(sd): return {'.'.join(p for p in k.split('.') if p not in _wrapper_names): k for k in sd}
 
 def _best_reading(sd, own):
     "The keys of `sd` read so that most are keys of the model; what was done, and keys that were left out"
-    drop = _wrapper_names - {p for k in own for p in k.split('.')}
-    clean = {'.'.join(p for p in k.split('.') if p not in drop): k for k in sd}
-    gone = sorted({p for k in sd for p in k.split('.')} & drop)
-    inner = ['', *(f'{t}.' for t,n in _tops(own) if '.' in next(k for k in own if k.startswith(t)) and 2*n > len(own))]
-    votes = Counter()
+    mine,clean = _cleaned(own),_cleaned(sd)
+    gone = sorted({p for k in sd for p in k.split('.')} & _wrapper_names)
+    inner,votes = [''],Counter()
+    for t,n in Counter(k.split('.')[0] for k in mine if '.' in k).items():
+        if 2*n > len(mine): inner.append(f'{t}.')
     for k,old in clean.items():
         parts = k.split('.')
         for i in range(min(len(parts), 6)):
             p,rest = ''.join(f'{o}.' for o in parts[:i]),'.'.join(parts[i:])
             for q in inner:
-                if q+rest in own: votes[p,q] += 1 + (own[q+rest].shape==sd[old].shape)
+                if q+rest in mine: votes[p,q] += 1 + (own[mine[q+rest]].shape==sd[old].shape)
     p,q = max(votes, key=lambda o: (votes[o], -len(o[0]), -len(o[1])), default=('', ''))
     how = ([f"without {', '.join(o+'.' for o in gone)}"] if gone else []) + ([f'of {p}'] if p else []) + ([f'under {q}'] if q else [])
-    return OrderedDict((q+k[len(p):], sd[old]) for k,old in clean.items() if k.startswith(p)),' '.join(how),[k for k in clean if not k.startswith(p)]
+    read = ((q+k[len(p):], sd[old]) for k,old in clean.items() if k.startswith(p))
+    return OrderedDict((mine.get(k, k), v) for k,v in read),' '.join(how),[k for k in clean if not k.startswith(p)]
 
 # %% ../../nbs/core/06_checkpoint.ipynb #2756e591
 class _Rehearsal(TorchFunctionMode):
@@ -306,8 +313,7 @@ def load_state_dict(
     ok = [k for k in weights if k not in missing and k not in skipped]
     rep = LoadReport(len(weights), ok, missing, list(found.unexpected_keys), skipped, prefix, left)
     if 2*len(ok) < len(weights) or strict and not rep.whole:
-        tops = ['; '.join(f'{k}.* ({n})' for k,n in _tops(o)[:3]) for o in (state_dict, own)]
-        raise CheckpointError(f"{name} does not fit this model: {rep}. Its keys are {tops[0]}; the model's are {tops[1]}. " +
+        raise CheckpointError(f"{name} does not fit this model: {rep}. Its keys are {top_names(state_dict)}; the model's are {top_names(own)}. " +
                               (f"Is {prefix.split()[-1]} the right part of it?" if ' of ' in f' {prefix}' else "Is it a checkpoint of another architecture?"))
     with torch.no_grad():
         for mine,new in copies: mine.copy_(new)

@@ -10,6 +10,7 @@ __all__ = ['bias_for_prob', 'init_layer', 'constant_init', 'xavier_init', 'norma
 import inspect, math
 from torch.nn import init
 from .errors import CheckpointError, ConfigError, near
+from .log import get_logger
 
 # %% ../../nbs/core/05_init.ipynb #5c39c6e9
 def _scaled(kind, w, distribution, **kw): getattr(init, f'{kind}_{distribution}_')(w, **kw)
@@ -60,13 +61,20 @@ def _apply(module, typ, layer=None, everything=False, **kw):
 
 # %% ../../nbs/core/05_init.ipynb #b42bbd22
 def _pretrained(module, checkpoint, prefix=None, map_location=None):
-    from clsnb.core.checkpoint import read_checkpoint, load_state_dict # only when asked for: building must not need it
-    sd = read_checkpoint(checkpoint, map_location or 'cpu')['state_dict']
+    from clsnb.core.checkpoint import read_checkpoint, load_state_dict, top_names # only when asked for: building must not need it
+    sd = whole = read_checkpoint(checkpoint, map_location or 'cpu')['state_dict']
     if prefix:
-        p,first = prefix.rstrip('.')+'.',next(iter(sd), None)
-        sd = {k[len(p):]: v for k,v in sd.items() if k.startswith(p)}
-        if not sd: raise CheckpointError(f"init_cfg: no key of {checkpoint} begins with {p!r}; the first is {first!r}.")
-    return load_state_dict(module, sd, name=str(checkpoint))
+        p = prefix.rstrip('.')+'.'; sd = {k[len(p):]: v for k,v in sd.items() if k.startswith(p)}
+        if not sd: raise CheckpointError(f"init_cfg: no key of {checkpoint} begins with {p!r}; they are {top_names(whole)}.")
+    rep = load_state_dict(module, sd, name=str(checkpoint))
+    if not rep.whole: get_logger().info(f'Weights of {type(module).__name__} from {checkpoint}: {rep}')
+
+def _carry_out(module, typ, everything=False, **kw):
+    "One rule, for the layers it names or for all"
+    if typ!='Pretrained': return _apply(module, typ, everything=everything, **kw)
+    known = set(inspect.signature(_pretrained).parameters)-{'module'}
+    if 'checkpoint' not in kw or kw.keys()-known: raise ConfigError(f"init_cfg: Pretrained takes checkpoint, prefix and map_location, not {', '.join(map(str, kw)) or 'nothing'}.")
+    _pretrained(module, **kw)
 
 def initialize(module, # Any `nn.Module`
                init_cfg, # One rule or a list of them
@@ -74,11 +82,11 @@ def initialize(module, # Any `nn.Module`
     "Fill the weights of `module` as its `init_cfg` says; later rules win"
     for cfg in _listed(init_cfg):
         kw = dict(cfg); typ,override = kw.pop('type', None),_listed(kw.pop('override', None))
-        if typ=='Pretrained': _pretrained(module, **kw); continue
-        _apply(module, typ, **kw)
+        _carry_out(module, typ, **kw)
         kw.pop('layer', None)
         for o in override:
             o = dict(o); name = o.pop('name', None)
-            if not hasattr(module, str(name)): raise ConfigError(f"init_cfg: {type(module).__name__} has no child {name!r} to override.")
-            o = o if 'type' in o else dict(kw, type=typ)
-            _apply(getattr(module, name), o.pop('type'), everything=True, **o)
+            if not hasattr(module, str(name)): raise ConfigError(f"init_cfg: {type(module).__name__} has no child {name!r} to override.{near(name, dict(module.named_children()))}")
+            if o and 'type' not in o: raise ConfigError(f"init_cfg: the override of {name!r} has {', '.join(o)} but no type.")
+            o = o or dict(kw, type=typ)
+            _carry_out(getattr(module, name), o.pop('type'), everything=True, **o)
