@@ -99,7 +99,7 @@ def test_base_variable_is_a_copy(tree):
 def test_predefined_variables(tree):
     folder = tree(sub__run="d = '{{ fileDirname }}'\nb = '{{fileBasename}}'\nn = 'runs/{{ fileBasenameNoExtension }}'\ne = '{{ fileExtname }}'")
     cfg = Config.fromfile('sub/run.py')
-    assert (cfg.d, cfg.b, cfg.n, cfg.e) == ('sub', 'run.py', 'runs/run', '.py') and folder
+    assert (cfg.d, cfg.b, cfg.n, cfg.e) == ((folder/'sub').as_posix(), 'run.py', 'runs/run', '.py')
 
 
 def test_environment(tree, monkeypatch):

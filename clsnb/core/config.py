@@ -9,12 +9,10 @@ __all__ = ['Config', 'import_custom', 'copy_config']
 import ast, copy, importlib, json, sys, yaml
 from pathlib import Path
 from fastcore.basics import patch
-from .config_dict import ConfigDict, _plain, merge, pretty
-from .config_dict import _is_name
-from .config_files import ConfigSource, _notice, configs_dir, find_config, list_configs, read_source # noqa: F401, found here too
+from .config_dict import ConfigDict, _is_name, _plain, merge, pretty # noqa: F401, found here too
+from .config_files import ConfigSource, _notice, _read_data, configs_dir, find_config, list_configs, read_source # noqa: F401, found here too
 from .config_override import check_keys, known_keys, override, parse_options # noqa: F401, found here too
 from .config_read import _Fills, read_text
-from .config_files import _read_data
 from .config_safe import _Meter
 from .config_show import ConfigDiff, FileFamily, config_html, diff_configs
 from .config_where import _at, _has, lost_changes, origin

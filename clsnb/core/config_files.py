@@ -6,7 +6,7 @@
 __all__ = ['configs_dir', 'list_configs', 'find_config', 'ConfigSource', 'read_source']
 
 # %% ../../nbs/core/00e_config_files.ipynb #d7fded44
-import functools, json, logging, re, yaml, clsnb
+import functools, json, logging, os, re, yaml, clsnb
 from fastcore.basics import patch
 from pathlib import Path
 from .config_dict import ConfigDict, merge
@@ -53,7 +53,7 @@ def find_config(
     folder=None, # Where relative paths start
 )->Path:
     "The file of a config; raises `ConfigError` naming the near ones"
-    p = Path(name) if folder is None else Path(folder)/name
+    p = Path(os.path.expanduser(name)) if folder is None else Path(folder)/name
     if _is_file(p): return p
     if hit := _lookup(name): return hit
     stem = str(name)[-100:].removesuffix('.py'); _packaged.cache_clear()
@@ -146,7 +146,7 @@ class _Files:
             if spec is None: spec = getattr(fills, 'names', {}).get('_base_') or _base_line(text)
             if spec and not bases: bases.extend(self.extend(spec, path, name, (*chain, real)))
             return {k: v for b in bases for k,v in b.cfg.items()}
-        variables = dict(fileDirname=path.parent.as_posix(), fileBasename=path.name, fileBasenameNoExtension=path.stem, fileExtname=path.suffix)
+        variables = dict(fileDirname=path.absolute().parent.as_posix(), fileBasename=path.name, fileBasenameNoExtension=path.stem, fileExtname=path.suffix)
         fills = _Fills(extend, variables)
         if path.suffix=='.py': own = read_text(text, name, self.trust, fills, self.meter, None if self.trust or '$' in text else _tree_of(text, name))
         else: own = _read_data(text, path.suffix, name, fills, self.meter, self.trust)

@@ -103,7 +103,7 @@ class FileFamily:
         for y,r in enumerate(rows):
             for x,s in enumerate(r): place[id(s)] = (x+.5)*w/len(r),y*90+30,w/len(r)
         for s in self.src:
-            (x,y,room),n = place[id(s)],len(s.own); keys = ', '.join(map(str, s.own)); chars = int(room/7.2)
+            x,y,room = place[id(s)]; keys = ', '.join(map(str, s.own)); chars = int(room/7.2)
             out += [f'<path d="M{x:.0f} {y-22}L{place[id(b)][0]:.0f} {place[id(b)][1]+30}" stroke="currentColor" opacity=".35" fill="none"/>' for b in s.bases]
             out.append(f'<text x="{x:.0f}" y="{y}" text-anchor="middle" font-weight="bold"><title>{_esc(s.name)}</title>{_esc(s.name.split("/")[-1][-chars:])}</text>'
                        f'<text x="{x:.0f}" y="{y+18}" text-anchor="middle" opacity=".65"><title>{_esc(keys)}</title>{_esc(keys if len(keys)<=chars else keys[:chars-1]+"…")}</text>')

@@ -6,8 +6,8 @@
 __all__ = ['origin', 'lost_changes']
 
 # %% ../../nbs/core/00g_config_where.ipynb #3d07dfea
-import ast, re, yaml
-from .config_files import ConfigSource, _bare, _shown_path, _tree_of
+import ast, yaml
+from .config_files import ConfigSource, _bare, _tree_of
 from .config_override import known_keys
 from .config_read import _dotted, _put_env, _template
 from .errors import ClsnbError
