@@ -47,7 +47,8 @@ def resize_bias_table(table, # (offsets, heads)
         else: lo = q
     d = np.cumsum([q**i for i in range(src//2)])
     at,to = [*-d[::-1], 0, *d],np.arange(-half, half+.1)
-    out = [RectBivariateSpline(at, at, z.reshape(src, src).numpy())(to, to).reshape(-1) for z in table.detach().double().cpu().T]
+    out = [RectBivariateSpline(at, at, z.reshape(src, src).numpy())(to, to).reshape(-1)
+           for z in table.detach().double().cpu().T]
     return torch.tensor(np.stack(out, 1), dtype=table.dtype, device=table.device)
 
 def adapt_window_tables(module, state_dict, prefix):
@@ -59,7 +60,8 @@ def adapt_window_tables(module, state_dict, prefix):
             if state_dict[k].shape!=own[name].shape: del state_dict[k]
         elif name.endswith('relative_position_bias_table') and name in own:
             a,b = state_dict[k],own[name]
-            if a.shape[1]==b.shape[1] and a.shape[0]!=b.shape[0]: state_dict[k] = resize_bias_table(a, round(b.shape[0]**.5))
+            if a.shape[1]==b.shape[1] and a.shape[0]!=b.shape[0]:
+                state_dict[k] = resize_bias_table(a, round(b.shape[0]**.5))
 
 # %% ../../nbs/layers/05_window.ipynb #63c5b66f
 def take_bias(table, index):
@@ -73,17 +75,22 @@ def window_attention(q, k, v, # (n, windows, heads, places, channels)
     "Attention inside windows, with four dimensions, as fast kernels want them"
     n,w,h,t,d = q.shape
     if mask is None: shape = (n*w, h, t, d)
-    else: shape,bias = (n, w*h, t, d),(mask[:, None].expand(w, h, t, t) if bias is None else bias + mask[:, None]).reshape(w*h, t, t)
+    else:
+        bias = mask[:, None].expand(w, h, t, t) if bias is None else bias + mask[:, None]
+        shape,bias = (n, w*h, t, d),bias.reshape(w*h, t, t)
     q,k,v = (o.reshape(shape) for o in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None].to(q.dtype), dropout_p=drop, scale=scale).view(n, w, h, t, d)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None].to(q.dtype),
+                                          dropout_p=drop, scale=scale).view(n, w, h, t, d)
 
 # %% ../../nbs/layers/05_window.ipynb #98cfcf41
 class WindowMSA(BaseModule):
     "Attention inside windows, with a bias for each offset"
-    def __init__(self, embed_dims, window_size, num_heads, qkv_bias=True, qk_scale=None, attn_drop=0., proj_drop=0., init_cfg=None):
+    def __init__(self, embed_dims, window_size, num_heads, qkv_bias=True, qk_scale=None, attn_drop=0.,
+                 proj_drop=0., init_cfg=None):
         super().__init__(init_cfg)
         h,w = self.window_size = to_2tuple(window_size)
-        self.embed_dims,self.num_heads,self.attn_drop,self.scale = embed_dims,num_heads,attn_drop,qk_scale or (embed_dims//num_heads)**-.5
+        self.embed_dims,self.num_heads,self.attn_drop = embed_dims,num_heads,attn_drop
+        self.scale = qk_scale or (embed_dims//num_heads)**-.5
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2*h-1)*(2*w-1), num_heads))
         self.register_buffer('relative_position_index', relative_index(h, w))
         self.qkv,self.proj = nn.Linear(embed_dims, embed_dims*3, bias=qkv_bias),nn.Linear(embed_dims, embed_dims)
@@ -115,11 +122,14 @@ def offset_table(size, pretrained=(0, 0)):
 class WindowMSAV2(WindowMSA):
     "Attention by angle inside windows, with a bias computed from the offset"
     scale = 1.
-    def __init__(self, embed_dims, window_size, num_heads, qkv_bias=True, attn_drop=0., proj_drop=0., cpb_mlp_hidden_dims=512,
+    def __init__(self, embed_dims, window_size, num_heads, qkv_bias=True, attn_drop=0., proj_drop=0.,
+                 cpb_mlp_hidden_dims=512,
                  pretrained_window_size=(0, 0), init_cfg=None):
         BaseModule.__init__(self, init_cfg)
-        self.window_size,self.embed_dims,self.num_heads,self.attn_drop = to_2tuple(window_size),embed_dims,num_heads,attn_drop
-        self.cpb_mlp = nn.Sequential(nn.Linear(2, cpb_mlp_hidden_dims), nn.ReLU(inplace=True), nn.Linear(cpb_mlp_hidden_dims, num_heads, bias=False))
+        self.window_size = to_2tuple(window_size)
+        self.embed_dims,self.num_heads,self.attn_drop = embed_dims,num_heads,attn_drop
+        self.cpb_mlp = nn.Sequential(nn.Linear(2, cpb_mlp_hidden_dims), nn.ReLU(inplace=True),
+                                     nn.Linear(cpb_mlp_hidden_dims, num_heads, bias=False))
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), 10.).log())
         self.q_bias,self.v_bias = (nn.Parameter(torch.zeros(embed_dims)) if qkv_bias else None for _ in 'qv')
         self.register_buffer('relative_coords_table', offset_table(self.window_size, to_2tuple(pretrained_window_size)))
@@ -127,7 +137,8 @@ class WindowMSAV2(WindowMSA):
         self.qkv,self.proj = nn.Linear(embed_dims, embed_dims*3, bias=False),nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop)
     def finish_init(self): "Nothing beyond `init_cfg`"
-    def bias(self): return 16*take_bias(self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads), self.relative_position_index).sigmoid()
+    def bias(self): return 16*take_bias(self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads),
+                                        self.relative_position_index).sigmoid()
     def project(self, x):
         if self.q_bias is None: return self.qkv(x)
         return F.linear(x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias]))
@@ -144,14 +155,17 @@ def shift_mask(h, w, ws, shift, like):
 
 class ShiftWindowMSA(BaseModule):
     "Attention in windows, moved by `shift_size`"
-    def __init__(self, embed_dims, num_heads, window_size, shift_size=0, qkv_bias=True, qk_scale=None, attn_drop=0., proj_drop=0.,
+    def __init__(self, embed_dims, num_heads, window_size, shift_size=0, qkv_bias=True, qk_scale=None,
+                 attn_drop=0., proj_drop=0.,
                  dropout_layer=dict(type='DropPath', drop_prob=0.), pad_small_map=False, window_msa=WindowMSA,
                  msa_cfg=dict(), # More arguments of `window_msa`
                  init_cfg=None):
         super().__init__(init_cfg)
         self.window_size,self.shift_size,self.pad_small_map = window_size,shift_size,pad_small_map
-        kw = dict(qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop, **(dict(qk_scale=qk_scale) if qk_scale else {}))
-        self.w_msa = window_msa(embed_dims=embed_dims, num_heads=num_heads, window_size=to_2tuple(window_size), **{**kw, **msa_cfg})
+        kw = dict(qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop,
+                  **(dict(qk_scale=qk_scale) if qk_scale else {}))
+        self.w_msa = window_msa(embed_dims=embed_dims, num_heads=num_heads, window_size=to_2tuple(window_size),
+                                **{**kw, **msa_cfg})
         self.drop = build_dropout(dropout_layer)
     def forward(self, x, hw_shape):
         (h,w),(n,_,c),ws = hw_shape,x.shape,self.window_size

@@ -37,13 +37,15 @@ def offset_index(q, # Queries
                  device=None):
     "For every query and key along a side, the row of the table: (q, k)"
     fine_q,fine_k = max(k/q, 1.),max(q/k, 1.)
-    return (torch.arange(q, device=device)[:, None]*fine_q - torch.arange(k, device=device)*fine_k + (k-1)*fine_k).long()
+    return (torch.arange(q, device=device)[:,
+                                           None]*fine_q - torch.arange(k, device=device)*fine_k + (k-1)*fine_k).long()
 
 def rel_pos_bias(q, # (n, heads, places, channels)
                  q_shape, k_shape, rel_pos_h, rel_pos_w):
     "Queries times the rows of both tables: (n, heads, places, keys)"
     n,heads,_,c = q.shape
-    h,w = (stretch_rel_pos(t, 2*max(a, b)-1)[offset_index(a, b, q.device)].to(q.dtype) for t,a,b in zip((rel_pos_h, rel_pos_w), q_shape, k_shape))
+    h,w = (stretch_rel_pos(t, 2*max(a, b)-1)[offset_index(a, b, q.device)].to(q.dtype)
+           for t,a,b in zip((rel_pos_h, rel_pos_w), q_shape, k_shape))
     q = q.reshape(n, heads, *q_shape, c)
     h,w = torch.einsum('nahwc,hkc->nahwk', q, h),torch.einsum('nahwc,wkc->nahwk', q, w)
     return (h[..., None] + w[..., None, :]).flatten(4).flatten(2, 3)
@@ -58,26 +60,31 @@ def attention_pool(x, # (n, heads, places, channels)
 
 class MultiScaleAttention(BaseModule):
     "Attention whose queries, keys and values are pooled"
-    def __init__(self, in_dims, out_dims, num_heads, qkv_bias=True, norm_cfg=dict(type='LN'), pool_kernel=(3, 3), stride_q=1, stride_kv=1,
+    def __init__(self, in_dims, out_dims, num_heads, qkv_bias=True, norm_cfg=dict(type='LN'), pool_kernel=(3, 3),
+                 stride_q=1, stride_kv=1,
                  rel_pos_spatial=False, residual_pooling=True, input_size=None, rel_pos_zero_init=False, init_cfg=None):
         super().__init__(init_cfg)
-        self.num_heads,self.out_dims,self.residual_pooling,self.rel_pos_spatial,self.rel_pos_zero_init = num_heads,out_dims,residual_pooling,rel_pos_spatial,rel_pos_zero_init
+        self.num_heads,self.out_dims,self.residual_pooling = num_heads,out_dims,residual_pooling
+        self.rel_pos_spatial,self.rel_pos_zero_init = rel_pos_spatial,rel_pos_zero_init
         c = out_dims//num_heads
         self.qkv,self.proj = nn.Linear(in_dims, out_dims*3, bias=qkv_bias),nn.Linear(out_dims, out_dims)
         for k,s in dict(q=stride_q, k=stride_kv, v=stride_kv).items():
-            self.add_module(f'pool_{k}', nn.Conv2d(c, c, pool_kernel, s, [o//2 for o in pool_kernel], groups=c, bias=False))
+            self.add_module(f'pool_{k}', nn.Conv2d(c, c, pool_kernel, s, [o//2 for o in pool_kernel],
+                                                   groups=c, bias=False))
             self.add_module(f'norm_{k}', build_norm_layer(norm_cfg, c)[1])
         if rel_pos_spatial:
-            self.rel_pos_h,self.rel_pos_w = (nn.Parameter(torch.zeros(2*max(n//stride_q, n//stride_kv)-1, c)) for n in input_size)
+            self.rel_pos_h,self.rel_pos_w = (nn.Parameter(torch.zeros(2*max(n//stride_q, n//stride_kv)-1, c))
+                                             for n in input_size)
     def finish_init(self):
-        for t in (self.rel_pos_h, self.rel_pos_w) if self.rel_pos_spatial and not self.rel_pos_zero_init else (): nn.init.trunc_normal_(t, std=.02)
+        if not self.rel_pos_spatial or self.rel_pos_zero_init: return
+        for t in (self.rel_pos_h, self.rel_pos_w): nn.init.trunc_normal_(t, std=.02)
     def pooled(self, name, x, size):
         x,size = attention_pool(x, getattr(self, f'pool_{name}'), size)
         return getattr(self, f'norm_{name}')(x).to(x.dtype),size
     def forward(self, x, in_size):
         n,t,_ = x.shape
-        q,k,v = self.qkv(x).view(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        (q,size),(k,k_size),(v,_) = self.pooled('q', q, in_size),self.pooled('k', k, in_size),self.pooled('v', v, in_size)
+        qkv = self.qkv(x).view(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        (q,size),(k,k_size),(v,_) = (self.pooled(o, x, in_size) for o,x in zip('qkv', qkv))
         bias = rel_pos_bias(q, size, k_size, self.rel_pos_h, self.rel_pos_w) if self.rel_pos_spatial else None
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         if self.residual_pooling: y = y + q
@@ -88,18 +95,22 @@ class MViTMlp(BaseModule):
     "Two linear layers"
     def __init__(self, in_channels, hidden_channels, out_channels, act_cfg=dict(type='GELU'), init_cfg=None):
         super().__init__(init_cfg)
-        self.fc1,self.act,self.fc2 = nn.Linear(in_channels, hidden_channels),build_activation_layer(act_cfg),nn.Linear(hidden_channels, out_channels)
+        self.fc1,self.fc2 = nn.Linear(in_channels, hidden_channels),nn.Linear(hidden_channels, out_channels)
+        self.act = build_activation_layer(act_cfg)
     def forward(self, x): return self.fc2(self.act(self.fc1(x)))
 
 class MultiScaleBlock(BaseModule):
     "Attention that pools, then a perceptron"
-    def __init__(self, in_dims, out_dims, num_heads, mlp_ratio=4., qkv_bias=True, drop_path=0., norm_cfg=dict(type='LN'), act_cfg=dict(type='GELU'),
-                 qkv_pool_kernel=(3, 3), stride_q=1, stride_kv=1, rel_pos_spatial=True, residual_pooling=True, dim_mul_in_attention=True,
+    def __init__(self, in_dims, out_dims, num_heads, mlp_ratio=4., qkv_bias=True, drop_path=0.,
+                 norm_cfg=dict(type='LN'), act_cfg=dict(type='GELU'),
+                 qkv_pool_kernel=(3, 3), stride_q=1, stride_kv=1, rel_pos_spatial=True, residual_pooling=True,
+                 dim_mul_in_attention=True,
                  input_size=None, rel_pos_zero_init=False, init_cfg=None):
         super().__init__(init_cfg)
         self.dim_mul_in_attention,dim = dim_mul_in_attention,out_dims if dim_mul_in_attention else in_dims
         self.norm1 = build_norm_layer(norm_cfg, in_dims)[1]
-        self.attn = MultiScaleAttention(in_dims, dim, num_heads, qkv_bias, norm_cfg, qkv_pool_kernel, stride_q, stride_kv, rel_pos_spatial,
+        self.attn = MultiScaleAttention(in_dims, dim, num_heads, qkv_bias, norm_cfg, qkv_pool_kernel, stride_q,
+                                        stride_kv, rel_pos_spatial,
                                         residual_pooling, input_size, rel_pos_zero_init)
         self.drop_path = path_or_identity(drop_path)
         self.norm2 = build_norm_layer(norm_cfg, dim)[1]
@@ -126,7 +137,7 @@ class MViTTrunk(Backbone):
     def find_scales(self, scales):
         scales,n = [scales] if isinstance(scales, int) else list(scales),self.num_scales
         for s in scales:
-            if not -n <= s < n: raise ConfigError(f"{type(self).__name__}: out_scales has {s}, but the scales are numbered 0 to {n-1}.")
+            if not -n <= s < n: raise ConfigError(f"MViT: out_scales has {s}, but the scales are numbered 0 to {n-1}.")
         return tuple(sorted(s%n for s in scales))
     def finish_init(self):
         if self.use_abs_pos_embed: nn.init.trunc_normal_(self.pos_embed, std=.02)
@@ -138,7 +149,8 @@ class MViTTrunk(Backbone):
             if b is not None and a.ndim==2 and a.shape[1]==b.shape[1]: state_dict[k] = stretch_rel_pos(a, len(b))
     def forward(self, x):
         x,size = self.patch_embed(x)
-        if self.use_abs_pos_embed: x = x + resize_pos_embed(self.pos_embed, self.patch_resolution, size, self.interpolate_mode, 0)
+        if self.use_abs_pos_embed:
+            x = x + resize_pos_embed(self.pos_embed, self.patch_resolution, size, self.interpolate_mode, 0)
         outs = []
         for i,m in enumerate(self.blocks):
             x,size = m(x, size)
@@ -152,9 +164,12 @@ class MViTTrunk(Backbone):
 class MViT(MViTTrunk):
     "Four scales of attention that pools"
     def __init__(self, arch='base', # Name, or a dict with what the table has
-                 img_size=224, in_channels=3, out_scales=-1, drop_path_rate=0., use_abs_pos_embed=False, interpolate_mode='bicubic', pool_kernel=(3, 3), dim_mul=2,
-                 head_mul=2, adaptive_kv_stride=4, rel_pos_spatial=True, residual_pooling=True, dim_mul_in_attention=True, rel_pos_zero_init=False, mlp_ratio=4.,
-                 qkv_bias=True, norm_cfg=dict(type='LN', eps=1e-6), patch_cfg=dict(kernel_size=7, stride=4, padding=3), init_cfg=None):
+                 img_size=224, in_channels=3, out_scales=-1, drop_path_rate=0., use_abs_pos_embed=False,
+                 interpolate_mode='bicubic', pool_kernel=(3, 3), dim_mul=2,
+                 head_mul=2, adaptive_kv_stride=4, rel_pos_spatial=True, residual_pooling=True,
+                 dim_mul_in_attention=True, rel_pos_zero_init=False, mlp_ratio=4.,
+                 qkv_bias=True, norm_cfg=dict(type='LN', eps=1e-6),
+                 patch_cfg=dict(kernel_size=7, stride=4, padding=3), init_cfg=None):
         super().__init__(init_cfg)
         a = self.arch_settings = arch if isinstance(arch, dict) else pick(mvit_archs, arch, 'MViT')
         missing = set(_mvit_fields)-a.keys()
@@ -164,16 +179,20 @@ class MViT(MViTTrunk):
         self.use_abs_pos_embed,self.interpolate_mode = use_abs_pos_embed,interpolate_mode
         self.stage_indices = {i-1: s for s,i in enumerate([*down, n])} # last block of each scale
         self.out_scales = self.find_scales(out_scales)
-        self.patch_embed = PatchEmbed(**{**dict(in_channels=in_channels, input_size=img_size, embed_dims=dim, conv_type='Conv2d'), **patch_cfg})
+        self.patch_embed = PatchEmbed(**{**dict(in_channels=in_channels, input_size=img_size, embed_dims=dim,
+                                                conv_type='Conv2d'), **patch_cfg})
         self.patch_resolution = h,w = size = self.patch_embed.init_out_size
         if use_abs_pos_embed: self.pos_embed = nn.Parameter(torch.zeros(1, h*w, dim))
-        kw = dict(mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, norm_cfg=norm_cfg, qkv_pool_kernel=to_2tuple(pool_kernel), rel_pos_spatial=rel_pos_spatial,
-                  residual_pooling=residual_pooling, dim_mul_in_attention=dim_mul_in_attention, rel_pos_zero_init=rel_pos_zero_init)
+        kw = dict(mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, norm_cfg=norm_cfg, qkv_pool_kernel=to_2tuple(pool_kernel),
+                  rel_pos_spatial=rel_pos_spatial,
+                  residual_pooling=residual_pooling, dim_mul_in_attention=dim_mul_in_attention,
+                  rel_pos_zero_init=rel_pos_zero_init)
         self.blocks,stride_kv = nn.ModuleList(),adaptive_kv_stride
         for i,p in enumerate(drop_path_ramp(drop_path_rate, [n])[0]):
             if i in down: heads,stride_kv = heads*head_mul,max(stride_kv//2, 1)
             out = dim*dim_mul if i + (not dim_mul_in_attention) in down else dim
-            self.blocks.append(MultiScaleBlock(dim, out, heads, drop_path=p, stride_q=2 if i in down else 1, stride_kv=stride_kv, input_size=size, **kw))
+            self.blocks.append(MultiScaleBlock(dim, out, heads, drop_path=p, stride_q=2 if i in down else 1,
+                                               stride_kv=stride_kv, input_size=size, **kw))
             dim,size,s = out,self.blocks[-1].init_out_size,self.stage_indices.get(i)
             if s in self.out_scales: self.add_module(f'norm{s}', build_norm_layer(norm_cfg, dim)[1])
         self.ready()

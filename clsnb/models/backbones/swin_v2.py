@@ -31,14 +31,20 @@ swin_v2_archs = {n: dict(zip(_swin_v2_fields, v)) for k,v in _swin_v2_rows.items
 # %% ../../../nbs/models/backbones/swin_v2.ipynb #179efd76
 class SwinBlockV2(BaseModule):
     "Attention in windows and FFN, each with a norm at its end"
-    def __init__(self, embed_dims, num_heads, window_size=8, shift=False, extra_norm=False, ffn_ratio=4., drop_path=0., pad_small_map=False,
-                 attn_cfgs=dict(), ffn_cfgs=dict(), norm_cfg=dict(type='LN'), with_cp=False, pretrained_window_size=0, init_cfg=None):
+    def __init__(self, embed_dims, num_heads, window_size=8, shift=False, extra_norm=False, ffn_ratio=4., drop_path=0.,
+                 pad_small_map=False,
+                 attn_cfgs=dict(), ffn_cfgs=dict(), norm_cfg=dict(type='LN'), with_cp=False,
+                 pretrained_window_size=0, init_cfg=None):
         super().__init__(init_cfg)
         self.with_cp,path = with_cp,dict(type='DropPath', drop_prob=drop_path)
-        self.attn = ShiftWindowMSA(**{**dict(embed_dims=embed_dims, num_heads=num_heads, shift_size=window_size//2 if shift else 0, window_size=window_size,
-            dropout_layer=path, pad_small_map=pad_small_map), **attn_cfgs, 'window_msa': WindowMSAV2, 'msa_cfg': dict(pretrained_window_size=to_2tuple(pretrained_window_size))})
+        kw = dict(embed_dims=embed_dims, num_heads=num_heads, window_size=window_size, dropout_layer=path,
+                  shift_size=window_size//2 if shift else 0, pad_small_map=pad_small_map)
+        kw.update(attn_cfgs, window_msa=WindowMSAV2,
+                  msa_cfg=dict(pretrained_window_size=to_2tuple(pretrained_window_size)))
+        self.attn = ShiftWindowMSA(**kw)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FFN(**{**dict(embed_dims=embed_dims, feedforward_channels=int(embed_dims*ffn_ratio), ffn_drop=0, dropout_layer=path,
+        self.ffn = FFN(**{**dict(embed_dims=embed_dims, feedforward_channels=int(embed_dims*ffn_ratio), ffn_drop=0,
+                                 dropout_layer=path,
                                  act_cfg=dict(type='GELU'), add_identity=False), **ffn_cfgs})
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.norm3 = build_norm_layer(norm_cfg, embed_dims)[1] if extra_norm else nn.Identity()
@@ -51,19 +57,24 @@ class SwinBlockV2(BaseModule):
 # %% ../../../nbs/models/backbones/swin_v2.ipynb #a739cbf9
 class SwinBlockV2Sequence(BaseModule):
     "A stage: perhaps a merging, and blocks, of which every second is shifted"
-    def __init__(self, embed_dims, depth, num_heads, window_size=8, downsample=False, downsample_cfg=dict(), drop_paths=0.,
+    def __init__(self, embed_dims, depth, num_heads, window_size=8, downsample=False,
+                 downsample_cfg=dict(), drop_paths=0.,
                  block_cfgs=dict(), # One dict for all blocks, or a list
-                 with_cp=False, pad_small_map=False, extra_norm_every_n_blocks=0, pretrained_window_size=0, init_cfg=None):
+                 with_cp=False, pad_small_map=False, extra_norm_every_n_blocks=0,
+                 pretrained_window_size=0, init_cfg=None):
         super().__init__(init_cfg)
         self.downsample,self.out_channels,every = None,embed_dims,extra_norm_every_n_blocks
         if downsample:
-            self.downsample = PatchMerging(**{**dict(in_channels=embed_dims, out_channels=2*embed_dims, norm_cfg=dict(type='LN')), **downsample_cfg})
+            self.downsample = PatchMerging(**{**dict(in_channels=embed_dims, out_channels=2*embed_dims,
+                                                     norm_cfg=dict(type='LN')), **downsample_cfg})
             self.out_channels = self.downsample.out_channels
         ps = drop_paths if isinstance(drop_paths, (list, tuple)) else [drop_paths]*depth
         cfgs = [block_cfgs]*depth if isinstance(block_cfgs, dict) else block_cfgs
-        kw = dict(embed_dims=self.out_channels, num_heads=num_heads, window_size=window_size, with_cp=with_cp, pad_small_map=pad_small_map,
+        kw = dict(embed_dims=self.out_channels, num_heads=num_heads, window_size=window_size, with_cp=with_cp,
+                  pad_small_map=pad_small_map,
                   pretrained_window_size=pretrained_window_size)
-        self.blocks = ModuleList([SwinBlockV2(**{**kw, 'shift': i%2==1, 'extra_norm': bool(every) and (i+1)%every==0, 'drop_path': p, **c})
+        self.blocks = ModuleList([SwinBlockV2(**{**kw, 'shift': i%2==1, 'extra_norm': bool(every) and (i+1)%every==0,
+                                                 'drop_path': p, **c})
                                   for i,(p,c) in enumerate(zip(ps, cfgs))])
     def forward(self, x, hw_shape, do_downsample=True):
         if self.downsample is not None: x,hw_shape = self.downsample(x, hw_shape)
@@ -75,9 +86,11 @@ class SwinBlockV2Sequence(BaseModule):
 class SwinTransformerV2(SwinTrunk):
     "Four stages of attention by angle, in moving windows"
     out_after_downsample = True # Merging comes first in a stage, so that is where outputs are, too
-    def __init__(self, arch='tiny', # Name, or a dict with `embed_dims`, `depths`, `num_heads`, `extra_norm_every_n_blocks`
-                 img_size=256, patch_size=4, in_channels=3, window_size=8, drop_rate=0., drop_path_rate=.1, out_indices=(3,), use_abs_pos_embed=False,
-                 interpolate_mode='bicubic', with_cp=False, frozen_stages=-1, norm_eval=False, pad_small_map=False, norm_cfg=dict(type='LN'),
+    def __init__(self, arch='tiny', # Name, or a dict with what the table has
+                 img_size=256, patch_size=4, in_channels=3, window_size=8, drop_rate=0., drop_path_rate=.1,
+                 out_indices=(3,), use_abs_pos_embed=False,
+                 interpolate_mode='bicubic', with_cp=False, frozen_stages=-1, norm_eval=False, pad_small_map=False,
+                 norm_cfg=dict(type='LN'),
                  stage_cfgs=dict(), patch_cfg=dict(), pretrained_window_sizes=[0, 0, 0, 0], init_cfg=None):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         a = arch if isinstance(arch, dict) else pick(swin_v2_archs, arch, 'SwinTransformerV2')
@@ -85,18 +98,24 @@ class SwinTransformerV2(SwinTrunk):
         if missing: raise ConfigError(f"SwinTransformerV2: an arch that is a dict needs {', '.join(sorted(missing))}.")
         self.arch_settings,self.embed_dims,self.interpolate_mode,n = a,a['embed_dims'],interpolate_mode,len(a['depths'])
         self.window_sizes = [window_size]*n if isinstance(window_size, int) else list(window_size)
-        if len(self.window_sizes)!=n: raise ConfigError(f'SwinTransformerV2: window_size is one number or {n}, one for each stage, not {len(self.window_sizes)}.')
+        if len(self.window_sizes)!=n:
+            raise ConfigError(f'SwinTransformerV2: window_size is a number or {n} of them, not {len(self.window_sizes)}.')
         self.make_patches(img_size, patch_size, in_channels, patch_cfg, drop_rate, use_abs_pos_embed)
-        self.make_stages(pretrained_window_sizes, stage_cfgs, drop_path_rate, with_cp=with_cp, pad_small_map=pad_small_map)
+        self.make_stages(pretrained_window_sizes, stage_cfgs, drop_path_rate, with_cp=with_cp,
+                         pad_small_map=pad_small_map)
         self.make_norms(norm_cfg)
     def make_stages(self, pretrained, stage_cfgs, drop_path_rate, **kw):
         a,dim,self.stages = self.arch_settings,self.embed_dims,ModuleList()
         cfgs = [stage_cfgs]*len(a['depths']) if isinstance(stage_cfgs, dict) else stage_cfgs
-        rows = zip(a['depths'], a['num_heads'], self.window_sizes, pretrained, drop_path_ramp(drop_path_rate, a['depths']), cfgs)
+        rows = zip(a['depths'], a['num_heads'], self.window_sizes, pretrained,
+                   drop_path_ramp(drop_path_rate, a['depths']), cfgs)
         for i,(depth,heads,ws,pre,ps,c) in enumerate(rows):
-            self.stages.append(SwinBlockV2Sequence(**{**dict(embed_dims=dim, depth=depth, num_heads=heads, window_size=ws, downsample=i > 0, drop_paths=ps,
-                extra_norm_every_n_blocks=a['extra_norm_every_n_blocks'], pretrained_window_size=pre, downsample_cfg=dict(use_post_norm=True), **kw), **c}))
+            self.stages.append(SwinBlockV2Sequence(**{**dict(embed_dims=dim, depth=depth, num_heads=heads,
+                window_size=ws, downsample=i > 0, drop_paths=ps,
+                extra_norm_every_n_blocks=a['extra_norm_every_n_blocks'],
+                pretrained_window_size=pre, downsample_cfg=dict(use_post_norm=True), **kw), **c}))
             dim = self.stages[-1].out_channels
     def adapt(self, state_dict, prefix):
         super().adapt(state_dict, prefix)
-        for k in [k for k in state_dict if k.startswith(prefix) and k.endswith(('relative_position_index', 'relative_coords_table'))]: del state_dict[k]
+        tables = 'relative_position_index','relative_coords_table' # computed
+        for k in [k for k in state_dict if k.startswith(prefix) and k.endswith(tables)]: del state_dict[k]

@@ -7,7 +7,6 @@ __all__ = ['pcpvt_archs', 'svt_archs', 'GlobalSubsampledAttention', 'padding_mas
            'ConditionalPositionEncoding', 'TwinsLayer', 'TwinsTrunk', 'PCPVT', 'SVT']
 
 # %% ../../../nbs/models/backbones/twins.ipynb #b5239040
-import math
 from torch import nn
 from torch.nn import functional as F
 from ...core.registry import MODELS
@@ -30,19 +29,24 @@ _svt_rows   = dict(small=([ 64, 128, 256,  512], [2, 2, 10, 4], [2, 4,  8, 16], 
                    large=([128, 256, 512, 1024], [2, 2, 18, 2], [4, 8, 16, 32], [4, 4, 4, 4]))
 def _twins_archs(rows, **same):
     names = 'embed_dims', 'depths', 'num_heads', 'mlp_ratios'
-    return {n: dict(zip(names, v), patch_sizes=[4, 2, 2, 2], strides=[4, 2, 2, 2], sr_ratios=[8, 4, 2, 1], **same) for k,v in rows.items() for n in (k, k[0])}
+    return {n: dict(zip(names, v), patch_sizes=[4, 2, 2, 2], strides=[4, 2, 2, 2], sr_ratios=[8, 4, 2, 1], **same)
+            for k,v in rows.items() for n in (k, k[0])}
 pcpvt_archs,svt_archs = _twins_archs(_pcpvt_rows),_twins_archs(_svt_rows, window_sizes=[7]*4)
 
 # %% ../../../nbs/models/backbones/twins.ipynb #a0a9870d
 class GlobalSubsampledAttention(BaseModule):
     "Every place asks a coarse copy of the map"
-    def __init__(self, embed_dims, num_heads, norm_cfg=dict(type='LN'), qkv_bias=True, sr_ratio=1, attn_drop=0., proj_drop=0.,
+    def __init__(self, embed_dims, num_heads, norm_cfg=dict(type='LN'), qkv_bias=True, sr_ratio=1,
+                 attn_drop=0., proj_drop=0.,
                  dropout_layer=dict(type='Dropout', drop_prob=0.), init_cfg=None):
         super().__init__(init_cfg)
         self.num_heads,self.attn_drop,self.sr_ratio = num_heads,attn_drop,sr_ratio
-        self.proj,self.proj_drop,self.out_drop = nn.Linear(embed_dims, embed_dims),nn.Dropout(proj_drop),build_dropout(dropout_layer)
-        self.q,self.kv = nn.Linear(embed_dims, embed_dims, bias=qkv_bias),nn.Linear(embed_dims, embed_dims*2, bias=qkv_bias)
-        if sr_ratio > 1: self.sr,self.norm = nn.Conv2d(embed_dims, embed_dims, sr_ratio, sr_ratio),build_norm_layer(norm_cfg, embed_dims)[1]
+        self.proj,self.proj_drop = nn.Linear(embed_dims, embed_dims),nn.Dropout(proj_drop)
+        self.out_drop = build_dropout(dropout_layer)
+        self.q,self.kv = (nn.Linear(embed_dims, embed_dims*i, bias=qkv_bias) for i in (1, 2))
+        if sr_ratio==1: return
+        self.sr,self.norm = nn.Conv2d(embed_dims, embed_dims, sr_ratio,
+                                      sr_ratio),build_norm_layer(norm_cfg, embed_dims)[1]
     def coarse(self, x, hw_shape):
         if self.sr_ratio==1: return x
         return self.norm(self.sr(x.transpose(1, 2).reshape(len(x), -1, *hw_shape)).flatten(2).transpose(1, 2))
@@ -63,17 +67,21 @@ def padding_mask(h, w, ws, like):
 
 class LocallyGroupedSelfAttention(BaseModule):
     "Attention inside windows that don't move"
-    def __init__(self, embed_dims, num_heads=8, qkv_bias=False, qk_scale=None, attn_drop_rate=0., proj_drop_rate=0., window_size=1, init_cfg=None):
+    def __init__(self, embed_dims, num_heads=8, qkv_bias=False, qk_scale=None, attn_drop_rate=0., proj_drop_rate=0.,
+                 window_size=1, init_cfg=None):
         super().__init__(init_cfg)
-        if embed_dims%num_heads: raise ConfigError(f'LocallyGroupedSelfAttention: {embed_dims} channels cannot be shared by {num_heads} heads.')
-        self.num_heads,self.window_size,self.attn_drop,self.scale = num_heads,window_size,attn_drop_rate,qk_scale or (embed_dims//num_heads)**-.5
-        self.qkv,self.proj,self.proj_drop = nn.Linear(embed_dims, embed_dims*3, bias=qkv_bias),nn.Linear(embed_dims, embed_dims),nn.Dropout(proj_drop_rate)
+        if embed_dims%num_heads: raise ConfigError(f'SVT: {embed_dims} channels cannot be shared by {num_heads} heads.')
+        self.num_heads,self.window_size,self.attn_drop = num_heads,window_size,attn_drop_rate
+        self.scale = qk_scale or (embed_dims//num_heads)**-.5
+        self.qkv,self.proj = nn.Linear(embed_dims, embed_dims*3, bias=qkv_bias),nn.Linear(embed_dims, embed_dims)
+        self.proj_drop = nn.Dropout(proj_drop_rate)
     def forward(self, x, hw_shape):
         (h,w),(n,t,c),ws = hw_shape,x.shape,self.window_size
         mask = padding_mask(h, w, ws, x)
         x = F.pad(x.view(n, h, w, c), (0, 0, 0, -w%ws, 0, -h%ws))
         hp,wp = x.shape[1:3]
-        q,k,v = self.qkv(window_partition(x, ws)).view(n, -1, ws*ws, 3, self.num_heads, c//self.num_heads).permute(3, 0, 1, 4, 2, 5)
+        q,k,v = self.qkv(window_partition(x, ws)).view(n, -1, ws*ws, 3, self.num_heads,
+                                                       c//self.num_heads).permute(3, 0, 1, 4, 2, 5)
         y = window_attention(q, k, v, mask=mask, drop=self.attn_drop if self.training else 0., scale=self.scale)
         y = window_reverse(y.transpose(2, 3).flatten(3), hp, wp, ws)[:, :h, :w]
         return self.proj_drop(self.proj(y.reshape(n, t, c)))
@@ -92,10 +100,14 @@ class ConditionalPositionEncoding(BaseModule):
 # %% ../../../nbs/models/backbones/twins.ipynb #9c309c6c
 class TwinsLayer(BaseModule):
     "Attention of one of the two kinds, then FFN"
-    def __init__(self, embed_dims, feedforward_channels, attn, drop_rate=0., drop_path_rate=0., num_fcs=2, act_cfg=dict(type='GELU'), norm_cfg=dict(type='LN'), init_cfg=None):
+    def __init__(self, embed_dims, feedforward_channels, attn, drop_rate=0., drop_path_rate=0., num_fcs=2,
+                 act_cfg=dict(type='GELU'), norm_cfg=dict(type='LN'), init_cfg=None):
         super().__init__(init_cfg)
-        self.norm1,self.attn,self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1],attn,build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FFN(embed_dims, feedforward_channels, num_fcs, act_cfg, drop_rate, dict(type='DropPath', drop_prob=drop_path_rate), add_identity=False)
+        self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.attn = attn
+        self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.ffn = FFN(embed_dims, feedforward_channels, num_fcs, act_cfg, drop_rate,
+                       dict(type='DropPath', drop_prob=drop_path_rate), add_identity=False)
         self.drop_path = path_or_identity(drop_path_rate)
     def forward(self, x, hw_shape):
         x = x + self.drop_path(self.attn(self.norm1(x), hw_shape))
@@ -112,12 +124,13 @@ class TwinsTrunk(Backbone):
         if not isinstance(arch, dict): return pick(self.archs, arch, type(self).__name__)
         if 'windiow_sizes' in arch: arch = {**arch, 'window_sizes': arch['windiow_sizes']} # as the reference spells it
         missing = self.archs['small'].keys()-arch.keys()
-        if missing: raise ConfigError(f"{type(self).__name__}: an arch that is a dict needs {', '.join(sorted(missing))}.")
-        return arch
+        if not missing: return arch
+        raise ConfigError(f"{type(self).__name__}: an arch that is a dict needs {', '.join(sorted(missing))}.")
     def finish_init(self):
         for m in self.modules() if self.init_cfg is None else ():
             if isinstance(m, nn.Linear): nn.init.trunc_normal_(m.weight, std=.02)
-            elif isinstance(m, nn.Conv2d): nn.init.normal_(m.weight, std=math.sqrt(2*m.groups/(m.kernel_size[0]*m.kernel_size[1]*m.out_channels)))
+            elif isinstance(m, nn.Conv2d):
+                nn.init.normal_(m.weight, std=(2*m.groups/(m.weight[0, 0].numel()*m.out_channels))**.5)
             if isinstance(m, (nn.Linear, nn.Conv2d)) and m.bias is not None: nn.init.zeros_(m.bias)
     def run_stage(self, i, x):
         x,size = self.patch_embeds[i](x)
@@ -139,27 +152,35 @@ class PCPVT(TwinsTrunk):
     "Four stages that ask coarse maps"
     archs = pcpvt_archs
     def __init__(self, arch, # Name, or a dict with what the table has
-                 in_channels=3, out_indices=(3,), qkv_bias=False, drop_rate=0., attn_drop_rate=0., drop_path_rate=0., norm_cfg=dict(type='LN'),
+                 in_channels=3, out_indices=(3,), qkv_bias=False, drop_rate=0., attn_drop_rate=0., drop_path_rate=0.,
+                 norm_cfg=dict(type='LN'),
                  norm_after_stage=False, init_cfg=None):
         super().__init__(init_cfg, out_indices)
         a = self.arch_settings = self.find_arch(arch)
         n,dims,self.embed_dims = len(a['depths']),a['embed_dims'],a['embed_dims']
         norms = [norm_after_stage]*n if isinstance(norm_after_stage, bool) else norm_after_stage
-        if len(norms)!=n: raise ConfigError(f'{type(self).__name__}: norm_after_stage is True, False or a list of {n}, one for each stage.')
+        if len(norms)!=n:
+            raise ConfigError(f'{type(self).__name__}: norm_after_stage is one bool or a list of {n}, one for each stage.')
+        rows = zip([in_channels, *dims], dims, a['patch_sizes'], a['strides'])
         self.patch_embeds = ModuleList([PatchEmbed(ci, co, 'Conv2d', ks, s, 'corner', norm_cfg=dict(type='LN'))
-                                        for ci,co,ks,s in zip([in_channels, *dims], dims, a['patch_sizes'], a['strides'])])
+                                        for ci,co,ks,s in rows])
         kw = dict(drop_rate=drop_rate, norm_cfg=norm_cfg)
-        self.stages = ModuleList([ModuleList([self.layer(i, j, p, qkv_bias, attn_drop_rate, **kw) for j,p in enumerate(ps)])
+        self.stages = ModuleList([ModuleList([self.layer(i, j, p, qkv_bias, attn_drop_rate, **kw)
+                                              for j,p in enumerate(ps)])
                                   for i,ps in enumerate(drop_path_ramp(drop_path_rate, a['depths']))])
         self.position_encodings = ModuleList([ConditionalPositionEncoding(c, c) for c in dims])
-        for i,(on,c) in enumerate(zip(norms, dims)): self.add_module(f'norm_after_stage{i}', build_norm_layer(norm_cfg, c)[1] if on and norm_cfg else nn.Identity())
+        for i,(on,c) in enumerate(zip(norms, dims)):
+            self.add_module(f'norm_after_stage{i}',
+                            build_norm_layer(norm_cfg, c)[1] if on and norm_cfg else nn.Identity())
         self.ready()
     def attention(self, i, j, p, qkv_bias, attn_drop_rate, drop_rate, norm_cfg):
         a = self.arch_settings
-        return GlobalSubsampledAttention(a['embed_dims'][i], a['num_heads'][i], norm_cfg, qkv_bias, a['sr_ratios'][i], attn_drop_rate, drop_rate, dict(type='DropPath', drop_prob=p))
+        return GlobalSubsampledAttention(a['embed_dims'][i], a['num_heads'][i], norm_cfg, qkv_bias, a['sr_ratios'][i],
+                                         attn_drop_rate, drop_rate, dict(type='DropPath', drop_prob=p))
     def layer(self, i, j, p, qkv_bias, attn_drop_rate, **kw):
         dim = self.arch_settings['embed_dims'][i]
-        return TwinsLayer(dim, self.arch_settings['mlp_ratios'][i]*dim, self.attention(i, j, p, qkv_bias, attn_drop_rate, **kw), drop_path_rate=p, **kw)
+        return TwinsLayer(dim, self.arch_settings['mlp_ratios'][i]*dim,
+                          self.attention(i, j, p, qkv_bias, attn_drop_rate, **kw), drop_path_rate=p, **kw)
 
 # %% ../../../nbs/models/backbones/twins.ipynb #114de37d
 @MODELS.register
@@ -169,4 +190,5 @@ class SVT(PCPVT):
     def attention(self, i, j, p, qkv_bias, attn_drop_rate, drop_rate, norm_cfg):
         if j%2: return super().attention(i, j, p, qkv_bias, attn_drop_rate, drop_rate, norm_cfg)
         a = self.arch_settings
-        return LocallyGroupedSelfAttention(a['embed_dims'][i], a['num_heads'][i], qkv_bias, None, attn_drop_rate, drop_rate, a['window_sizes'][i])
+        return LocallyGroupedSelfAttention(a['embed_dims'][i], a['num_heads'][i], qkv_bias, None, attn_drop_rate,
+                                           drop_rate, a['window_sizes'][i])
