@@ -96,7 +96,8 @@ class VAN(Backbone):
         if not len(dims)==len(ratios)==len(patch_sizes)==n: raise ConfigError('VAN: embed_dims, depths, ffn_ratios and patch_sizes have one length.')
         for i,(ci,co,ks,ratio,ps) in enumerate(zip([in_channels, *dims], dims, patch_sizes, ratios, drop_path_ramp(drop_path_rate, depths)), 1):
             self.add_module(f'patch_embed{i}', VANPatchEmbed(ci, co, kernel_size=ks, stride=ks//2+1, padding=ks//2, norm_cfg=dict(type='BN')))
-            self.add_module(f'blocks{i}', ModuleList([VANBlock(**{**dict(embed_dims=co, ffn_ratio=ratio, drop_rate=drop_rate, drop_path_rate=p), **block_cfgs}) for p in ps]))
+            kw = dict(embed_dims=co, ffn_ratio=ratio, drop_rate=drop_rate)
+            self.add_module(f'blocks{i}', ModuleList([VANBlock(**{**kw, 'drop_path_rate': p, **block_cfgs}) for p in ps]))
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, co)[1])
         self.ready()
     def stage(self, i): return [getattr(self, f'{o}{i+1}') for o in ('patch_embed', 'blocks', 'norm')]
