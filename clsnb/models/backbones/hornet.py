@@ -36,6 +36,11 @@ class HorNetLayerNorm(nn.Module):
         return F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #59b3ee1f
+def _stretch(t, size):
+    "A table (channels, rows, columns, 2) for another number of rows and columns"
+    if tuple(t.shape[1:3])==tuple(size): return t
+    return F.interpolate(t.permute(3, 0, 1, 2).float(), size=tuple(size), mode='bilinear', align_corners=True).permute(1, 2, 3, 0)
+
 class GlobalLocalFilter(nn.Module):
     "Half of the channels filtered near by, half over the whole map"
     def __init__(self, dim, h=14, w=8):
@@ -45,9 +50,7 @@ class GlobalLocalFilter(nn.Module):
         self.pre_norm,self.post_norm = HorNetLayerNorm(dim),HorNetLayerNorm(dim)
     def table(self, size):
         "The complex numbers for a map with `size` frequencies"
-        t = self.complex_weight.float()
-        if tuple(t.shape[1:3])!=tuple(size): t = F.interpolate(t.permute(3, 0, 1, 2), size=size, mode='bilinear', align_corners=True).permute(1, 2, 3, 0)
-        return torch.view_as_complex(t.contiguous())
+        return torch.view_as_complex(_stretch(self.complex_weight.float(), size).contiguous())
     def whole(self, x):
         f = torch.fft.rfft2(x.float(), norm='ortho')
         return torch.fft.irfft2(f*self.table(f.shape[2:]), s=x.shape[2:], norm='ortho').to(x.dtype)
@@ -120,6 +123,10 @@ class HorNet(NormedBackbone):
         self.add_norms(lambda i: HorNetLayerNorm(dims[i]))
     @property
     def stages_list(self): return [nn.ModuleList(o) for o in zip(self.downsample_layers, self.stages)]
+    def adapt(self, state_dict, prefix):
+        for n,m in self.named_modules():
+            t = state_dict.get(k := f'{prefix}{n}.complex_weight')
+            if isinstance(m, GlobalLocalFilter) and t is not None and t.dim()==4: state_dict[k] = _stretch(t, m.complex_weight.shape[1:3]).to(t.dtype)
     def leave(self, i, x):
         if self.gap_before_final_norm: return super().leave(i, x.mean((2, 3), keepdim=True)).flatten(1)
         return super().leave(i, x).contiguous()
