@@ -110,10 +110,13 @@ class ConformerTrunk(Backbone):
     def step_numbers(self, out_indices):
         idx = [i+self.depths+1 if i < 0 else i for i in ([out_indices] if isinstance(out_indices, int) else out_indices)]
         for i in idx:
-            if not 2 <= i <= self.depths: raise ConfigError(f'Conformer: out_indices has {i}, but the steps that give something are numbered 2 to {self.depths}.')
+            if not 2 <= i <= self.depths:
+                raise ConfigError(f'Conformer: out_indices has {i}, but the steps that give something are numbered 2 to {self.depths}.')
         return tuple(idx)
     @property
-    def stages_list(self): return [nn.ModuleList([self.conv_1, self.trans_patch_conv, self.trans_1]), *(getattr(self, f'conv_trans_{i}') for i in range(2, self.depths+1))]
+    def stages_list(self):
+        first = nn.ModuleList([self.conv_1, self.trans_patch_conv, self.trans_1])
+        return [first, *(getattr(self, f'conv_trans_{i}') for i in range(2, self.depths+1))]
     @property
     def cam_layer(self): return f'conv_trans_{max(self.out_indices)}.fusion_block'
     def leave(self, x, tokens):
@@ -156,7 +159,8 @@ class Conformer(ConformerTrunk):
         kw = dict(num_heads=self.num_heads, qkv_bias=qkv_bias)
         self.conv_1 = ConformerConv(64, width, with_residual_conv=True)
         self.trans_patch_conv = nn.Conv2d(64, dim, down, down)
-        self.trans_1 = TransformerEncoderLayer(dim, feedforward_channels=int(dim*mlp_ratio), drop_path_rate=self.trans_dpr[0], norm_cfg=dict(type='LN', eps=1e-6), **kw)
+        self.trans_1 = TransformerEncoderLayer(dim, feedforward_channels=int(dim*mlp_ratio), drop_path_rate=self.trans_dpr[0],
+                                               norm_cfg=dict(type='LN', eps=1e-6), **kw)
         self.make_steps(width, down, embed_dims=dim, mlp_ratio=mlp_ratio, with_cls_token=with_cls_token, **kw)
         self.pooling,self.trans_norm = nn.AdaptiveAvgPool2d(1),nn.LayerNorm(dim)
         self.out_indices = self.step_numbers(out_indices)
