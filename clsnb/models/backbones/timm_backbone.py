@@ -27,8 +27,9 @@ def timm_model(model_name, pretrained=False, checkpoint_path='', **kwargs):
     try: return timm.create_model(model_name, pretrained=pretrained, checkpoint_path=str(checkpoint_path or ''), **kwargs)
     except TypeError as e: raise ConfigError(f"TIMMBackbone: timm's {model_name} does not take these arguments: {e}.") from e
     except Exception as e:
-        if 'Unknown model' in str(e): raise ConfigError(f'TIMMBackbone: timm has no model {model_name!r}.{near(model_name, timm.list_models())}') from None
-        if 'Invalid pretrained tag' in str(e): raise ConfigError(f'TIMMBackbone: {e}{near(model_name, timm.list_models(model_name.split(".")[0], pretrained=True))}') from None
+        arch = model_name.split('.')[0]
+        if 'Unknown model' in str(e): raise ConfigError(f'TIMMBackbone: timm has no model {model_name!r}.{near(arch, timm.list_models())}') from None
+        if 'Invalid pretrained tag' in str(e): raise ConfigError(f'TIMMBackbone: {e}{near(model_name, timm.list_models(arch, pretrained=True))}') from None
         if not pretrained and not checkpoint_path: raise
         what,why = f'from {checkpoint_path}' if checkpoint_path else 'that timm offers',' '.join(str(e).split())[:200] or type(e).__name__
         raise CheckpointError(f'TIMMBackbone: the weights {what} for {model_name} could not be loaded: {why}') from e
