@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['commands', 'train', 'test', 'predict', 'configs', 'zoo', 'demo', 'print_config', 'check', 'copy_config',
-           'make_parser', 'main']
+           'convert_weights', 'make_parser', 'main']
 
 # %% ../nbs/cli.ipynb #53e4a29a
 import argparse, inspect, re, sys
@@ -138,9 +138,26 @@ def copy_config(
     from clsnb.core.config import copy_config as copy
     print(f'Written: {copy(config, folder, bases)}')
 
+# %% ../nbs/cli.ipynb #755c023f
+def convert_weights(
+    src:str, # Their weights: a file (.pth, .safetensors, .npz of arrays) or a web address
+    dst:str, # What to write: .pth or .safetensors
+    from_:str=None, # Whose they are: twins, van, repvgg, vgg16_bn, efficientnet-b0, torchvision/NAME, timm/NAME ...
+    config:str=None, # Check that they fit the model of this config
+):
+    "Turn weights of another library or release into a checkpoint"
+    from clsnb.core.checkpoint import load_state_dict
+    from clsnb.core.config import Config
+    from clsnb.models.classifier import build_classifier
+    from clsnb.models.convert import convert_file, official_tables
+    if from_ is None: raise ConfigError(f"Say whose weights they are: --from {', '.join(sorted(official_tables))}, torchvision/NAME or timm/NAME.")
+    sd = convert_file(src, dst, from_)
+    print(f'{len(sd)} tensors written: {dst}')
+    if config: print(load_state_dict(build_classifier(Config.fromfile(config).model), sd, name=dst))
+
 # %% ../nbs/cli.ipynb #cb9f2ef7
 commands = dict(train=train, test=test, predict=predict, configs=configs, zoo=zoo, demo=demo,
-                **{'print-config': print_config, 'check': check, 'copy-config': copy_config})
+                **{'print-config': print_config, 'check': check, 'copy-config': copy_config, 'convert-weights': convert_weights})
 
 def make_parser()->argparse.ArgumentParser:
     "The parser of all commands"
@@ -157,7 +174,7 @@ def make_parser()->argparse.ArgumentParser:
             else: kw['type'] = d.anno
             if free and d.anno is str and d.default is not inspect.Parameter.empty: kw.update(nargs='?', default=d.default)
             elif not free and d.anno is not bool: kw['default'] = d.default
-            p.add_argument(k if free else '--'+k.replace('_', '-'), **kw)
+            p.add_argument(*([k] if free else ['--'+k.strip('_').replace('_', '-')]), **kw, **({} if free else dict(dest=k))) # `from_`, as `from` is Python's
     return top
 
 # %% ../nbs/cli.ipynb #3394d383

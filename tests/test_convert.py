@@ -54,7 +54,7 @@ timm_cases = [
     ('efficientnet_es', 1280, dict(eff('es'), act_cfg=dict(type='ReLU')), 64), ('efficientnet_em', 1280, dict(eff('em'), act_cfg=dict(type='ReLU')), 64),
     ('vit_tiny_patch16_224', vit_head(192), vit(vit_tiny, img_size=64), 64, dict(img_size=64)), ('vit_base_patch32_224', vit_head(768), vit('base', patch_size=32, img_size=64), 64, dict(img_size=64)),
     ('deit_tiny_patch16_224', vit_head(192), vit('deit-tiny'), 224), ('deit_tiny_distilled_patch16_224', vit_head(192, 'DeiTClsHead'), vit('deit-tiny', type='DistilledVisionTransformer'), 224),
-    ('swin_tiny_patch4_window7_224', 768, swin('tiny'), 224), ('swin_base_patch4_window12_384', 1024, swin('base', img_size=192, stage_cfgs=dict(block_cfgs=dict(window_size=12))), 192, dict(img_size=192)),
+    ('swin_tiny_patch4_window7_224', 768, swin('tiny'), 224), ('swin_tiny_patch4_window7_224', 768, swin('tiny', img_size=384, stage_cfgs=dict(block_cfgs=dict(window_size=12))), 384, dict(img_size=384, window_size=12)),
     ('swinv2_tiny_window8_256', 768, swin('tiny', 'SwinTransformerV2', img_size=256, window_size=8), 256),
     ('convnext_tiny', 768, dict(type='ConvNeXt', arch='tiny'), 64), ('convnext_base', 1024, dict(type='ConvNeXt', arch='base'), 64),
     ('mixer_b16_224', 768, dict(type='MlpMixer', arch='b', **ln6), 224), ('poolformer_s12', 512, dict(type='PoolFormer', arch='s12'), 64), ('poolformer_m36', 768, dict(type='PoolFormer', arch='m36'), 64),
@@ -110,3 +110,66 @@ def test_equal_outputs(origin, head, backbone, size, kw):
     x = torch.randn(2, 3, size, size, dtype=torch.float64)
     with torch.no_grad(): y,z = a(x),scores_of(b, x)
     assert (y-z).abs().max() < 1e-6*y.abs().max(), f'{(y-z).abs().max():.1e} of {y.abs().max():.1e}'
+
+# ---- Official releases: names are written here the other way round, from ours to theirs, with settings that do not change names
+
+def tf_names(k, v, name='efficientnet-b0'):
+    "Our key and tensor as TensorFlow's variable"
+    import numpy as np, re
+    edge = name[-2]=='e'; n,leaf = (list(map(int, '1,2,4,9,2'.split(','))) if edge else [1, 2, 2, 6, 5]),k.rsplit('.', 1)[1]
+    if leaf=='num_batches_tracked': return None
+    kernel = lambda: np.ascontiguousarray(v.permute(2, 3, 1, 0).numpy())
+    var = dict(running_mean='moving_mean', running_var='moving_variance', weight='gamma', bias='beta')[leaf]
+    if k.startswith('head.'): return f'{name}/head/dense/'+('kernel' if leaf=='weight' else 'bias'),v.t().numpy() if leaf=='weight' else v.numpy()
+    part,i = k.split('.')[1:3]; i = int(i); rest = k.split('.')[3:]
+    if i in (0, 6): top = 'stem' if i==0 else 'head'; return (f'{name}/{top}/conv2d/kernel',kernel()) if rest[0]=='conv' else (f'{name}/{top}/tpu_batch_normalization/{var}',v.numpy())
+    j,layer,what = int(rest[0]),rest[1],rest[2]; at = f'{name}/blocks_{sum(n[:i-1])+j}'
+    if layer=='se': return f"{at}/se/conv2d{'' if what=='conv1' else '_1'}/"+('kernel' if leaf=='weight' else 'bias'),kernel() if leaf=='weight' else v.numpy()
+    if layer=='depthwise_conv' and what=='conv': return f'{at}/depthwise_conv2d/depthwise_kernel',np.ascontiguousarray(v.permute(2, 3, 0, 1).numpy())
+    order = ['conv1', 'conv2'] if edge and i < 4 else ['depthwise_conv', 'linear_conv'] if i==1 else ['expand_conv', 'depthwise_conv', 'linear_conv']
+    if what=='conv': order = [o for o in order if o!='depthwise_conv']
+    at += f"/{'conv2d' if what=='conv' else 'tpu_batch_normalization'}{f'_{order.index(layer)}' if order.index(layer) else ''}/"
+    return (at+'kernel',kernel()) if what=='conv' else (at+var,v.numpy())
+
+def theirs_by(*pairs):
+    import re
+    def f(k, v):
+        for a,b in [(r'^backbone\.', ''), *pairs]: k = re.sub(a, b, k)
+        return k,v
+    return f
+
+official_cases = [
+    ('efficientnet-b0', 1280, dict(type='EfficientNet', arch='b0'), tf_names), ('efficientnet-es', 1280, dict(type='EfficientNet', arch='es'), lambda k,v: tf_names(k, v, 'efficientnet-es')),
+    ('repvgg', 1280, dict(type='RepVGG', arch='A0'), theirs_by((r'^stem\.', 'stage0.'), ('stage_', 'stage'), ('branch_3x3', 'rbr_dense'), ('branch_1x1', 'rbr_1x1'), (r'\.norm\.', '.bn.'), ('branch_norm', 'rbr_identity'), (r'^head\.fc', 'linear'))),
+    ('repvgg', 1280, dict(type='RepVGG', arch='A0', deploy=True), theirs_by((r'^stem\.', 'stage0.'), ('stage_', 'stage'), ('branch_reparam', 'rbr_reparam'), (r'^head\.fc', 'linear'))),
+    ('repvgg', 2560, dict(type='RepVGG', arch='D2se'), theirs_by((r'^stem\.', 'stage0.'), ('stage_', 'stage'), ('branch_3x3', 'rbr_dense'), ('branch_1x1', 'rbr_1x1'), (r'\.norm\.', '.bn.'), ('branch_norm', 'rbr_identity'),
+        (r'se_layer\.conv1\.conv', 'se.down'), (r'se_layer\.conv2\.conv', 'se.up'), (r'^head\.fc', 'linear'))),
+    ('van', 256, dict(type='VAN', arch='tiny'), theirs_by((r'(patch_embed\d)\.projection', r'\1.proj'), (r'^blocks', 'block'), ('DW_conv', 'conv0'), ('DW_D_conv', 'conv_spatial'), (r'mlp\.dwconv', 'mlp.dwconv.dwconv'), (r'^head\.fc', 'head'))),
+    ('hornet', 512, dict(type='HorNet', arch='tiny-gf'), theirs_by((r'gnconv\.projs', 'gnconv.pws'), (r'(gamma\d)\.weight', r'\1'), (r'^norm3', 'norm'), (r'^head\.fc', 'head'))),
+    ('twins', 512, dict(type='SVT', arch='small', **twins), theirs_by((r'(patch_embeds\.\d)\.projection', r'\1.proj'), (r'^stages', 'blocks'), (r'position_encodings\.(\d)\.proj', r'pos_block.\1.proj.0'), (r'ffn\.layers\.0\.0', 'mlp.fc1'),
+        (r'ffn\.layers\.1', 'mlp.fc2'), ('norm_after_stage3', 'norm'), (r'^head\.fc', 'head')))]
+
+@pytest.mark.parametrize('origin,dim,backbone,name', official_cases, ids=lambda o: o if isinstance(o, str) else '')
+def test_official_names(origin, dim, backbone, name):
+    m = stir(build_classifier(model_cfg(dim, backbone))); sd = m.state_dict()
+    got = convert({n: torch.as_tensor(v) for n,v in filter(None, (name(k, v) for k,v in sd.items()))}, origin)
+    want = {k for k in sd if not k.endswith('num_batches_tracked')} if 'efficient' in origin else set(sd)
+    assert set(got)==want and all(torch.equal(got[k], sd[k]) for k in want)
+
+def test_averaged_weights_win():
+    kernel = 'efficientnet-b0/head/dense/kernel'; x = torch.zeros(3, 2)
+    assert convert({kernel+'/ExponentialMovingAverage': x+1, kernel: x, kernel+'/RMSProp': x}, 'efficientnet-b0')['head.fc.weight'].eq(1).all()
+
+def test_unknown_origin():
+    with pytest.raises(ConfigError, match="Did you mean 'twins'"): convert({}, 'twin')
+
+def test_command(tmp_path, capsys):
+    from clsnb.cli import main
+    m = stir(build_classifier(model_cfg(256, dict(type='VAN', arch='tiny')))); theirs_of = official_cases[5][3]
+    torch.save(dict(state_dict=dict(theirs_of(k, v) for k,v in m.state_dict().items())), tmp_path/'a.pth')
+    (tmp_path/'van.py').write_text(f"model = {model_cfg(256, dict(type='VAN', arch='tiny'))!r}")
+    main(['convert-weights', str(tmp_path/'a.pth'), str(tmp_path/'b.safetensors'), '--from', 'van', '--config', str(tmp_path/'van.py')])
+    out = capsys.readouterr().out; assert 'tensors written' in out and 'matched' in out and 'missing' not in out
+    for line,why in (([str(tmp_path/'a.pth'), 'b.pth'], 'Say whose weights'), ([str(tmp_path/'a.pth'), 'b.pth', '--from', 'vn'], "Did you mean 'van'"), (['x.pth', 'b.pth', '--from', 'van'], 'no checkpoint')):
+        with pytest.raises(SystemExit): main(['convert-weights', *line])
+        assert why in capsys.readouterr().err
