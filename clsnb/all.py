@@ -5,7 +5,7 @@ from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataErro
 from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
                                  PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry, build)
 from clsnb.core.config import Config, ConfigDict, copy_config, list_configs, pretty
-from clsnb.core.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from clsnb.core.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
 from clsnb.core.seed import set_seed
