@@ -121,6 +121,7 @@ def test_json_and_yaml(tree):
     assert cfg == dict(model=dict(type='ResNet', depth=34), k=[1, dict(x=None)], n=[1, dict(x=None)], me='a.json')
     assert cfg.where('model.type') == 'b.yaml:2' and cfg.where('k.1.x') == 'b.yaml:4' and cfg.where('me') == 'a.json:1'
     assert Config.fromstring('{"a": 1}', '.json') == dict(a=1)
+    text = Config.fromstring("_base_ = 'c.py'\nmodel = dict(depth=3)"); assert (text.model.depth, text.where('model.depth'), text.where('model.type')) == (3, '<config>:2', 'b.yaml:2')
 
 
 def test_deprecated(tree, caplog):

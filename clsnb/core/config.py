@@ -10,10 +10,9 @@ import ast, copy, importlib, json, sys, yaml
 from pathlib import Path
 from fastcore.basics import patch
 from .config_dict import ConfigDict, _is_name, _plain, merge, pretty # noqa: F401, found here too
-from .config_files import ConfigSource, _notice, _read_data, configs_dir, find_config, list_configs, read_source # noqa: F401, found here too
+from .config_files import _notice, configs_dir, find_config, list_configs, read_source # noqa: F401, found here too
 from .config_override import check_keys, known_keys, override, parse_options # noqa: F401, found here too
-from .config_read import _Fills, read_text
-from .config_safe import _Meter
+from .config_read import read_text # noqa: F401, found here too
 from .config_show import ConfigDiff, FileFamily, config_html, diff_configs
 from .config_where import _at, _has, lost_changes, origin
 from .errors import ConfigError, near
@@ -40,10 +39,8 @@ class Config(ConfigDict):
         return cfg
     @classmethod
     def fromstring(cls, cfg_str, file_format='.py', trust=False):
-        "Read the text of a config that extends nothing"
-        if file_format=='.py': own = read_text(cfg_str, trust=trust)
-        else: own = _read_data(cfg_str, file_format, '<config>', _Fills(), _Meter(), trust)
-        return cls.of(ConfigSource('<config>', cfg_str, own, path=Path('config'+file_format)))
+        "Read the text of a config, as if it were a file in the current folder"
+        return cls.of(read_source('config'+file_format, trust, cfg_str))
     @classmethod
     def of(cls, src, filename=None): return cls(src.cfg, '\n'.join(f'# {o.name}\n{o.text}' for o in src), filename, src)
     def __copy__(self): return self._again(dict(self))

@@ -136,11 +136,11 @@ def _tree_of(text, name): return _parse(text, name)
 class _Files:
     "Reads one config with its bases; counts files and work over all of them"
     def __init__(self, trust=False): self.trust,self.meter,self.n = trust,_Meter(),0
-    def __call__(self, path, chain=()):
-        path = Path(path); name,real = _shown_path(path),path.resolve(); self.n += 1
+    def __call__(self, path, chain=(), text=None):
+        path = Path(path); name,real = _shown_path(path) if text is None else '<config>',path.resolve(); self.n += 1
         if real in chain: raise ConfigError(f"{name}: its _base_ leads back to itself.")
         if self.n > 100 or len(chain) > 20: raise ConfigError(f"{name}: more than 100 bases, or bases of bases over 20 files.")
-        text,bases = _read_bytes(path, name, self.trust),[]
+        text,bases = _read_bytes(path, name, self.trust) if text is None else text,[]
         def extend(spec=None):
             "Read what the file extends, once; templates may ask for it before the file is done"
             if spec is None: spec = getattr(fills, 'names', {}).get('_base_') or _base_line(text)
@@ -189,6 +189,7 @@ def _base_line(text):
 def read_source(
     path, # Of a config file
     trust=False, # Run Python files instead of reading them
+    text=None, # What the file would say, if there is none
 )->ConfigSource:
     "Read a config file and all that it extends"
-    return _Files(trust)(path)
+    return _Files(trust)(path, text=text)
