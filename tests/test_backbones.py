@@ -142,3 +142,15 @@ def test_graph(name):
         traced = tensors(torch.export.export(net, (x,), strict=False).module()(x))
     for a,b,c in zip(want, got, traced):
         assert (a-b).abs().max() <= 1e-4*a.abs().max() and (a-c).abs().max() <= 1e-5*a.abs().max()
+
+@every
+def test_a_cam_finds_its_layer(name):
+    "The layer gives a map of more than one place, or tokens that form one, and the scores depend on it"
+    from clsnb.analysis.cam import cam_target, tokens_to_map
+    net = build(name).eval(); x = picture(name)
+    if max(x.shape[2:]) < 64 and rows[name].get('odd', 1) is not None: x = torch.randn(2, x.shape[1], 64, 64)
+    layer,seen = cam_target(net, x)[1],[]
+    h = layer.register_forward_hook(lambda m, i, o: seen.append(o)); out = tensors(net(x)); h.remove()
+    maps = tokens_to_map(net.num_extra_tokens, x.shape[2:])(seen[-1])
+    assert maps.ndim==4 and len(maps)==2 and maps[0, 0].numel() > 1
+    assert torch.autograd.grad(sum(o.square().sum() for o in out), seen[-1])[0].abs().sum() > 0

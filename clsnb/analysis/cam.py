@@ -68,6 +68,7 @@ class _Logits(nn.Module):
     "The classifier from images to class scores before softmax"
     def __init__(self, model): super().__init__(); self.model = model
     def forward(self, x):
+        if hasattr(getattr(self.model, 'head', None), 'logits'): return self.model.head.logits(self.model.extract_feat(x))
         out = self.model.simple_test(x, softmax=False, post_process=False) if hasattr(self.model, 'simple_test') else self.model(x)
         return out if torch.is_tensor(out) else torch.stack(list(out))
 
