@@ -3,9 +3,9 @@ The plain run takes a few rows; `CLSNB_ALL_CONVERSIONS=1 pytest tests/test_conve
 import os, pytest, torch
 from torch import nn
 from clsnb.core.checkpoint import load_state_dict
-from clsnb.core.errors import CheckpointError, ConfigError
+from clsnb.core.errors import ConfigError
 from clsnb.models.classifier import build_classifier
-from clsnb.models.convert import convert, convert_file
+from clsnb.models.convert import convert
 
 everything = os.environ.get('CLSNB_ALL_CONVERSIONS') == '1'
 
@@ -64,7 +64,7 @@ timm_cases = [
     ('efficientformer_l1', dict(type='EfficientFormerClsHead', in_channels=448, distillation=True), dict(type='EfficientFormer', arch='l1'), 224)]
 
 plain_run = {'torchvision/mobilenet_v2', 'torchvision/mobilenet_v3_small', 'torchvision/shufflenet_v2_x0_5', 'torchvision/efficientnet_b0', 'torchvision/swin_t', 'torchvision/convnext_tiny',
-             'timm/resnet50d', 'timm/efficientnet_es', 'timm/vit_tiny_patch16_224', 'timm/poolformer_s12', 'timm/repvgg_a0', 'timm/twins_pcpvt_small', 'timm/hrnet_w18'}
+             'timm/resnet50d', 'timm/efficientnet_es', 'timm/vit_tiny_patch16_224', 'timm/poolformer_s12', 'timm/repvgg_a0', 'timm/twins_pcpvt_small'}
 cases = [(f'{lib}/{name}', *rest) for lib,rows in (('torchvision', torchvision_cases), ('timm', timm_cases)) for name,*rest in rows]
 
 def model_cfg(head, backbone):
@@ -115,7 +115,7 @@ def test_equal_outputs(origin, head, backbone, size, kw):
 
 def tf_names(k, v, name='efficientnet-b0'):
     "Our key and tensor as TensorFlow's variable"
-    import numpy as np, re
+    import numpy as np
     edge = name[-2]=='e'; n,leaf = (list(map(int, '1,2,4,9,2'.split(','))) if edge else [1, 2, 2, 6, 5]),k.rsplit('.', 1)[1]
     if leaf=='num_batches_tracked': return None
     kernel = lambda: np.ascontiguousarray(v.permute(2, 3, 1, 0).numpy())
@@ -149,7 +149,7 @@ official_cases = [
     ('twins', 512, dict(type='SVT', arch='small', **twins), theirs_by((r'(patch_embeds\.\d)\.projection', r'\1.proj'), (r'^stages', 'blocks'), (r'position_encodings\.(\d)\.proj', r'pos_block.\1.proj.0'), (r'ffn\.layers\.0\.0', 'mlp.fc1'),
         (r'ffn\.layers\.1', 'mlp.fc2'), ('norm_after_stage3', 'norm'), (r'^head\.fc', 'head')))]
 
-@pytest.mark.parametrize('origin,dim,backbone,name', official_cases, ids=lambda o: o if isinstance(o, str) else '')
+@pytest.mark.parametrize('origin,dim,backbone,name', [c for c in official_cases if everything or c[2]['arch']!='D2se'], ids=lambda o: o if isinstance(o, str) else '')
 def test_official_names(origin, dim, backbone, name):
     m = stir(build_classifier(model_cfg(dim, backbone))); sd = m.state_dict()
     got = convert({n: torch.as_tensor(v) for n,v in filter(None, (name(k, v) for k,v in sd.items()))}, origin)

@@ -263,6 +263,31 @@ def test_window_tables_and_old_names():
     k = 'backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table'
     assert b.state_dict()[k].shape==(225, 2) and load_state_dict(swin(4), old).missing==[] and a.state_dict()[k].shape==(49, 2)
 
+def noise(key, shape):
+    "Numbers that depend on key and index only; the recorded tables were filled with a fifth of them"
+    import zlib
+    h = np.arange(int(np.prod(shape)), dtype=np.uint32)*np.uint32(0x9E3779B9) + np.uint32(zlib.crc32(key.encode()))
+    h = (h^(h >> np.uint32(16)))*np.uint32(0x85EBCA6B); h = (h^(h >> np.uint32(13)))*np.uint32(0xC2B2AE35); h ^= h >> np.uint32(16)
+    return torch.from_numpy(((h >> np.uint32(8))/8388608. - 1).astype('f4').reshape(shape))
+
+deit = dict(arch=dict(embed_dims=192, num_layers=1, num_heads=3, feedforward_channels=8))
+win = 'backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table'
+RECORDED = [ # MMClassification 0.25: source and target, the table, some of its values after loading
+    (dict(type='VisionTransformer', **deit), dict(img_size=384), 'backbone.pos_embed', [0.0668776, 0.04215805, 0.02710552, 0.08292119, 0.08555768, -0.06922477, -0.1272517, 0.09319231]),
+    (dict(type='VisionTransformer', **deit), dict(img_size=(160, 256)), 'backbone.pos_embed', [0.1212875, 0.0100163, -0.1044046, 0.1750517, 0.06093041, 0.1344133, 0.13511, -0.103751]),
+    (dict(type='VisionTransformer', **deit), dict(img_size=384, interpolate_mode='bilinear'), 'backbone.pos_embed', [0.06263375, 0.02857566, 0.03028099, 0.07992058, 0.08067603, -0.0353054, -0.08682043, 0.08016776]),
+    (dict(type='DistilledVisionTransformer', **deit), dict(img_size=384), 'backbone.pos_embed', [-0.06535703, 0.1722447, -0.09463084, 0.162514, 0.01066841, -0.221121, 0.1261329, 0.121736]),
+    (dict(type='SwinTransformer', arch=dict(embed_dims=96, depths=[1]*4, num_heads=[3, 6, 12, 24])), dict(img_size=384, stage_cfgs=dict(block_cfgs=dict(window_size=12))), win,
+        [-0.08090059, -0.1318498, 0.1565636, 0.1831591, 0.03475291, 0.1171787, 0.1024505, -0.181353])]
+
+@pytest.mark.parametrize('source,change,key,values', RECORDED, ids=lambda o: o['type'] if isinstance(o, dict) and 'type' in o else '')
+def test_recorded_tables(source, change, key, values):
+    a,b = (build_classifier(dict(type='ImageClassifier', backbone=o, head=None)) for o in (source, {**source, **change}))
+    sd = a.state_dict(); sd[key] = .2*noise(key, sd[key].shape)
+    assert load_state_dict(b, sd).whole
+    t = b.state_dict()[key].flatten(); at = [(2*j+1)*len(t)//16 for j in range(8)]
+    assert torch.allclose(t[at], torch.tensor(values), atol=2e-5)
+
 # ---- init_cfg
 
 def test_pretrained_rule(file):
