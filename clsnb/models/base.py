@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BaseBackbone', 'freeze_module', 'norms_to_eval', 'keep_frozen', 'Staged', 'check_indices', 'smallest_picture',
-           'Backbone']
+           'explain_size', 'Backbone']
 
 # %% ../../nbs/models/00_base.ipynb #62a5bd57
 import re, torch
@@ -76,6 +76,12 @@ def smallest_picture(net, # A backbone
     finally:
         for m,t in modes.items(): m.training = t
 
+def explain_size(net, x): # A backbone, and what it failed at
+    "Raise a `DataError` if a picture was too small"
+    if net._trying or not torch.is_tensor(x) or x.ndim!=4 or _runs(net, x.shape): return
+    s,(h,w) = smallest_picture(net, x.shape[1]),x.shape[2:]
+    if s and min(h, w) < s: raise DataError(f"{type(net).__name__}: a picture of {h}x{w} is too small; it takes {s}x{s} or more.") from None
+
 # %% ../../nbs/models/00_base.ipynb #e308b78a
 class Backbone(Staged):
     "Stem, stages, and the outputs in `out_indices`; always returns a tuple"
@@ -95,14 +101,8 @@ class Backbone(Staged):
         self._freeze_stages()
     def __call__(self, *args, **kwargs):
         try: return super().__call__(*args, **kwargs)
-        except (RuntimeError, ValueError) as e:
-            self._explain(args[0] if args else kwargs.get('x'))
-            raise
-    def _explain(self, x):
-        "Raise a `DataError` if a failed forward was due to a small picture"
-        if self._trying or not torch.is_tensor(x) or x.ndim!=4 or _runs(self, x.shape): return
-        s = smallest_picture(self, x.shape[1])
-        if s and min(x.shape[2:]) < s: raise DataError(f"{type(self).__name__}: a picture of {x.shape[2]}x{x.shape[3]} is too small; it takes {s}x{s} or more.") from None
+        except (RuntimeError, ValueError):
+            explain_size(self, args[0] if args else kwargs.get('x')); raise
     def enter(self, x): return x
     def leave(self, i, x): return x
     def forward(self, x):

@@ -6,7 +6,6 @@
 __all__ = ['model_parts', 'freeze']
 
 # %% ../../nbs/models/09_freeze.ipynb #40064ed3
-from torch import nn
 from ..core.errors import ConfigError, near
 
 # %% ../../nbs/models/09_freeze.ipynb #0230f320
