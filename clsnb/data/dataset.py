@@ -99,7 +99,7 @@ def prepare_data(self:BaseDataset, idx):
     try: out = self.pipeline(results)
     except DataError as e:
         if name and name in str(e): raise
-        raise DataError(f"{e} (sample {idx}{f', {name}' if name else ''})") from e
+        raise type(e)(f"{e} (sample {idx}{f', {name}' if name else ''})") from e
     if out is None: raise DataError(f"The pipeline dropped sample {idx} ({name}): every sample must come out of it.")
     return out
 

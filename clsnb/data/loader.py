@@ -6,13 +6,17 @@
 __all__ = ['Batch', 'collate', 'why_not_send', 'Loader', 'build_dataloader']
 
 # %% ../../nbs/data/21_loader.ipynb #53758322
-import io, multiprocessing, pickle, sys, warnings
+import io, multiprocessing, os, pickle, shutil, sys, time, warnings
 import numpy as np, torch
+from collections import namedtuple
 from collections.abc import Mapping
 from torch.utils.data import DataLoader, default_collate, get_worker_info
+from fastcore.basics import patch
 from ..core.dist import get_dist_info
 from ..core.errors import ClsnbError, DataError
 from ..core.registry import SAMPLERS
+from ..core.seed import mix
+from .loading import BrokenPicture
 from .samplers import DistributedSampler, TokenBatches, kept_rng, seed_sample
 from .wrappers import build_dataset # noqa: F401, so that both builders are found here
 
@@ -54,21 +58,55 @@ class _Failed:
     def __init__(self, e): self.type,self.message = type(e),str(e)
     def throw(self): raise self.type(self.message)
 
+_Patched = namedtuple('_Patched', 'batch broken') # `broken`: (index, message) of what was left out
+_tries = 8 # Broken pictures in a row
+
 class _Fetcher:
     "What workers get: the data set, the seed, and how to make a batch"
+    skip,busy,ahead = False,None,0 # Leave out broken pictures? What each worker is at; batches under way
     def __init__(self, dataset, seed, collate): self.dataset,self.seed,self.collate = dataset,seed,collate
     def __len__(self): return len(self.dataset)
-    def _batch(self, tokens):
-        samples = []
-        for t in tokens:
+    def _good(self, token, broken):
+        "A sample, or another one in the place of a broken one, and its token"
+        for k in range(_tries):
+            t = (token[0], mix(self.seed, *token, k)%len(self.dataset), token[2]) if k else token
+            if self.busy is not None: self._tell(t[1])
             seed_sample(self.seed, *t)
-            samples.append(self.dataset[t[1]])
-        return self.collate(samples, tokens)
-    def __getitems__(self, tokens):
-        try:
-            if get_worker_info() is not None: return self._batch(tokens)
-            with kept_rng(): return self._batch(tokens)
-        except ClsnbError as e: return _Failed(e)
+            try: return self.dataset[t[1]],t
+            except BrokenPicture as e:
+                if not self.skip: raise
+                broken.append((t[1], str(e)))
+        raise DataError(f"{_tries} pictures in a row are broken. The first: {broken[-_tries][1]}")
+    def _tell(self, index):
+        if (w := get_worker_info()) is not None: self.busy.numpy()[w.id] = index,time.time()
+
+# %% ../../nbs/data/21_loader.ipynb #5375c364
+def _batch(fetcher, tokens):
+    broken = []
+    samples,tokens = zip(*(fetcher._good(t, broken) for t in tokens))
+    batch = fetcher.collate(list(samples), list(tokens))
+    if fetcher.busy is not None: fetcher._tell(-1)
+    if fetcher.ahead: _check_shared_memory(batch, fetcher.ahead); fetcher.ahead = 0
+    return _Patched(batch, broken) if broken else batch
+
+def _fetch(self, tokens):
+    try:
+        if get_worker_info() is not None: return _batch(self, tokens)
+        with kept_rng(): return _batch(self, tokens)
+    except ClsnbError as e: return _Failed(e)
+_Fetcher.__getitems__ = _fetch
+
+# %% ../../nbs/data/21_loader.ipynb #e8e502bf
+def _shared_memory(): return shutil.disk_usage('/dev/shm').free if os.path.isdir('/dev/shm') else float('inf')
+
+def _check_shared_memory(batch, ahead):
+    "Raise a `DataError` if `ahead` batches like this one do not fit"
+    tensors = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else [batch]
+    one,free = sum(o.nbytes for o in tensors if isinstance(o, torch.Tensor)),_shared_memory()
+    if one*ahead<=free+one*(ahead//2): return # others may be there already
+    raise DataError(f"{ahead} batches under way need {one*ahead/1e6:,.0f} MB of shared memory ({one/1e6:,.1f} MB each), but /dev/shm has "
+                    f"{free/1e6:,.0f} MB free: use fewer workers_per_gpu, smaller samples_per_gpu or prefetch_factor=1, or give the "
+                    f"container more (docker run --shm-size {max(1, -(-one*ahead*2//10**9))}g).")
 
 # %% ../../nbs/data/21_loader.ipynb #92d943e9
 def _as_is(batch): return batch
@@ -101,36 +139,75 @@ def why_not_send(
 # %% ../../nbs/data/21_loader.ipynb #ac3f4d1d
 _only_workers = 'multiprocessing_context', 'prefetch_factor', 'timeout'
 
+def _start_method(fetch, n, kwargs):
+    "How many workers there will be, and how they start; says why where that is not as asked"
+    method = kwargs.get('multiprocessing_context')
+    why = why_not_send(fetch, getattr(method, '_name', method)) if n else None
+    if why and method is None and 'fork' in multiprocessing.get_all_start_methods():
+        warnings.warn(f"Workers are forked: they cannot be started afresh, because {why}.", stacklevel=4)
+        return n,dict(kwargs, multiprocessing_context='fork')
+    if why: warnings.warn(f"Loading with 0 workers instead of {n}: workers cannot be given the data set, because {why}.", stacklevel=4)
+    return (n,kwargs) if n and not why else (0,{k:v for k,v in kwargs.items() if k not in _only_workers})
+
 class Loader:
     "Batches of a data set, the same ones for the same seed and epoch"
     def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
-                 pin_memory=True, collate_fn=collate, **kwargs):
-        self.dataset,self.sampler,self.seed = dataset,sampler,seed
+                 pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
+        self.dataset,self.sampler,self.seed,self.max_broken,self.broken,self.seen = dataset,sampler,seed,max_broken,{},0
         self.batch_sampler = TokenBatches(sampler, batch_size, drop_last)
-        fetch,method = _Fetcher(dataset, seed, collate_fn),kwargs.get('multiprocessing_context')
-        why = why_not_send(fetch, getattr(method, '_name', method)) if num_workers else None
-        if why: warnings.warn(f"Loading with 0 workers instead of {num_workers}: workers cannot be given the data set, "
-                              f"because {why}.", stacklevel=3)
-        self.num_workers = n = 0 if why else num_workers
-        if not n: kwargs = {k:v for k,v in kwargs.items() if k not in _only_workers}
+        self.fetcher = fetch = _Fetcher(dataset, seed, collate_fn)
+        fetch.skip = max_broken>0
+        self.num_workers,kwargs = n,kwargs = _start_method(fetch, num_workers, kwargs)
+        self.timeout = kwargs.get('timeout', 0)
+        if n and self.timeout: fetch.busy = torch.full((n, 2), -1., dtype=torch.float64).share_memory_()
+        fetch.ahead = n*(kwargs.get('prefetch_factor') or 2)
         self.loader = DataLoader(fetch, batch_sampler=self.batch_sampler, num_workers=n, collate_fn=_as_is,
             worker_init_fn=_start_worker, persistent_workers=persistent_workers and n>0,
             pin_memory=pin_memory and torch.cuda.is_available(), generator=torch.Generator(), **kwargs)
     def set_epoch(self, epoch, start=0): self.batch_sampler.set_epoch(epoch, start)
     def __len__(self): return len(self.batch_sampler)
-    def __iter__(self):
-        try:
-            for b in self.loader:
-                if isinstance(b, _Failed): b.throw()
-                yield b
-        except RuntimeError as e:
-            if 'exited unexpectedly' not in str(e): raise
-            raise DataError(f"A loading process was killed ({str(e).splitlines()[0]}). Most likely memory ran out, or "
-                            "/dev/shm is small: use fewer workers_per_gpu, smaller samples_per_gpu, or more shared memory.") from e
     @property
     def batch_size(self): return self.batch_sampler.batch_size
     def __repr__(self):
         return f"Loader: {len(self)} batches of {self.batch_size} from {self.dataset!r}, {self.num_workers} workers"
+
+# %% ../../nbs/data/21_loader.ipynb #0eb1fbde
+@patch
+def _note(self:Loader, broken):
+    "Remember what was left out; stop when it is too much"
+    new = [(i,m) for i,m in broken if i not in self.broken]
+    self.broken.update(new)
+    read = max(min(self.seen, len(self.dataset)), min(len(self.dataset), 1000))
+    if len(self.broken)>self.max_broken*read:
+        first = next(iter(self.broken.values()))
+        raise DataError(f"{len(self.broken)} of {read} pictures are broken, more than max_broken={self.max_broken:g} allows. "
+                        f"clsnb verify lists them all. The first: {first}")
+    for i,m in new[:max(0, 3-len(self.broken)+len(new))]: warnings.warn(f"Left out: {m}", stacklevel=3)
+
+@patch
+def _stuck(self:Loader):
+    "Who is stuck, and with what"
+    at = self.fetcher.busy.numpy(); w = np.where(at[:,0]>=0, at[:,1], np.inf).argmin(); i,since = at[w]
+    if i<0: return f"No batch came for {self.timeout} s."
+    name = self.dataset.sample_name(int(i)) if hasattr(self.dataset, 'sample_name') else None
+    return (f"Loading is stuck: a process has been busy with sample {int(i)}{f' ({name})' if name else ''} for {time.time()-since:.0f} s, and "
+            f"timeout is {self.timeout} s. Is the disk answering, does a step of the pipeline wait for something?")
+
+@patch
+def __iter__(self:Loader):
+    n = len(self.broken)
+    try:
+        for b in self.loader:
+            self.seen += self.batch_size
+            if isinstance(b, _Failed): b.throw()
+            if isinstance(b, _Patched): self._note(b.broken); b = b.batch
+            yield b
+    except RuntimeError as e:
+        if 'timed out' in str(e) and self.timeout: raise DataError(self._stuck()) from e
+        if 'exited unexpectedly' not in str(e): raise
+        raise DataError(f"A loading process was killed ({str(e).splitlines()[0]}). Most likely memory ran out, or "
+                        "/dev/shm is small: use fewer workers_per_gpu, smaller samples_per_gpu, or more shared memory.") from e
+    if len(self.broken)>max(n, 3): warnings.warn(f"{len(self.broken)} broken pictures were left out so far; loader.broken lists them.", stacklevel=2)
 
 # %% ../../nbs/data/21_loader.ipynb #fcd0b0b8
 class _OnlySamples:
@@ -149,6 +226,7 @@ def build_dataloader(
     sampler_cfg=None, # dict(type=...) of another sampler
     rank=None, world_size=None, # Instead of torch.distributed's
     drop_last=False, collate_fn=None, # samples -> batch
+    max_broken=None, # Share of broken pictures that is left out; None: 1 % when shuffled, else none
     **kwargs, # For torch's DataLoader
 )->Loader:
     "Batches of a data set"
@@ -159,7 +237,8 @@ def build_dataloader(
     share = dict(dataset=dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
     sampler = SAMPLERS.build(sampler_cfg, share) if sampler_cfg else DistributedSampler(round_up=round_up, **share)
     return Loader(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers,
-                  pin_memory, _OnlySamples(collate_fn) if collate_fn else collate, **kwargs)
+                  pin_memory, _OnlySamples(collate_fn) if collate_fn else collate,
+                  (.01 if shuffle else 0) if max_broken is None else max_broken, **kwargs)
 
 # %% ../../nbs/data/21_loader.ipynb #df4ed6b9
 def _common_seed(world_size):

@@ -21,6 +21,7 @@ class Wrapped:
     def __len__(self): return len(self.indices)
     def __getitem__(self, i): return self.dataset[int(self.indices[i])]
     def get_cat_ids(self, i): return self.dataset.get_cat_ids(int(self.indices[i]))
+    def sample_name(self, i): return self.dataset.sample_name(int(self.indices[i]))
     def get_gt_labels(self): return self.dataset.get_gt_labels()[self.indices]
     def evaluate(self, *args, **kwargs):
         raise ConfigError(f"{type(self).__name__} is for training; evaluate on the data set inside.")
@@ -64,6 +65,7 @@ class ConcatDataset:
         return self.datasets[k],i-([0]+self.cumulative_sizes)[k]
     def __getitem__(self, i): ds,j = self._at(i); return ds[j]
     def get_cat_ids(self, i): ds,j = self._at(i); return ds.get_cat_ids(j)
+    def sample_name(self, i): ds,j = self._at(i); return ds.sample_name(j)
     def get_gt_labels(self): return np.concatenate([o.get_gt_labels() for o in self.datasets])
     def __repr__(self): return f"ConcatDataset: {len(self)} samples of {self.datasets}"
     def evaluate(self, results, *args, indices=None, logger=None, **kwargs):
