@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['commands', 'train', 'test', 'predict', 'configs', 'zoo', 'demo', 'print_config', 'check', 'copy_config',
-           'convert_weights', 'make_parser', 'main']
+           'convert_weights', 'verify', 'make_parser', 'main']
 
 # %% ../nbs/cli.ipynb #53e4a29a
 import argparse, inspect, re, sys
@@ -155,9 +155,28 @@ def convert_weights(
     print(f'{len(sd)} tensors written: {dst}')
     if config: print(load_state_dict(build_classifier(Config.fromfile(config).model), sd, name=dst))
 
+# %% ../nbs/cli.ipynb #4352b3e7
+def verify(
+    data:list, # Folders of pictures (one per split), or a config
+    workers:int=None, # Processes (default: one per core)
+    tiny:int=32, # Name pictures with a shorter side
+    out:str=None, # Write all findings to this .csv file
+):
+    "Decode every picture and list broken, odd and duplicate ones"
+    from clsnb.core.config import Config
+    from clsnb.data.verify import verify_dataset, verify_report
+    if len(data)==1 and not Path(data[0]).is_dir():
+        cfg = Config.fromfile(data[0]).data
+        splits = {k: dict(cfg[k]) for k in ('train','val','test') if k in cfg and (k!='test' or cfg.get('val')!=cfg.test)}
+    else: splits = {'data' if len(data)==1 else o: o for o in data}
+    df = verify_dataset(splits, workers, tiny)
+    print(verify_report(df))
+    if out: df.to_csv(out, index=False); print(f'Written: {out}')
+    if not df.usable.all(): sys.exit(2)
+
 # %% ../nbs/cli.ipynb #cb9f2ef7
 commands = dict(train=train, test=test, predict=predict, configs=configs, zoo=zoo, demo=demo,
-                **{'print-config': print_config, 'check': check, 'copy-config': copy_config, 'convert-weights': convert_weights})
+                **{'print-config': print_config, 'check': check, 'copy-config': copy_config, 'convert-weights': convert_weights, 'verify': verify})
 
 def make_parser()->argparse.ArgumentParser:
     "The parser of all commands"
