@@ -38,10 +38,10 @@ def check_bytes(data, name, tiny=32):
     import cv2
     if not data: return [('empty','0 bytes')],None
     im,why = _look(data)
-    was = cv2.getLogLevel(); cv2.setLogLevel(0) # it would tell of each on the screen
+    was = cv2.utils.logging.setLogLevel(0) # it would tell of each on the screen
     try: px = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error: px = None
-    finally: cv2.setLogLevel(was)
+    finally: cv2.utils.logging.setLogLevel(was)
     cut = im is not None and why
     if px is None and (im is None or why): return [('truncated' if cut and 'truncated' in why else 'broken', (why or 'no decoder takes it')[:80])],None
     out = [('truncated' if 'truncated' in why else 'damaged', why[:80])] if cut else []
