@@ -22,7 +22,7 @@ rows = [('vgg11_8xb32_in1k',                     'vgg11',                    224
         ('mobilenet-v2_8xb32_in1k',              'mobilenetv2_100',          224),
         ('mobilenet-v3-small_8xb32_in1k',        'tv:mobilenet_v3_small',    224),
         ('shufflenet-v2-1x_16xb64_in1k',         'tv:shufflenet_v2_x1_0',    224),
-        ('efficientnet-b0_8xb32_in1k',           'efficientnet_b0',          224),
+        ('efficientnet-b0_8xb32_in1k',           'tf_efficientnet_b0',         224),
         ('hrnet-w18_4xb32_in1k',                 'hrnet_w18',                224),
         ('cspdarknet50_8xb32_in1k',              'cspdarknet53',             224),
         ('cspresnet50_8xb32_in1k',               'cspresnet50',              224),

@@ -32,8 +32,8 @@ class Conv2dAdaptivePadding(nn.Conv2d):
     def forward(self, x):
         need = [max((-(-n//s)-1)*s + (k-1)*d + 1 - n, 0)
                 for n,s,k,d in zip(x.shape[-2:], self.stride, self.kernel_size, self.dilation)]
-        if any(need): x = F.pad(x, [need[1]//2, need[1]-need[1]//2, need[0]//2, need[0]-need[0]//2])
-        return super().forward(x)
+        if any(n%2 for n in need): x,need = F.pad(x, [need[1]//2, need[1]-need[1]//2, need[0]//2, need[0]-need[0]//2]),(0, 0)
+        return F.conv2d(x, self.weight, self.bias, self.stride, [n//2 for n in need], self.dilation, self.groups) # pads evenly by itself
 
 @CONV_LAYERS.register('ConvWS')
 class ConvWS2d(nn.Conv2d):
