@@ -92,9 +92,11 @@ def count_tests(lines):
         if re.search(r'\bin [\d.]+s\b', o): return {name: int(n) for n, name in re.findall(r'(\d+) (passed|failed|errors?|skipped)', o)}
     return dict(errors=1)
 
-def run_tests(root, *args):
-    "Run pytest over `tests/`"
-    status, lines = run_and_keep([sys.executable, '-m', 'pytest', '-q', '--color=no', *(args or ['tests'])], root, quiet_env())
+def run_tests(root, *args, workers=2):
+    "Run pytest over `tests/`, several files at a time where pytest-xdist is there"
+    many = workers > 1 and importlib.util.find_spec('xdist') is not None
+    side_by_side = ['-n', str(workers), '--dist', 'loadfile'] if many else []
+    status, lines = run_and_keep([sys.executable, '-m', 'pytest', '-q', '--color=no', *side_by_side, *(args or ['tests'])], root, quiet_env(1 if many else None))
     return status, count_tests(lines)
 
 # %% ../nbs/selftest.ipynb #3e1e8866
@@ -110,13 +112,13 @@ def closing_line(*counts, seconds=0.):
 @call_parse
 def main(
     only:str=None, # `notebooks` or `tests`; both by default
-    workers:int=2, # Notebooks at a time
+    workers:int=2, # Notebooks, and files of tests, at a time
 ):
     "Run every notebook and every test of this checkout"
     if only not in (None, 'notebooks', 'tests'): raise SystemExit(f"--only takes notebooks or tests, not {only!r}")
     root, start, results = checkout_root(), time.time(), []
     if only != 'tests': results.append(run_notebooks(root, workers))
-    if only != 'notebooks': results.append(run_tests(root))
+    if only != 'notebooks': results.append(run_tests(root, workers=workers))
     for name, (_, counts) in zip([only] if only else ['notebooks', 'tests'], results):
         print(f"{name}: " + ', '.join(f'{v} {k}' for k, v in counts.items() if v))
     print(closing_line(*(c for _, c in results), seconds=time.time()-start))
