@@ -32,7 +32,7 @@ rows = [('vgg11_8xb32_in1k',                     'vgg11',                    224
         ('vit-base-p16_pt-64xb64_in1k-224',      'vit_base_patch16_224',     224),
         ('deit-tiny_pt-4xb256_in1k',             'deit_tiny_patch16_224',    224),
         ('deit-tiny-distilled_pt-4xb256_in1k',   'deit_tiny_distilled_patch16_224', 224),
-        ('tnt-s-p16_16xb64_in1k',                'tnt_s_patch16_224',        224),
+        ('tnt-s-p16_16xb64_in1k',                'tnt_s_legacy_patch16_224', 224),
         ('swin-tiny_16xb64_in1k',                'swin_tiny_patch4_window7_224', 224),
         ('swinv2-tiny-w8_16xb64_in1k-256px',     'swinv2_tiny_window8_256',  256),
         ('twins-pcpvt-small_8xb128_in1k',        'twins_pcpvt_small',        224),
@@ -81,6 +81,8 @@ def compare(cfg, other, side, o):
     net = build_backbone(copy.deepcopy(Config.fromfile(cfg).model.backbone)).to(o.device); peer = theirs(other).to(o.device)
     for m in (net, peer):
         for p in m.parameters(): p.requires_grad = True
+        for d in m.modules(): # the same work on both sides: no dropout, no dropped paths
+            for k in {'p', 'drop_prob'} & vars(d).keys(): setattr(d, k, 0.)
         if o.compile: m.compile()
     pair = Clock(net, x),Clock(peer, x)
     for c in pair: c()
