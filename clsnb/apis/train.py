@@ -69,19 +69,21 @@ def add_hooks(
     train_dataset=None, # For the report's class counts
 ):
     "Register the hooks that a config asks for"
-    lr = dict(cfg.get('lr_config') or dict(policy='fixed'))
+    count = {} if runner.by_epoch else dict(by_epoch=False) # under an iteration runner, unless a config says otherwise
+    lr = count | dict(cfg.get('lr_config') or dict(policy='fixed'))
     amp,opt = cfg.get('fp16'),dict(cfg.get('optimizer_config') or {})
     hooks = [dict(type='SeedHook', seed=cfg.get('seed') or 0), dict(type='LrUpdaterHook', **lr), dict(type='AverageLossHook'),
              dict(opt, type=opt.get('type', 'OptimizerHook')) if amp is None else dict(opt, type='Fp16OptimizerHook', **amp),
-             dict(type='IterTimerHook'), dict(type='ProgressHook'), dict(type='ClearLogHook')]
-    if cfg.get('momentum_config'): hooks.append(dict(type='MomentumUpdaterHook', **cfg.momentum_config))
-    if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(d)
+             dict(type='IterTimerHook'), dict(type='ProgressHook'), dict(type='ClearLogHook'), dict(type='InterruptHook')]
+    if cfg.get('momentum_config'): hooks.append(dict(count, type='MomentumUpdaterHook', **cfg.momentum_config))
+    if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(count | d)
     if val_loader is not None:
-        hooks.append(dict(cfg.get('evaluation') or {}, type='EvalHook', dataloader=val_loader))
+        hooks.append(dict(count | dict(cfg.get('evaluation') or {}), type='EvalHook', dataloader=val_loader))
         if runner.work_dir and cfg.get('results', True): hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
     log = cfg.get('log_config') or dict(interval=10, hooks=[dict(type='TextLoggerHook')])
-    hooks += [dict(dict(interval=log.get('interval', 10)), **h) for h in log['hooks']]
+    hooks += [count | dict(interval=log.get('interval', 10)) | dict(h) for h in log['hooks']]
     for h in [*hooks, *(cfg.get('custom_hooks') or [])]: runner.register_hook(h)
+    runner.logger.debug(f'Hooks, in the order in which they act:\n{runner.hook_table()}')
 
 # %% ../../nbs/apis/00_train.ipynb #b1b96b36
 def _share_cores(device, loader):
@@ -152,7 +154,8 @@ def fit(
     cfg = read_config(cfg, options, trust); init_dist(launcher, (cfg.get('dist_params') or {}).get('backend'))
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
     cfg.load_from = load_from or cfg.get('load_from')
-    cfg.resume_from = latest_checkpoint(cfg.work_dir) if resume_from=='auto' else resume_from or cfg.get('resume_from')
+    cfg.resume_from = resume_from or cfg.get('resume_from') or ('auto' if cfg.get('auto_resume') else None); out = (cfg.get('checkpoint_config') or {}).get('out_dir')
+    if cfg.resume_from=='auto': cfg.resume_from = latest_checkpoint(Path(out, Path(cfg.work_dir).name) if out else cfg.work_dir)
     cfg.seed = cfg.get('seed') or 0; scaling = scale_lr(cfg, get_dist_info()[1], auto_scale_lr)
     datasets = [build_dataset(cfg.data.train)] + ([build_dataset(cfg.data.val)] if len(cfg.get('workflow') or ())==2 else [])
     classes = datasets[0].CLASSES; fit_classes(cfg, classes)

@@ -51,7 +51,8 @@ def save_checkpoint(
     out = dict(meta=_to_cpu(meta), state_dict=_to_cpu(model.state_dict()))
     if optimizer is not None: out['optimizer'] = _to_cpu(optimizer.state_dict())
     if loop: out['loop'] = _to_cpu(loop)
-    with atomic_write(filename) as f: torch.save(out, f)
+    with atomic_write(filename) as f:
+        torch.save(out, f); Path(f'{filename}.sha256').unlink(missing_ok=True) # of an older file of that name: no note is better than a wrong one
     with atomic_write(f'{filename}.sha256', 'w') as f: f.write(f'{sha256(filename)}  {Path(filename).name}\n')
 
 # %% ../../nbs/core/06_checkpoint.ipynb #6ba5fb7f

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
-from ..core.dist import gather_by_index, master_only
+from ..core.dist import gather_by_index, master_only, sync_buffers
 from ..core.errors import ConfigError, near
 from ..core.registry import HOOKS
 from .runner import Hook, to_device
@@ -66,43 +66,63 @@ class EvalHook(Hook):
                  start=None, interval=1, by_epoch=True, # First time and how often
                  save_best=None, # 'auto' or the name of a metric
                  rule=None, # 'greater' or 'less'; None: known from the metric
-                 out_dir=None, **eval_kwargs): # For `dataset.evaluate`
+                 out_dir=None, # Of the best checkpoint, instead of the work folder
+                 broadcast_bn_buffer=True, # All processes test with the buffers of the first
+                 tmpdir=None, gpu_collect=False, test_fn=None, greater_keys=None, less_keys=None, # As mmcv has them; results are gathered in memory
+                 **eval_kwargs): # For `dataset.evaluate`
         if rule not in (None, 'greater', 'less'): raise ConfigError(f"evaluation.rule={rule!r}: choose 'greater' or 'less'.")
-        self.loader,self.start,self.interval,self.by_epoch,self.save_best,self.rule,self.out_dir,self.kw = \
-            dataloader,start,interval,by_epoch,save_best,rule,out_dir,eval_kwargs
+        self.loader,self.start,self.interval,self.by_epoch,self.save_best,self.rule,self.out_dir,self.broadcast,self.less_keys,self.kw = \
+            dataloader,start,interval,by_epoch,save_best,rule,out_dir,broadcast_bn_buffer,less_keys or _lower_is_better,eval_kwargs
         self.best,self.best_file = None,None
-    def due(self, done): return done % self.interval==0 if self.start is None else done>=self.start and (done-self.start)%self.interval==0
+    def due(self, done): return done%self.interval==0 if self.start is None else done>=self.start and (done-self.start)%self.interval==0
     def after_train_epoch(self, runner):
         if self.by_epoch and (self.due(runner.epoch+1) or self.is_last_epoch(runner)): self.evaluate(runner)
     def after_train_iter(self, runner):
-        if not self.by_epoch and self.due(runner.iter+1): self.evaluate(runner)
+        if not self.by_epoch and (self.due(runner.iter+1) or self.is_last_iter(runner)):
+            for h in runner.hooks:
+                if hasattr(h, 'log_due'): h.after_train_iter(runner) # before the averages give way to metrics
+            runner.log_buffer.clear_output(); self.evaluate(runner)
     def evaluate(self, runner):
         "Scores, metrics, best checkpoint"
-        runner.scores = predict_loader(runner.model, self.loader, runner.device, runner.autocast)
+        if self.broadcast: sync_buffers(runner.model, 'first')
+        with runner.averaged(): runner.scores = predict_loader(runner.model, self.loader, runner.device, runner.autocast, self.polling(runner))
         res = evaluate_scores(runner.scores, self.loader.dataset, runner.logger, **self.kw)
-        runner.log_buffer.clear(); runner.log_buffer.output.update(res); runner.log_buffer.ready = True
+        runner.log_buffer.output = dict(res, eval_iter_num=len(self.loader)); runner.log_buffer.ready = True
         if self.save_best: self.keep_best(runner, res)
     def state_dict(self): return dict(best=self.best, best_file=self.best_file) if self.best is not None else {}
     def load_state_dict(self, s): self.best,self.best_file = s['best'],s['best_file']
 
-# %% ../../nbs/train/07_evaluation.ipynb #e4814538
+# %% ../../nbs/train/07_evaluation.ipynb #aefd2f37
+@patch
+def polling(self:EvalHook, runner):
+    "What to call after each batch"
+    left = [len(self.loader.dataset)//runner.world_size//self.loader.batch_size if runner.world_size>1 else math.inf]
+    def ask(n):
+        left[0] -= 1
+        if left[0]>=0: runner.poll()
+    return ask
+
+# %% ../../nbs/train/07_evaluation.ipynb #20a616c5
 @patch
 def keep_best(self:EvalHook, runner, res):
     "Save when the metric is the best so far; the former best is deleted after that"
     if self.save_best=='auto': self.save_best = next(iter(res))
     k = self.save_best
     if k not in res: raise ConfigError(f"evaluation.save_best={k!r} is not among the metrics.{near(k, res)}")
-    less = self.rule=='less' if self.rule else any(o in k for o in _lower_is_better)
+    less = self.rule=='less' if self.rule else any(o in k for o in self.less_keys)
     v = res[k]
     if not math.isfinite(v) or self.best is not None and (v>=self.best if less else v<=self.best): return
     old,self.best = self.best_file,v
-    folder = Path(self.out_dir or runner.work_dir); n = runner.epoch+1 if self.by_epoch else runner.iter+1
+    folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir); n = runner.epoch+1 if self.by_epoch else runner.iter+1
     self.best_file = f"best_{k.replace('/', '_')}_{'epoch' if self.by_epoch else 'iter'}_{n}.pth"
-    self._write(runner, folder, old)
+    runner.meta.setdefault('hook_msgs', {}).update(best_score=v, best_ckpt=str(folder/self.best_file)); self._write(runner, folder, old)
 
 @patch
 @master_only
 def _write(self:EvalHook, runner, folder, old):
-    runner.save_checkpoint(folder/self.best_file)
+    try: runner.save_checkpoint(folder/self.best_file)
+    except (OSError, RuntimeError) as e:
+        self.best_file = old
+        return runner.logger.error(f"The best checkpoint cannot be written ({e}); {old or 'none'} is kept, and the run goes on.")
     if old and old!=self.best_file:
         for p in (folder/old, folder/f'{old}.sha256'): p.unlink(missing_ok=True)
