@@ -31,10 +31,15 @@ def same(a, b):
 @pytest.fixture(scope='module')
 def want(): return epochs(0)
 
-@pytest.mark.parametrize('workers', [1,2])
+@pytest.mark.parametrize('workers', [1,4])
 def test_workers(want, workers): same(want, epochs(workers))
-@pytest.mark.parametrize('method', ['spawn','fork'])
+@pytest.mark.parametrize('method', ['spawn','fork','forkserver'])
 def test_start_method(want, method): same(want, epochs(2, multiprocessing_context=method))
+def test_hash(want):
+    "The same pixels as ever, unless a decoder changes"
+    import hashlib
+    h = lambda runs: hashlib.sha256(b''.join(o[1].numpy().tobytes() for e in runs for o in e)).hexdigest()
+    assert h(want)==h(epochs(1))==h(epochs(0)) and want[0][0][0][:6]==[40, 29, 7, 24, 14, 25]
 def test_not_persistent(want): same(want, epochs(2, persistent_workers=False))
 def test_restart(want):
     same(want[1:], epochs(0, (1,)))
@@ -91,6 +96,66 @@ def test_repeat_aug():
     loader = build_dataloader(Photos('train', steps), 6, seed=0, sampler_cfg=dict(type='RepeatAugSampler', selected_round=0))
     b = next(iter(loader))
     assert b.index[0]==b.index[1]==b.index[2]!=b.index[3] and not b['img'][0].equal(b['img'][1]) and not b['img'][1].equal(b['img'][2])
+
+def stuck(results):
+    import time
+    if results['img_info']['filename'].endswith('moose.jpg'): time.sleep(40)
+    return results
+def test_timeout_names_the_stuck_sample():
+    import time
+    t = time.time()
+    with pytest.raises(DataError, match=r'busy with sample \d+ \(animal/moose.jpg\)'):
+        for _ in build_dataloader(Photos('train', [stuck, *steps]), 4, 2, seed=0, timeout=4, multiprocessing_context='fork'): pass
+    assert time.time()-t<30
+def test_shared_memory_is_checked(monkeypatch):
+    monkeypatch.setattr('clsnb.data.loader._shared_memory', lambda: 1e5)
+    with pytest.raises(DataError, match=r'/dev/shm has 0 MB free.*shm-size'): next(iter(build_dataloader(photos(), 18, 2, seed=0, multiprocessing_context='fork')))
+    monkeypatch.undo(); assert next(iter(build_dataloader(photos(), 18, 2, seed=0)))['img'].shape[0]==18
+
+notebook = """
+from clsnb.data.dataset import ArraySamples, BaseDataset
+from clsnb.data.loader import build_dataloader
+import multiprocessing, warnings, numpy as np
+class Mine(BaseDataset):
+    CLASSES = ['a','b']
+    def load_annotations(self): return ArraySamples(np.arange(8*4).reshape(8,2,2), np.arange(8)%2)
+out = []
+for default in ['fork', 'spawn', 'forkserver']:
+    for asked in [None, default]:
+        multiprocessing.set_start_method(default, force=True)
+        with warnings.catch_warnings(record=True) as w:
+            warnings.simplefilter('always')
+            loader = build_dataloader(Mine('', []), 4, 2, seed=1, persistent_workers=False, **({} if asked is None else dict(multiprocessing_context=asked)))
+            got = [b['img'].sum().item() for b in loader]
+        out.append((default, asked, loader.num_workers, [str(o.message).split(':')[0][:22] for o in w if 'orkers' in str(o.message) and 'otebook' in str(o.message)], got))
+"""
+def test_classes_of_a_notebook():
+    "Forked where they may be, else loaded here with a reason; never a hang, and always the same batches"
+    import nbformat, json
+    from nbclient import NotebookClient
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(notebook), nbformat.v4.new_code_cell('import json; print(json.dumps(out))')])
+    NotebookClient(nb, timeout=100, kernel_name='python3').execute()
+    out = json.loads(nb.cells[1].outputs[0].text)
+    assert [o[2:4] for o in out]==[[2,[]], [2,[]], [2,['Workers are forked']], [0,['Loading with 0 workers']], [2,['Workers are forked']], [0,['Loading with 0 workers']]]
+    assert all(o[4]==out[0][4] for o in out)
+
+class Names(Digits):
+    def load_annotations(self):
+        from clsnb.data.samples import FileSamples
+        return FileSamples('', [f'a folder with a long name/{i:08}.jpg' for i in range(200_000)], np.arange(200_000)%10)
+    def __getitem__(self, i):
+        o = self.data_infos
+        return dict(img=torch.tensor(len(o.name(i))), mapped=int(isinstance(o.names.blob, np.memmap) and isinstance(o.labels, np.memmap)))
+def test_packed_lists_are_not_copied_into_workers():
+    import glob, pickle, tempfile
+    ds = Names('val')
+    assert not isinstance(pickle.loads(pickle.dumps(ds)).data_infos.labels, np.memmap)
+    for method,mapped in [('spawn',1), ('fork',0)]:
+        b = next(iter(build_dataloader(ds, 8, 2, seed=0, multiprocessing_context=method)))
+        assert b['mapped'].tolist()==[mapped]*8
+    before = set(glob.glob(f'{tempfile.gettempdir()}/clsnb_*.npy')); del ds, b
+    import gc; gc.collect()
+    assert len(before)>=2 and not before<=set(glob.glob(f'{tempfile.gettempdir()}/clsnb_*.npy'))
 
 def test_drop_last_and_plain_samples():
     ds = Digits('val')

@@ -1,0 +1,191 @@
+"Whatever is wrong with pictures, folders and lists: the right thing happens, or one line names the file"
+import io, os, shutil, warnings
+from pathlib import Path
+import numpy as np, pytest
+from PIL import Image
+from clsnb.core.errors import ConfigError, DataError
+from clsnb.data.check_file import check_file, unusable
+from clsnb.data.folder_imagenet import CustomDataset
+from clsnb.data.loader import build_dataloader
+from clsnb.data.loading import BrokenPicture, LoadImageFromFile
+from clsnb.data.packaged import photo_path
+from clsnb.data.samples import read_list
+from clsnb.data.scan import scan_folders
+from clsnb.data.verify import verify_dataset, verify_report
+
+cat = Path(photo_path('cat')).read_bytes()
+im = Image.open(io.BytesIO(cat))
+steps = [dict(type='LoadImageFromFile'), dict(type='Resize', size=(32,32)), dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img','gt_label'])]
+
+def saved(o, fmt, **kw): b = io.BytesIO(); o.save(b, fmt, **kw); return b.getvalue()
+def read(path, **kw): return LoadImageFromFile(**kw)(dict(img_prefix=str(path.parent), img_info=dict(filename=path.name)))['img']
+def put(path, data=b'x'): path.parent.mkdir(parents=True, exist_ok=True); path.write_bytes(data); return path
+def one_line(e, *words):
+    for w in words: assert w in str(e.value), str(e.value)
+    assert '\n' not in str(e.value)
+
+exif = Image.Exif(); exif[0x112] = 6
+mid = len(cat)//2
+good = dict(cmyk=('x.jpg', saved(im.convert('CMYK'), 'JPEG')), palette=('x.png', saved(im.quantize(256), 'PNG')),
+            alpha=('x.png', saved(im.convert('RGBA'), 'PNG')), animated=('x.gif', saved(im.quantize(256), 'GIF', save_all=True, append_images=[im.rotate(180).quantize(256)])),
+            webp=('x.webp', saved(im, 'WEBP')), misnamed=('x.jpg', saved(im, 'PNG')))
+@pytest.mark.parametrize('name', good)
+def test_odd_pictures_look_the_same(tmp_path, name):
+    img = read(put(tmp_path/good[name][0], good[name][1])); want = np.asarray(im)[...,::-1]
+    assert img.shape==want.shape and img.dtype==np.uint8 and np.abs(img.astype(int)-want).mean()<12
+def test_sixteen_bits(tmp_path):
+    p = put(tmp_path/'x.png', saved(Image.fromarray(np.full((9,7), 30000, np.uint16)), 'PNG'))
+    assert read(p).shape==(9,7,3) and abs(int(read(p)[0,0,0])-30000/257)<2 and read(p, color_type='unchanged').dtype==np.uint16
+def test_exif_rotation(tmp_path):
+    p = put(tmp_path/'x.jpg', saved(im, 'JPEG', exif=exif))
+    assert read(p).shape[:2]==im.size==read(p, color_type='color_ignore_orientation').shape[1::-1]
+    assert abs(read(p).astype(int)-read(p, imdecode_backend='pillow')).mean()<2
+@pytest.mark.parametrize('size', [(1,1), (30_000,10), (10,30_000)])
+def test_extreme_sizes(tmp_path, size):
+    p = put(tmp_path/'a'/'x.png', saved(Image.new('RGB', size, (9,8,7)), 'PNG'))
+    assert read(p).shape==(size[1],size[0],3) and read(p)[0,0].tolist()==[7,8,9]
+    assert next(iter(build_dataloader(CustomDataset(str(tmp_path), steps), 1, seed=0)))['img'].shape==(1,3,32,32)
+
+def folder(p): p.mkdir(); return p
+bad = dict(zero=lambda p: put(p, b''), corrupt=lambda p: put(p, cat[:40]+bytes(900)), cut_png=lambda p: put(p, saved(im, 'PNG')[:9000]),
+           cut_jpeg=lambda p: put(p, cat[:400]), page=lambda p: put(p, b'<!DOCTYPE html><p>404'), missing=lambda p: p, folder=folder)
+@pytest.mark.parametrize('name', bad)
+def test_unusable_pictures_are_named(tmp_path, name):
+    p = bad[name](tmp_path/'x.jpg')
+    for backend in ('cv2','pillow'):
+        with pytest.raises(BrokenPicture) as e: read(p, imdecode_backend=backend)
+        one_line(e, 'x.jpg')
+    assert check_file(str(p))[0][0][0] in unusable
+@pytest.mark.skipif(os.geteuid()==0, reason='root may read everything')
+def test_unreadable_file(tmp_path):
+    p = put(tmp_path/'x.jpg', cat); p.chmod(0)
+    with pytest.raises(BrokenPicture) as e: read(p)
+    one_line(e, 'x.jpg', 'ermission')
+def test_unreadable_file_of_any_cause(tmp_path, monkeypatch):
+    def refuse(*a): raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr('builtins.open', refuse)
+    with pytest.raises(BrokenPicture) as e: read(tmp_path/'x.jpg')
+    one_line(e, 'x.jpg', 'Permission denied')
+def test_damaged_in_the_middle_is_found(tmp_path):
+    broken = bytearray(cat); broken[mid:mid+400] = bytes(400)
+    problems = check_file(str(put(tmp_path/'x.jpg', bytes(broken))))[0]
+    assert not problems or problems[0][0] in ('damaged','truncated','broken') # a decoder may pass over it
+
+# ---- Folders
+
+def test_folders(tmp_path):
+    put(tmp_path/'a'/'x.jpg'/'inner.jpg', cat); put(tmp_path/'a'/'deep'/'er'/'y.JPG', cat); put(tmp_path/'b'/'z.jpg', cat); put(tmp_path/'.hidden'/'h.jpg')
+    (tmp_path/'a'/'deep'/'up').symlink_to(tmp_path/'a'); (tmp_path/'b'/'self').symlink_to('.'); (tmp_path/'b'/'dead').symlink_to('nowhere')
+    (tmp_path/'c').symlink_to(tmp_path/'b')
+    scan = scan_folders(str(tmp_path))
+    assert scan.folders==['a','b','c'] and list(scan.names)==['a/deep/er/y.JPG','a/x.jpg/inner.jpg','b/z.jpg','c/z.jpg']
+def test_empty_class_folder(tmp_path):
+    put(tmp_path/'a'/'x.jpg', cat); put(tmp_path/'b'/'x.heic')
+    with pytest.raises(DataError) as e: CustomDataset(str(tmp_path))
+    one_line(e, str(tmp_path/'b'), '.heic')
+    with pytest.warns(UserWarning, match='no samples of 1 of 2 classes: b'): ds = CustomDataset(str(tmp_path), classes=['a','b'])
+    assert ds.get_gt_labels().tolist()==[0]
+def test_scan_is_kept_until_something_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home')); monkeypatch.setattr('clsnb.data.scan.cache_from', 3)
+    root = tmp_path/'data'
+    for i in range(4): put(root/'a'/'deep'/f'{i}.jpg')
+    old = 1_700_000_000
+    for p in (root, root/'a', root/'a'/'deep'): os.utime(p, (old, old))
+    first = scan_folders(str(root)); kept = list((tmp_path/'home'/'scans').glob('*'))
+    assert len(kept)==1 and list(scan_folders(str(root)).names)==list(first.names)
+    monkeypatch.setattr('clsnb.data.scan._read_folders', None) # must not be needed
+    assert scan_folders(str(root)).counts.tolist()==[4]
+    monkeypatch.undo(); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
+    put(root/'a'/'deep'/'new.jpg'); put(root/'b'/'new.jpg')
+    assert scan_folders(str(root)).counts.tolist()==[5,1]
+    kept[0].write_bytes(b'PK cut off'); assert len(scan_folders(str(root)))==6
+
+# ---- Lists
+
+def listed(tmp_path, text, n=3, mode='w'):
+    p = tmp_path/'list.txt'; p.write_bytes(text) if isinstance(text, bytes) else p.write_text(text, newline='')
+    names,labels = read_list(p, n)
+    return list(zip(names, labels.tolist()))
+@pytest.mark.parametrize('text,want', [
+    ('my cat.jpg 0\na  b/dog 2.jpg 1', [('my cat.jpg',0),('a  b/dog 2.jpg',1)]), ('x.jpg\t2\r\n\r\n  y.jpg 0  \r\n', [('x.jpg',2),('y.jpg',0)]),
+    ('\ufeffx.jpg 1\n', [('x.jpg',1)]), ('grüße.jpg 1\n', [('grüße.jpg',1)]), (b'\xe9.jpg 1\n', [('\udce9.jpg',1)]), ('n1 1\nn2 2', [('n1',1),('n2',2)])])
+def test_lists(tmp_path, text, want): assert listed(tmp_path, text)==want
+@pytest.mark.parametrize('text,words', [
+    ('x.jpg 0\ny.jpg\n', ['line 2', "'y.jpg'"]), ('x.jpg 0 1\n', ['line 1', 'more than one label']), ('x.jpg,0\n', ['line 1']), ('0\n', ['line 1']), ('x.jpg 1.5\n', ['line 1']),
+    ('x.jpg 0\ny.jpg -1\n', ['sample 1 (y.jpg)', '-1']), ('x.jpg 3\n', ['sample 0 (x.jpg)', 'label 3', '0 to 2']), ('', ['empty']), ('\n \n', ['empty'])])
+def test_bad_lists(tmp_path, text, words):
+    with pytest.raises(DataError) as e: listed(tmp_path, text)
+    one_line(e, 'list.txt', *words)
+def test_long_list_in_pieces(tmp_path, monkeypatch):
+    import clsnb.data.samples as m
+    chunks = m._chunks; monkeypatch.setattr(m, '_chunks', lambda a: chunks(a, 50))
+    want = [(f'folder {i%7}/{"x"*(i%60)}{i}.jpg', i%3) for i in range(300)]
+    assert listed(tmp_path, '\n'.join(f'{n} {l}' for n,l in want))==want
+    with pytest.raises(DataError, match='line 301'): listed(tmp_path, '\n'.join(f'{n} {l}' for n,l in want)+'\nbad\n')
+
+# ---- Training goes on
+
+def mixed(tmp_path, n=150, broken=1):
+    (tmp_path/'a').mkdir()
+    for i in range(n): (tmp_path/'a'/f'{i:03}.jpg').symlink_to(photo_path('cat'))
+    for i in range(broken): (tmp_path/'a'/f'{7*i+5:03}.jpg').unlink(); put(tmp_path/'a'/f'{7*i+5:03}.jpg', cat[:99])
+    return CustomDataset(str(tmp_path), steps)
+@pytest.mark.parametrize('workers', [0,2])
+def test_broken_pictures_are_left_out(tmp_path, workers):
+    loader = build_dataloader(mixed(tmp_path), 10, workers, seed=0)
+    with pytest.warns(UserWarning, match='Left out: .*005.jpg'): batches = [b.index for b in loader]
+    assert sum(map(len, batches))==150 and 5 not in sum(batches, []) and list(loader.broken)==[5]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error'); again = [b.index for b in build_dataloader(mixed_again(tmp_path), 10, 0, seed=0, max_broken=.5)] if not workers else None
+    if again: assert again==batches
+def mixed_again(tmp_path):
+    ds = CustomDataset(str(tmp_path), steps); warnings.filterwarnings('ignore', 'Left out'); return ds
+def test_too_many_stop_the_run(tmp_path):
+    ds = mixed(tmp_path, 150, 4)
+    with pytest.raises(DataError) as e, warnings.catch_warnings(): warnings.simplefilter('ignore'); list(build_dataloader(ds, 10, seed=0))
+    one_line(e, 'max_broken=0.01', '.jpg', 'JPEG')
+    with pytest.raises(BrokenPicture, match='005.jpg'): list(build_dataloader(ds, 10, seed=0, shuffle=False))
+def test_all_missing(tmp_path):
+    put(tmp_path/'l.txt', b'x.jpg 0\ny.jpg 0\n')
+    with pytest.raises(DataError) as e: list(build_dataloader(CustomDataset(str(tmp_path/'gone'), steps, ['a'], tmp_path/'l.txt'), 2, seed=0, max_broken=.9))
+    one_line(e, 'in a row', 'does not exist')
+
+# ---- verify_dataset
+
+def test_verify(tmp_path):
+    for n,(_,data) in enumerate(good.values()): put(tmp_path/'train'/'a'/f'{n}.png', data)
+    put(tmp_path/'train'/'b'/'same.jpg', cat); put(tmp_path/'val'/'b'/'same.jpg', cat); put(tmp_path/'val'/'a'/'zero.jpg', b''); put(tmp_path/'val'/'a'/'dot.png', saved(Image.new('RGB', (1,1)), 'PNG'))
+    dfs = [verify_dataset(dict(train=str(tmp_path/'train'), val=str(tmp_path/'val')), workers=w) for w in (0,2)]
+    assert dfs[0].equals(dfs[1]) and dfs[0].attrs['checked']==10
+    found = set(zip(dfs[0].split, dfs[0].file, dfs[0].problem))
+    assert {('val','a/zero.jpg','empty'), ('val','a/dot.png','tiny'), ('val','b/same.jpg','in two splits'), ('train','a/0.png','mode')} <= found
+    assert 'zero.jpg' in verify_report(dfs[0]).split('\n')[2]
+def test_verify_survives_a_decoder_that_dies(tmp_path, monkeypatch):
+    import clsnb.data.verify as v
+    for i in range(6): put(tmp_path/'a'/f'{i}.jpg', cat)
+    monkeypatch.setattr(v, 'check_files', _die_at_4)
+    df = verify_dataset(str(tmp_path), workers=2, duplicates=False)
+    assert df[['file','problem']].values.tolist()==[['a/4.jpg','crash']]
+def _die_at_4(jobs, tiny):
+    if any(str(o).endswith('4.jpg') for o in jobs): os._exit(1)
+    return [([], None) for _ in jobs]
+def test_verify_command(tmp_path, capsys):
+    from clsnb.cli import main
+    put(tmp_path/'d'/'a'/'zero.jpg', b''); put(tmp_path/'d'/'a'/'cat.jpg', cat)
+    with pytest.raises(SystemExit) as e: main(['verify', str(tmp_path/'d'), '--workers', '0', '--out', str(tmp_path/'o.csv')])
+    assert e.value.code==2 and 'zero.jpg' in capsys.readouterr().out and (tmp_path/'o.csv').read_text().count('\n')==2
+
+# ---- Data never runs code
+
+def test_readers_run_no_code(tmp_path):
+    import pickle
+    from clsnb.data.small_images import load_array_pickle
+    from clsnb.data.tables import read_table
+    class Bomb: __reduce__ = lambda self: (os.mkdir, (str(tmp_path/'pwned'),))
+    p = put(tmp_path/'x.pkl', pickle.dumps(Bomb()))
+    with pytest.raises(DataError): load_array_pickle(p)
+    with pytest.raises(ConfigError): read_table(p)
+    np.save(tmp_path/'x.npy', np.array([Bomb()], object), allow_pickle=True)
+    shutil.copy(tmp_path/'x.npy', tmp_path/'x.jpg')
+    with pytest.raises(BrokenPicture): read(tmp_path/'x.jpg')
+    assert not (tmp_path/'pwned').exists()

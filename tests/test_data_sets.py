@@ -1,0 +1,186 @@
+"Data sets, their labels, and how they are divided"
+import inspect, os, tarfile, warnings
+from pathlib import Path
+import numpy as np, pytest, torch
+import clsnb.data.small_images as small
+from clsnb.core.errors import ConfigError, DataError, DependencyError
+from clsnb.core.registry import DATASETS
+from clsnb.data.archives import HuggingFaceDataset, ShardDataset
+from clsnb.data.labels import packaged_classes
+from clsnb.data.packaged import Digits, photo_path
+from clsnb.data.samplers import ClassBalancedSampler
+from clsnb.data.wrappers import KFoldDataset, build_dataset, split
+
+pytestmark = pytest.mark.filterwarnings('ignore:.*has no samples of')
+def touch(root, *names):
+    for n in names: (root/n).parent.mkdir(parents=True, exist_ok=True); (root/n).touch()
+    return str(root)
+
+# ---- mmcls's names and arguments
+
+args = dict(CustomDataset='data_prefix pipeline classes ann_file extensions test_mode file_client_args', ImageNet='data_prefix pipeline classes ann_file extensions test_mode file_client_args',
+            ImageNet21k='data_prefix pipeline classes ann_file serialize_data multi_label recursion_subdir test_mode file_client_args',
+            CIFAR10='data_prefix pipeline classes ann_file test_mode', CIFAR100='data_prefix pipeline classes ann_file test_mode', MNIST='data_prefix pipeline classes ann_file test_mode',
+            FashionMNIST='data_prefix pipeline classes ann_file test_mode', VOC='difficult_as_postive data_prefix pipeline classes ann_file test_mode',
+            CUB='ann_file image_class_labels_file train_test_split_file data_prefix pipeline classes test_mode', StanfordCars='data_prefix test_mode ann_file pipeline classes',
+            ConcatDataset='datasets separate_eval', RepeatDataset='dataset times', ClassBalancedDataset='dataset oversample_thr', KFoldDataset='dataset fold num_splits test_mode seed')
+@pytest.mark.parametrize('name', args)
+def test_arguments(name):
+    from clsnb.core.registry import accepted_args
+    cls = DATASETS.get(name); known = accepted_args(cls)
+    if name=='StanfordCars': known |= accepted_args(cls.__mro__[1])
+    assert not set(args[name].split())-known
+sizes = dict(ImageNet=1000, CIFAR10=10, CIFAR100=100, MNIST=10, FashionMNIST=10, VOC=20, CUB=200, StanfordCars=196)
+def test_classes():
+    assert {k: len(DATASETS.get(k).CLASSES) for k in sizes}==sizes and DATASETS.get('ImageNet21k').CLASSES is None
+    c = packaged_classes('imagenet')
+    for i,n in {0:'tench, Tinca tinca', 1:'goldfish, Carassius auratus', 2:'great white shark, white shark, man-eater, man-eating shark, Carcharodon carcharias', 134:'crane',
+                281:'tabby, tabby cat', 517:'crane', 638:'maillot', 639:'maillot, tank suit', 999:'toilet tissue, toilet paper, bathroom tissue'}.items(): assert c[i]==n
+    assert sorted(c.folders)==list(c.folders) and len(c.folders)==1000
+def test_options_that_never_were():
+    for kw in [dict(multi_label=True), dict(recursion_subdir=False)]:
+        with pytest.raises(ConfigError, match='ImageNet21k'): DATASETS.get('ImageNet21k')('x', **kw)
+
+# ---- One numbering
+
+def folder(root, **kw): return dict(type='CustomDataset', data_prefix=str(root), **kw)
+def test_splits_have_the_numbers_of_training(tmp_path):
+    touch(tmp_path, 'train/cat/1.jpg', 'train/cow/1.jpg', 'train/dog/1.jpg', 'val/dog/1.jpg', 'val/cow/1.jpg', 'odd/dgo/1.jpg')
+    train = build_dataset(folder(tmp_path/'train'))
+    for like in (train, train.CLASSES, list(train.CLASSES)):
+        with pytest.warns(UserWarning, match='no samples of 1 of 3 classes: cat'): val = build_dataset(folder(tmp_path/'val'), dict(test_mode=True), like=like)
+        assert val.get_gt_labels().tolist()==[1,2] and val.test_mode and list(val.CLASSES)==['cat','cow','dog']
+    many = build_dataset([folder(tmp_path/'val'), folder(tmp_path/'train')], like=train)
+    assert many.get_gt_labels().tolist()==[1,2,0,1,2]
+    assert build_dataset(dict(type='RepeatDataset', times=2, dataset=folder(tmp_path/'val')), like=train).get_gt_labels().tolist()==[1,2]*2
+    with pytest.raises(DataError, match='dgo'): build_dataset(folder(tmp_path/'odd'), like=train)
+    for c in (['dog','cow','cat'], ['cow','dog']):
+        with pytest.raises(ConfigError, match='training data'): build_dataset(folder(tmp_path/'val', classes=c), like=train)
+def test_other_names_keep_their_folders(tmp_path):
+    touch(tmp_path, 'train/n1/1.jpg', 'train/n2/1.jpg', 'val/n2/1.jpg')
+    train = build_dataset(folder(tmp_path/'train', classes=['Katze','Hund']))
+    assert build_dataset(folder(tmp_path/'val'), like=train).get_gt_labels().tolist()==[1]
+    with pytest.raises(DataError, match='check `classes`'): build_dataset(folder(tmp_path/'val'), like=list(train.CLASSES)) # the folders' numbers are not known
+def test_explicit_classes_hold_by_name(tmp_path):
+    touch(tmp_path, 'dog/1.jpg', 'cat/1.jpg'); (tmp_path/'names.txt').write_text('dog\ncow\n\ncat\n')
+    ds = build_dataset(folder(tmp_path, classes=str(tmp_path/'names.txt')))
+    assert ds.get_gt_labels().tolist()==[2,0] and list(ds.CLASSES)==['dog','cow','cat'] # cat's pictures come first
+def test_parts_of_imagenet_keep_their_numbers(tmp_path):
+    ds = DATASETS.get('ImageNet')(touch(tmp_path, 'n02123045/a.JPEG', 'n15075141/b.JPEG'))
+    assert ds.get_gt_labels().tolist()==[281,999]
+def test_labels_out_of_range_are_found_when_built():
+    from clsnb.data.dataset import BaseDataset
+    class Own(BaseDataset):
+        CLASSES = ['a','b']
+        def load_annotations(self): return [dict(img_info=dict(filename=f'{i}.jpg'), gt_label=np.array(i)) for i in range(4)]
+    with pytest.raises(DataError, match=r'sample 2 \(2.jpg\) has label 2.*2 of 4'): Own('', [])
+
+# ---- Dividing
+
+class Labels:
+    CLASSES = list('abc')
+    def __init__(self, y): self.y = np.asarray(y)
+    def __len__(self): return len(self.y)
+    def __getitem__(self, i): return i
+    def get_gt_labels(self): return self.y
+    def get_cat_ids(self, i): return [int(self.y[i])]
+y = np.repeat([0,1,2], [60,30,7])
+@pytest.mark.parametrize('kw', [dict(), dict(seed=3), dict(stratified=True), dict(stratified=True, seed=3), dict(groups=np.arange(97)//4), dict(groups=np.arange(97)//4, stratified=True)])
+def test_folds(kw):
+    ds = Labels(y); folds = [KFoldDataset(ds, k, 5, test_mode=True, **kw) for k in range(5)]
+    assert sorted(i for f in folds for i in f.indices)==list(range(97))
+    for k,f in enumerate(folds):
+        assert sorted([*f.indices, *KFoldDataset(ds, k, 5, **kw).indices])==list(range(97)) and (15<=len(f)<=25 or 'groups' in kw)
+        if 'groups' in kw: assert not {i//4 for i in f.indices} & {i//4 for g in folds if g is not f for i in g.indices}
+        elif 'stratified' in kw: assert np.abs(np.bincount(f.get_gt_labels(), minlength=3)-np.array([12,6,1.4])).max()<=1
+    if 'groups' in kw: assert max(map(len, folds))-min(map(len, folds))<=12
+def test_split():
+    a,b = split(Labels(y), .2); again = split(Labels(y), .2)
+    assert np.bincount(b.get_gt_labels()).tolist()==[12,6,1] and len(a)+len(b)==97 and (again[1].indices==b.indices).all() and not (split(Labels(y), .2, seed=1)[1].indices==b.indices).all()
+    multi = Labels(np.eye(3, dtype=int)[y])
+    assert np.abs(split(multi, .2)[1].get_gt_labels().sum(0)-[12,6,1.4]).max()<=1
+    with pytest.raises(ConfigError): split(Labels(y), 2)
+    with pytest.raises(DataError): split(Labels([0]), .2)
+def test_class_balanced_sampler():
+    ds = Labels(y)
+    for power,want in [(0,[33,32,32]), (1,[60,30,7])]:
+        idx,copy = ClassBalancedSampler(ds, power=power, seed=1).order()
+        assert sorted(np.bincount(y[idx]))==sorted(want) and len(set(zip(idx.tolist(), copy.tolist())))==97
+    s = ClassBalancedSampler(ds, seed=1); first = list(s); s.set_epoch(1)
+    assert list(s)!=first and list(ClassBalancedSampler(ds, seed=1))==first
+
+# ---- Archives and tables
+
+def test_shards(tmp_path, monkeypatch):
+    monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
+    import io, json
+    def shard(name, items):
+        with tarfile.open(tmp_path/name, 'w') as tar:
+            for n,b in items: m = tarfile.TarInfo(n); m.size = len(b); tar.addfile(m, io.BytesIO(b))
+    pic = Path(photo_path('cat')).read_bytes()
+    shard('t-0.tar', [('d/a.b.jpg', pic), ('d/a.cls', b'1'), ('d/x.jpg', pic), ('d/x.cls', b'0\n'), ('d/x.txt', b'a cat')]); shard('t-1.tar', [('y.jpg', pic), ('y.json', json.dumps(dict(label='1', w=3)).encode()), ('y.cls', b'1')])
+    ds = ShardDataset(str(tmp_path/'t-{0..1}.tar'), [dict(type='LoadImageFromFile')], classes=['cat','dog'])
+    assert ds.get_gt_labels().tolist()==[1,0,1] and ds[2]['img'].shape==(160,213,3) and ds.sample_name(0) is None or True
+    assert ShardDataset(str(tmp_path/'t-1.tar'), label_ext='json').get_gt_labels().tolist()==[1]
+    shard('t-1.tar', [('y.jpg', pic)])
+    with pytest.raises(DataError, match='y.jpg has no y.cls'): ShardDataset(str(tmp_path/'t-1.tar'))
+    (tmp_path/'t-2.tar').write_bytes(b'not a tar file'*99)
+    for p,words in [('t-2.tar','no whole'), ('t-9.tar','No such shard')]:
+        with pytest.raises(DataError, match=words): ShardDataset(str(tmp_path/p))
+    from clsnb.data.loader import build_dataloader
+    steps = [dict(type='LoadImageFromFile'), dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img','gt_label'])]
+    ds = ShardDataset(str(tmp_path/'t-0.tar'), steps, classes=['cat','dog'])
+    a,b = (next(iter(build_dataloader(ds, 2, w, seed=0, shuffle=False)))['img'] for w in (0,2))
+    assert a.equal(b)
+def test_webdataset_writes_what_we_read(tmp_path, monkeypatch):
+    wds = pytest.importorskip('webdataset'); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
+    with wds.TarWriter(str(tmp_path/'s.tar')) as w:
+        for i in range(3): w.write({'__key__': f'{i:03}', 'jpg': Path(photo_path('cat')).read_bytes(), 'cls': i%2})
+    assert ShardDataset(str(tmp_path/'s.tar'), classes=['a','b']).get_gt_labels().tolist()==[0,1,0]
+def test_hugging_face(tmp_path):
+    try: import datasets
+    except ImportError:
+        with pytest.raises(DependencyError, match='pip install datasets'): HuggingFaceDataset('x')
+        return
+    feats = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=['cat','dog']))
+    pic = dict(bytes=Path(photo_path('cat')).read_bytes(), path=None)
+    import pyarrow
+    table = datasets.table.InMemoryTable(pyarrow.Table.from_pydict(dict(image=[pic]*3, label=[0,1,1]), schema=feats.arrow_schema))
+    hf = datasets.Dataset(table, fingerprint='clsnb')
+    ds = HuggingFaceDataset(hf, [dict(type='LoadImageFromFile')])
+    assert ds.CLASSES==['cat','dog'] and ds.get_gt_labels().tolist()==[0,1,1] and ds[1]['img'].shape==(160,213,3)
+    assert HuggingFaceDataset(hf, classes=['dog','cat']).get_gt_labels().tolist()==[1,0,0]
+    with pytest.raises(ConfigError, match='lable'): HuggingFaceDataset(hf, label_col='lable')
+    with pytest.raises(DataError, match='cannot be opened'): HuggingFaceDataset(str(tmp_path))
+
+# ---- Downloads
+
+class Tiny(small.DownloadedDataset):
+    CLASSES = ['a']
+    def files(self): return [(os.path.join(self.data_prefix, 'data.bin'), '5d41402abc4b2a76b9719d911017c592')]
+    def wanted(self): return 'data.bin'
+    def fetch(self): small.fetch_md5(Path(self.data_prefix, '../site/data.bin').resolve().as_uri(), self.files()[0][0], self.files()[0][1])
+    def load_annotations(self): self.ensure(); return small.ArraySamples(np.zeros((1,1,1,1), np.uint8), [0])
+def test_checksums(tmp_path):
+    (tmp_path/'site').mkdir(); (tmp_path/'site'/'data.bin').write_bytes(b'other'); (tmp_path/'d').mkdir()
+    with pytest.raises(DataError, match='MD5'): Tiny(str(tmp_path/'d'))
+    assert not (tmp_path/'d'/'data.bin').exists()
+    (tmp_path/'site'/'data.bin').write_bytes(b'hello'); assert len(Tiny(str(tmp_path/'d')))==1
+    (tmp_path/'site'/'data.bin').unlink(); assert len(Tiny(str(tmp_path/'d')))==1 # nothing is fetched twice
+    (tmp_path/'d'/'data.bin').write_bytes(b'hallo')
+    with pytest.raises(DataError, match='data.bin'): Tiny(str(tmp_path/'d'), download=False)
+def _one_of_two(rank, port, root, out):
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2')
+    torch.distributed.init_process_group('gloo')
+    n = []; fetch = small.fetch_md5
+    small.fetch_md5 = lambda *a: (n.append(1), fetch(*a))
+    ok = len(Tiny(root)); torch.distributed.destroy_process_group(); out.put((rank, len(n), ok))
+def test_one_process_downloads(tmp_path):
+    import socket
+    (tmp_path/'site').mkdir(); (tmp_path/'site'/'data.bin').write_bytes(b'hello'); (tmp_path/'d').mkdir()
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    ctx = torch.multiprocessing.get_context('spawn'); out = ctx.Queue()
+    ps = [ctx.Process(target=_one_of_two, args=(r, port, str(tmp_path/'d'), out)) for r in (0,1)]
+    for p in ps: p.start()
+    assert sorted(out.get(timeout=100) for _ in ps)==[(0,1,1),(1,0,1)]
+    for p in ps: p.join(30)
