@@ -67,6 +67,12 @@ def get_cat_ids(self:BaseDataset, idx):
     return [int(infos.labels[idx] if isinstance(infos, PackedSamples) else infos[idx]['gt_label'])]
 
 @patch
+def show(self:BaseDataset, *args, **kwargs):
+    "Some samples as they come out of the pipeline; see `looking.show_samples`"
+    from clsnb.data.looking import show_samples # which needs this module
+    return show_samples(self, *args, **kwargs)
+
+@patch
 def sample_name(self:BaseDataset, idx):
     "The file of a sample, or None"
     infos = self.data_infos

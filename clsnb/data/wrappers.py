@@ -11,6 +11,7 @@ import bisect
 import numpy as np
 from ..core.errors import ConfigError, DataError
 from ..core.registry import DATASETS, accepted_args
+from .dataset import BaseDataset
 from .labels import check_same_classes
 
 # %% ../../nbs/data/15_wrappers.ipynb #29714be6
@@ -22,6 +23,7 @@ class Wrapped:
     def __getitem__(self, i): return self.dataset[int(self.indices[i])]
     def get_cat_ids(self, i): return self.dataset.get_cat_ids(int(self.indices[i]))
     def sample_name(self, i): return self.dataset.sample_name(int(self.indices[i]))
+    def show(self, *args, **kwargs): return BaseDataset.show(self, *args, **kwargs)
     def get_gt_labels(self): return self.dataset.get_gt_labels()[self.indices]
     def evaluate(self, *args, **kwargs):
         raise ConfigError(f"{type(self).__name__} is for training; evaluate on the data set inside.")
@@ -66,6 +68,7 @@ class ConcatDataset:
     def __getitem__(self, i): ds,j = self._at(i); return ds[j]
     def get_cat_ids(self, i): ds,j = self._at(i); return ds.get_cat_ids(j)
     def sample_name(self, i): ds,j = self._at(i); return ds.sample_name(j)
+    def show(self, *args, **kwargs): return BaseDataset.show(self, *args, **kwargs)
     def get_gt_labels(self): return np.concatenate([o.get_gt_labels() for o in self.datasets])
     def __repr__(self): return f"ConcatDataset: {len(self)} samples of {self.datasets}"
     def evaluate(self, results, *args, indices=None, logger=None, **kwargs):
