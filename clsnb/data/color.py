@@ -10,7 +10,7 @@ import random
 import numpy as np
 from fastcore.basics import store_attr
 from ..core.registry import TRANSFORMS
-from ..imgops.photometric import adjust_brightness, adjust_color, adjust_contrast, adjust_lighting, imnormalize
+from ..imgops.photometric import adjust_brightness, adjust_color, adjust_contrast, adjust_lighting, imnormalize, imnormalize_by_table, normalize_table
 from .pipeline import ImageTransform
 
 # %% ../../nbs/data/04_color.ipynb #6ff150b8
@@ -44,8 +44,11 @@ class Lighting(ImageTransform):
 class Normalize(ImageTransform):
     "(image - mean) / std, and from BGR to RGB"
     def __init__(self, mean, std, to_rgb=True):
-        self.mean,self.std,self.to_rgb = np.array(mean, np.float32),np.array(std, np.float32),to_rgb
-    def apply(self, img): return imnormalize(img, self.mean, self.std, self.to_rgb)
+        self.mean,self.std,self.to_rgb,self.table = np.array(mean, np.float32),np.array(std, np.float32),to_rgb,None
+    def apply(self, img):
+        if img.dtype!=np.uint8 or img.ndim<3 or img.shape[2]!=3 or self.mean.size!=3: return imnormalize(img, self.mean, self.std, self.to_rgb)
+        if self.table is None: self.table = normalize_table(self.mean, self.std)
+        return imnormalize_by_table(img, self.table, self.to_rgb)
     def __call__(self, results):
         results = super().__call__(results)
         results['img_norm_cfg'] = dict(mean=self.mean, std=self.std, to_rgb=self.to_rgb)

@@ -43,6 +43,7 @@ class ToTensor(KeyTransform):
 class ImageToTensor(KeyTransform):
     "A tensor of channels x height x width"
     def one(self, v):
+        if v.ndim==3 and v.transpose(2,0,1).flags.c_contiguous: return torch.from_numpy(v.transpose(2,0,1)) # as Normalize makes it
         v = torch.from_numpy(np.ascontiguousarray(v))
         return v.permute(2,0,1) if v.ndim==3 else v[None]
 

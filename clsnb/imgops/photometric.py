@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['blend', 'adjust_brightness', 'adjust_contrast', 'adjust_color', 'adjust_sharpness', 'imposterize', 'iminvert',
            'imsolarize', 'imsolarize_add', 'auto_contrast', 'imequalize', 'adjust_lighting', 'imnormalize',
-           'imdenormalize']
+           'normalize_table', 'imnormalize_by_table', 'imdenormalize']
 
 # %% ../../nbs/imgops/01_photometric.ipynb #f1cff82b
 import numpy as np
@@ -90,6 +90,18 @@ def imnormalize(img, mean, std, to_rgb=True):
     if out.ndim==2 or not color: return ((out-mean.reshape(-1))/std.reshape(-1)).astype(np.float32)
     cv2.subtract(out, mean, out)
     return cv2.multiply(out, 1/std, out)
+
+def normalize_table(mean, std):
+    "What `imnormalize` makes of each of the 256 values: a row for each channel of the result"
+    every = np.arange(256, dtype=np.uint8).reshape(1,256,1).repeat(len(np.ravel(mean)), 2)
+    return np.ascontiguousarray(imnormalize(every, mean, std, False)[0].T)
+
+def imnormalize_by_table(img, table, to_rgb=True):
+    "The same as `imnormalize` for uint8 colours, channel after channel in memory, as tensors want it"
+    import cv2
+    out = np.empty((3, *img.shape[:2]), np.float32)
+    for c,x in enumerate(cv2.split(img)[::-1 if to_rgb else 1]): cv2.LUT(x, table[c], out[c])
+    return out.transpose(1,2,0)
 
 def imdenormalize(img, mean, std, to_bgr=True):
     "The way back from `imnormalize`, as uint8"

@@ -1,0 +1,145 @@
+"""Images per second and core: reading, augmenting and normalising JPEGs, beside torchvision, timm and plain OpenCV; how fast lists open.
+
+usage: pipeline.py [--size 500x375] [--images 48] [--rounds 9] [--size-large 1600x1200] [--lists 1300000,14000000] [--only TEXT]
+
+The pictures are the packaged photographs, enlarged, with some grain, saved as JPEG of quality 90. One process, one thread. All contestants take turns on
+the same files; each round gives one rate for each, the table has medians, and ratios are medians of ratios within rounds.
+"""
+import argparse, io, os, statistics, subprocess, sys, tempfile, time
+from pathlib import Path
+import cv2, numpy as np, torch
+import clsnb
+from clsnb.data.pipeline import Compose
+
+norm = dict(mean=[123.675,116.28,103.53], std=[58.395,57.12,57.375])
+end = [dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'], meta_keys=())]
+load,crop,flip = dict(type='LoadImageFromFile'),dict(type='RandomResizedCrop', size=224),dict(type='RandomFlip')
+eval_steps = [dict(type='Resize', size=(256,-1)), dict(type='CenterCrop', crop_size=224)]
+
+def pictures(folder, n, w, h):
+    "`n` photographs of w x h (or h x w)"
+    out,rng = [],np.random.default_rng(0)
+    for i,f in enumerate(sorted((Path(clsnb.__file__).parent/'photos').glob('*/*.jpg'))[::3][:n]):
+        img = cv2.imread(str(f)); tall = img.shape[0]>img.shape[1]
+        img = cv2.resize(img, (h,w) if tall else (w,h), interpolation=cv2.INTER_CUBIC)
+        img = np.clip(img+rng.normal(0, 4, img.shape), 0, 255).astype(np.uint8)
+        out.append(f'{folder}/{i:03}.jpg'); cv2.imwrite(out[-1], img, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return out
+
+def ours(*steps):
+    pipe = Compose([*steps, *end])
+    return lambda path: pipe(dict(img_prefix=None, img_info=dict(filename=path)))['img']
+
+def bare(path): return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+
+def plain_cv2(train):
+    mean,std = np.float32(norm['mean']),np.float32(norm['std'])
+    from clsnb.data.resize_crop import RandomResizedCrop
+    box = RandomResizedCrop(224).box
+    def f(path):
+        img = cv2.imread(path)
+        if train:
+            x1,y1,x2,y2 = box(*img.shape[:2]); img = cv2.resize(img[y1:y2+1, x1:x2+1], (224,224))
+            if np.random.rand()<.5: img = cv2.flip(img, 1)
+        else:
+            h,w = img.shape[:2]; r = 256/min(h, w); img = cv2.resize(img, (round(w*r), round(h*r))); h,w = img.shape[:2]
+            img = img[(h-224)//2:(h-224)//2+224, (w-224)//2:(w-224)//2+224]
+        img = (cv2.cvtColor(img, cv2.COLOR_BGR2RGB).astype(np.float32)-mean)/std
+        return torch.from_numpy(np.ascontiguousarray(img.transpose(2,0,1)))
+    return f
+
+def tv(train, pil):
+    from PIL import Image
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+    from torchvision.transforms import v2
+    m,s = [o/255 for o in norm['mean']],[o/255 for o in norm['std']]
+    t = [v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()] if train else [v2.Resize(256, antialias=True), v2.CenterCrop(224)]
+    t = v2.Compose([*([] if not pil else []), *t, *([v2.PILToTensor()] if pil else []), v2.ToDtype(torch.float32, scale=True), v2.Normalize(m, s)])
+    if pil: return lambda path: t(Image.open(path).convert('RGB'))
+    return lambda path: t(decode_jpeg(read_file(path), ImageReadMode.RGB))
+
+def timm_default(train):
+    from PIL import Image
+    from timm.data import create_transform
+    t = create_transform(224, is_training=train, **({} if train else dict(crop_pct=.875)), color_jitter=None)
+    return lambda path: t(Image.open(path).convert('RGB'))
+
+def contestants(train):
+    pre = [load, crop, flip] if train else [load, *eval_steps]
+    out = {'bare decode':bare, 'ours, uint8':ours(*pre), 'ours, float':ours(*pre, dict(type='Normalize', **norm)), 'torchvision v2, tensors':tv(train, False),
+           'torchvision v2, PIL':tv(train, True), 'timm':timm_default(train), 'plain cv2':plain_cv2(train)}
+    side = 448 if train else 256
+    quick = dict(load, reduce_to=side)
+    out['ours, uint8, reduced decoding'] = ours(quick, *pre[1:]); out['ours, float, reduced decoding'] = ours(quick, *pre[1:], dict(type='Normalize', **norm))
+    return out
+
+def race(named, files, rounds):
+    "Rates of each round, everyone in turn"
+    rates = {k:[] for k in named}
+    for f in named.values(): f(files[0])
+    for r in range(rounds):
+        order = list(named); order = order[r%len(order):]+order[:r%len(order)]
+        for k in order:
+            t = time.perf_counter()
+            for p in files: named[k](p)
+            rates[k].append(len(files)/(time.perf_counter()-t))
+    return rates
+
+def table(title, rates, marks):
+    print(f'\n{title}\n{"":34}images/s   of bare decode   of torchvision v2   of timm')
+    ratio = lambda k,o: statistics.median(a/b for a,b in zip(rates[k], rates[o]))
+    for k,v in rates.items():
+        print(f'{k:32}{statistics.median(v):10,.0f}{ratio(k, "bare decode"):16.2f}{ratio(k, "torchvision v2, tensors"):20.2f}{ratio(k, "timm"):10.2f}')
+    for text,k,o,want in marks: print(f'  mark: {text}: {ratio(k, o):.2f}, wanted {want}: {"met" if ratio(k, o)>=want else "not met"}')
+
+list_code = '''
+import resource, sys, time
+rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+from clsnb.data.samples import read_list
+n = read_list(sys.argv[2]+'.small')
+base,t = rss(),time.perf_counter()
+if sys.argv[1]=='ours': o = read_list(sys.argv[2])
+else: o = [(p, int(l)) for p,l in (line.rsplit(' ', 1) for line in open(sys.argv[2]))]
+print(time.perf_counter()-t, rss()-base)
+'''
+def lists(n, folder):
+    "Time and memory of opening a list of `n` samples: ours, and a list of tuples as ImageFolder keeps"
+    path = f'{folder}/list'
+    with open(path, 'w') as f:
+        for k in range(0, n, 100_000): f.write(''.join(f'n{i%21841:08d}/n{i%21841:08d}_{i}.JPEG {i%21841}\n' for i in range(k, min(n, k+100_000))))
+    Path(path+'.small').write_text('a.jpg 1\n')
+    for who in ('ours','tuples'):
+        s,mb = map(float, subprocess.run([sys.executable, '-c', list_code, who, path], capture_output=True, text=True, check=True).stdout.split())
+        print(f'{n:12,} samples, {who:8}{s:8.2f} s{mb:10,.0f} MB at most')
+
+def overhead(files):
+    "Microseconds per sample that are neither reading nor decoding: data set, seeds, collation"
+    from clsnb.data.folder_imagenet import CustomDataset
+    from clsnb.data.loader import build_dataloader
+    with tempfile.TemporaryDirectory() as d:
+        Path(f'{d}/l.txt').write_text(''.join(f'{i:09}.jpg 0\n' for i in range(20_000)))
+        class Nothing:
+            def __call__(self, r): return dict(img=x, gt_label=0)
+        x = torch.zeros(1); ds = CustomDataset(d, [Nothing()], ['a'], f'{d}/l.txt')
+        loader = build_dataloader(ds, 64, seed=0); t = time.perf_counter()
+        for _ in loader: pass
+        print(f'\nloader: {(time.perf_counter()-t)/len(ds)*1e6:.0f} microseconds a sample beside the pipeline')
+
+if __name__=='__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--size', default='500x375'); p.add_argument('--size-large', default='1600x1200'); p.add_argument('--images', type=int, default=48)
+    p.add_argument('--rounds', type=int, default=9); p.add_argument('--lists', default='1300000,14000000'); p.add_argument('--only', default='')
+    a = p.parse_args(); torch.set_num_threads(1); cv2.setNumThreads(0)
+    print(f'torch {torch.__version__}, OpenCV {cv2.__version__}, one of {os.cpu_count()} cores')
+    with tempfile.TemporaryDirectory() as d:
+        for size in (a.size, a.size_large):
+            files = pictures(d, a.images, *map(int, size.split('x'))); big = size==a.size_large
+            for train in (True, False):
+                title = f'{size}, {"train: crop, flip, normalise" if train else "eval: resize, centre crop, normalise"}'
+                if a.only not in title: continue
+                marks = [('uint8 of bare decode','ours, uint8','bare decode',.95), ('float of torchvision v2','ours, float','torchvision v2, tensors',1.3), ('float of timm','ours, float','timm',2)][:3 if train else 0]
+                marks = marks if not big else [('reduced decoding of full','ours, float, reduced decoding','ours, float',2)]
+                if not train and not big: marks = [('eval of torchvision v2','ours, float','torchvision v2, tensors',1.3)]
+                table(title, race(contestants(train), files, a.rounds if not big else max(3, a.rounds//2)), marks)
+        overhead(files)
+        for n in filter(None, a.lists.split(',')): lists(int(n), d)
