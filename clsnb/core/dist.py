@@ -6,7 +6,7 @@
 __all__ = ['get_dist_info', 'master_only', 'barrier', 'init_dist', 'default_device', 'sync_buffers', 'gather_by_index']
 
 # %% ../../nbs/core/03a_dist.ipynb #e857716a
-import functools, os
+import datetime, functools, os
 import torch, torch.distributed as dist
 from .errors import ConfigError
 
@@ -26,29 +26,37 @@ def barrier():
     if get_dist_info()[1]>1: dist.barrier()
 
 # %% ../../nbs/core/03a_dist.ipynb #e769ea01
-_slurm = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
+_names = dict(slurm=dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
+              mpi=dict(RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE', LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK'))
 
 def init_dist(
-    launcher='pytorch', # 'none', 'pytorch' (torchrun) or 'slurm'
+    launcher='pytorch', # 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'
     backend=None, # 'nccl', 'gloo'; None chooses
+    timeout=1800, # Seconds after which waiting for another process is an error
+    port=None, # Of the first process, where the launcher does not say
     **kw, # For `torch.distributed.init_process_group`
 ):
     "Join the other processes of this run"
     if launcher in (None, 'none') or dist.is_initialized(): return
-    if launcher=='slurm': _from_slurm()
-    elif launcher!='pytorch': raise ConfigError(f"--launcher: {launcher!r} is unknown; choose none, pytorch or slurm.")
-    if 'RANK' not in os.environ: raise ConfigError("--launcher pytorch needs torchrun: torchrun --nproc-per-node 2 -m clsnb train CONFIG --launcher pytorch")
+    if launcher not in ('pytorch', *_names): raise ConfigError(f"--launcher: {launcher!r} is unknown; choose none, pytorch, slurm or mpi.")
+    if launcher!='pytorch': _translate(launcher, port)
+    if 'RANK' not in os.environ: raise ConfigError("--launcher pytorch needs torchrun: torchrun --nproc-per-node 2 -m clsnb train CONFIG --launcher pytorch; or say clsnb dist-train CONFIG 2")
     cuda = torch.cuda.is_available()
     if cuda: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
-    dist.init_process_group(backend if backend and (cuda or backend!='nccl') else 'nccl' if cuda else 'gloo', **kw)
+    dist.init_process_group(backend if backend and (cuda or backend!='nccl') else 'nccl' if cuda else 'gloo', timeout=datetime.timedelta(seconds=timeout), **kw)
 
-def _from_slurm():
-    "Translate Slurm's variables to torch's"
-    import subprocess
-    for k,v in _slurm.items(): os.environ.setdefault(k, os.environ[v])
-    os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 20000))
-    if 'MASTER_ADDR' not in os.environ:
+def _translate(launcher, port=None):
+    "Slurm's or Open MPI's variables as torch's; jobs on one machine differ in their ports"
+    for k,v in _names[launcher].items():
+        if v not in os.environ: raise ConfigError(f"--launcher {launcher}: {v} is not set; start with {'srun' if launcher=='slurm' else 'mpirun'}.")
+        os.environ.setdefault(k, os.environ[v])
+    os.environ.setdefault('MASTER_PORT', str(port or 20000 + int(os.environ.get('SLURM_JOB_ID') or os.environ.get('OMPI_MCA_ess_base_jobid') or 9500) % 20000))
+    if 'MASTER_ADDR' in os.environ: return
+    if launcher=='slurm':
+        import subprocess
         os.environ['MASTER_ADDR'] = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], text=True).split()[0]
+    elif os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE', os.environ['WORLD_SIZE'])==os.environ['WORLD_SIZE']: os.environ['MASTER_ADDR'] = '127.0.0.1'
+    else: raise ConfigError("--launcher mpi on several machines needs MASTER_ADDR: mpirun -x MASTER_ADDR=<first machine> ...")
 
 # %% ../../nbs/core/03a_dist.ipynb #919c2926
 def default_device()->torch.device:
