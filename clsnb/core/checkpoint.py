@@ -137,7 +137,8 @@ def _whats_wrong(path, error):
     if isinstance(error, EOFError) or re.search(r'ran out of|truncated|incomplete|unexpected.*end|too short|corrupt|UntypedStorage', str(error), re.I): return "it is cut short or torn: copy or download it again"
     if head[:1]==b'\x80' and not head.startswith(_old_magic): return "it is a plain pickle, not one of torch, and loading that could run code"
     why = re.search(r'WeightsUnpickler error: *(.*)', str(error))
-    return f"it is of no known kind ({(why[1] if why else str(error).strip().splitlines() or [type(error).__name__])[0][:120]})"
+    said = why[1] if why else next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"it is of no known kind ({said[:120]})"
 
 # %% ../../nbs/core/06_checkpoint.ipynb #b5e9ae63
 def _read_safetensors(path, map_location):

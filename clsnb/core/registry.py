@@ -98,7 +98,8 @@ def build(
     known = accepted_args(cls)
     for k in kw:
         if known is not None and k not in known:
-            raise ConfigError(f"{registry.name}: {getattr(cls, '__name__', cls)} has no argument {k!r}.{near(k, known)}")
+            hint = near(k, known) or f" It takes {', '.join(sorted(known))}."
+            raise ConfigError(f"{registry.name}: {getattr(cls, '__name__', cls)} has no argument {k!r}.{hint}")
     try: return cls(**kw)
     except TypeError as e:
         if '__init__() missing' in str(e): raise ConfigError(f"{registry.name}: {str(e).replace('.__init__()', ' is')}.") from e
