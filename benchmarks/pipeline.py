@@ -5,7 +5,7 @@ usage: pipeline.py [--size 500x375] [--images 48] [--rounds 9] [--size-large 160
 The pictures are the packaged photographs, enlarged, with some grain, saved as JPEG of quality 90. One process, one thread. All contestants take turns on
 the same files; each round gives one rate for each, the table has medians, and ratios are medians of ratios within rounds.
 """
-import argparse, io, os, statistics, subprocess, sys, tempfile, time
+import argparse, os, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 import cv2, numpy as np, torch
 import clsnb
@@ -93,8 +93,8 @@ def table(title, rates, marks):
     for text,k,o,want in marks: print(f'  mark: {text}: {ratio(k, o):.2f}, wanted {want}: {"met" if ratio(k, o)>=want else "not met"}')
 
 list_code = '''
-import resource, sys, time
-rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+import sys, time
+def rss(): return int(next(o for o in open('/proc/self/status') if o.startswith('VmRSS')).split()[1])/1024
 from clsnb.data.samples import read_list
 n = read_list(sys.argv[2]+'.small')
 base,t = rss(),time.perf_counter()
@@ -110,7 +110,7 @@ def lists(n, folder):
     Path(path+'.small').write_text('a.jpg 1\n')
     for who in ('ours','tuples'):
         s,mb = map(float, subprocess.run([sys.executable, '-c', list_code, who, path], capture_output=True, text=True, check=True).stdout.split())
-        print(f'{n:12,} samples, {who:8}{s:8.2f} s{mb:10,.0f} MB at most')
+        print(f'{n:12,} samples, {who:8}{s:8.2f} s{mb:10,.0f} MB kept')
 
 def overhead(files):
     "Microseconds per sample that are neither reading nor decoding: data set, seeds, collation"
@@ -134,6 +134,7 @@ if __name__=='__main__':
     with tempfile.TemporaryDirectory() as d:
         for size in (a.size, a.size_large):
             files = pictures(d, a.images, *map(int, size.split('x'))); big = size==a.size_large
+            print(f'\n{size}: {len(files)} files of {sum(map(os.path.getsize, files))/len(files)/1000:,.0f} kB')
             for train in (True, False):
                 title = f'{size}, {"train: crop, flip, normalise" if train else "eval: resize, centre crop, normalise"}'
                 if a.only not in title: continue

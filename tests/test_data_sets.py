@@ -1,5 +1,5 @@
 "Data sets, their labels, and how they are divided"
-import inspect, os, tarfile, warnings
+import os, tarfile
 from pathlib import Path
 import numpy as np, pytest, torch
 import clsnb.data.small_images as small
@@ -7,7 +7,7 @@ from clsnb.core.errors import ConfigError, DataError, DependencyError
 from clsnb.core.registry import DATASETS
 from clsnb.data.archives import HuggingFaceDataset, ShardDataset
 from clsnb.data.labels import packaged_classes
-from clsnb.data.packaged import Digits, photo_path
+from clsnb.data.packaged import photo_path
 from clsnb.data.samplers import ClassBalancedSampler
 from clsnb.data.wrappers import KFoldDataset, build_dataset, split
 

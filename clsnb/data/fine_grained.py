@@ -7,7 +7,6 @@ __all__ = ['CUB', 'StanfordCars']
 
 # %% ../../nbs/data/13_fine_grained.ipynb #72579c6b
 import os
-import numpy as np
 from ..core.errors import DataError, need
 from ..core.registry import DATASETS
 from .dataset import BaseDataset, list_from_file

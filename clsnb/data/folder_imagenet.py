@@ -6,7 +6,7 @@
 __all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k']
 
 # %% ../../nbs/data/11_folder_imagenet.ipynb #a841b812
-import os, warnings
+import os
 from ..core.errors import ConfigError, DataError
 from ..core.registry import DATASETS
 from .dataset import BaseDataset

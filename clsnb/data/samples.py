@@ -89,44 +89,42 @@ class ArraySamples(PackedSamples):
 # %% ../../nbs/data/09_samples.ipynb #91f38eb5
 def _trim(a, starts, ends):
     "Leave out spaces at both ends of each line"
-    while (m := (ends>starts) & (a[np.maximum(ends, 1)-1]<=32)).any(): ends = ends-m
-    while (m := (ends>starts) & (a[np.minimum(starts, len(a)-1)]<=32)).any(): starts = starts+m
+    while (m := (ends>starts) & (a.take(ends-1, mode='clip')<=32)).any(): ends = ends-m
+    while (m := (ends>starts) & (a.take(starts, mode='clip')<=32)).any(): starts = starts+m
     return starts,ends
 
 def _last_numbers(a, starts, ends):
     "The number that each line ends with, and where the rest ends (or -1 if that is no number after a space)"
-    label,at,scale = np.zeros(len(ends), np.int64),ends-1,1
-    more = np.arange(len(ends))
+    label,last,scale = np.zeros(len(ends), np.int64),ends-1,1
+    more = np.ones(len(ends), bool)
     for _ in range(18):
-        c = a[np.maximum(at[more], 0)]
-        more = more[(at[more]>=starts[more]) & (c>=48) & (c<=57)]
-        if not len(more): break
-        label[more] += (a[at[more]]-np.int64(48))*scale
-        at[more] -= 1; scale *= 10
-    here = a[np.maximum(at, 0)]
-    minus = (here==45) & (at>starts)
-    label,last = np.where(minus, -label, label),at-minus
-    good = (last>starts) & (a[np.maximum(last, 0)]<=32) & (at<ends-1)
+        d = a.take(last, mode='clip')-np.uint8(48) # 208 and more for what comes before '0'
+        more &= (d<10) & (last>=starts)
+        if not more.any(): break
+        label += np.multiply(d, more, dtype=np.int64)*scale
+        last = last-more; scale *= 10
+    minus = (a.take(last, mode='clip')==45) & (last>starts)
+    good = last<ends-1
+    if minus.any(): label = np.where(minus, -label, label); last = last-minus
+    good &= (last>starts) & (a.take(last, mode='clip')<=32)
     return label,np.where(good, last, -1)
 
 # %% ../../nbs/data/09_samples.ipynb #08580ac7
 def _parse_lines(a, first_line, where):
     "Names (as starts and ends) and labels of a few million lines"
-    stop = np.flatnonzero(a==10)
-    starts,ends = _trim(a, np.r_[0, stop[:-1]+1], stop)
-    line = first_line+np.flatnonzero(ends>starts)
-    starts,ends = starts[ends>starts],ends[ends>starts]
+    stop = np.flatnonzero(a==10).astype(np.int32)
+    starts,ends = _trim(a, np.r_[np.int32(0), stop[:-1]+np.int32(1)], stop)
+    full = ends>starts
+    if not full.all(): starts,ends = starts[full],ends[full]
+    line = lambda i: first_line+np.flatnonzero(full)[i]
+    text = lambda i, end: os.fsdecode(a[starts[i]:end[i]].tobytes())
     labels,rest = _last_numbers(a, starts, ends)
     bad = np.flatnonzero(rest<0)
-    if len(bad):
-        text = os.fsdecode(a[starts[bad[0]]:ends[bad[0]]].tobytes())
-        raise DataError(f"{where}, line {line[bad[0]]}: expected 'path label', the label a whole number, got {text[:80]!r}.")
+    if len(bad): raise DataError(f"{where}, line {line(bad[0])}: expected 'path label', the label a whole number, got {text(bad[0], ends)[:80]!r}.")
     ends = _trim(a, starts, rest)[1]
-    digit = np.flatnonzero((a[ends-1]>=48) & (a[ends-1]<=57))[:1000]
-    for i in digit:
-        text = os.fsdecode(a[starts[i]:ends[i]].tobytes())
-        if re.search(r'\.[A-Za-z]{3,4}\s+-?[\d.]+$', text):
-            raise DataError(f"{where}, line {line[i]}: more than one label after the picture in {text+' '+str(labels[i])!r:.90}; "
+    for i in np.flatnonzero(a.take(ends-1)-np.uint8(48)<10)[:1000]:
+        if re.search(r'\.[A-Za-z]{3,4}\s+-?[\d.]+$', text(i, ends)):
+            raise DataError(f"{where}, line {line(i)}: more than one label after the picture in {text(i, ends)+' '+str(labels[i])!r:.90}; "
                             "each line is 'path label'. For several labels, use MultiLabelDataset or CSVDataset.")
     return starts,ends,labels,first_line+len(stop)
 
@@ -134,8 +132,11 @@ def _chunks(a, size=1<<25):
     "Pieces of whole lines"
     at = 0
     while at<len(a):
-        end = min(at+size, len(a))
-        if end<len(a): end = at+len(a[at:end])-int(np.argmax(a[at:end][::-1]==10)) if (a[at:end]==10).any() else len(a)
+        end,look = min(at+size, len(a)),1<<16
+        while end<len(a) and (last := a[max(at, end-look):end].tobytes().rfind(b'\n'))<0: # a line is longer than that
+            if look>=end-at: end = min(end+size, len(a))
+            look *= 2
+        if end<len(a): end = max(at, end-look)+last+1
         yield at,a[at:end]
         at = end
 
@@ -156,7 +157,7 @@ def read_list(
     a,line,parts = read_bytes_array(ann_file),1,[]
     for at,piece in _chunks(a):
         s,e,l,line = _parse_lines(piece, line, ann_file)
-        parts.append((s+at, e+at, l))
+        parts.append((s+np.int64(at), e+np.int64(at), l))
     if not parts or not sum(len(o[0]) for o in parts): raise DataError(f"The list {ann_file} is empty.")
     starts,ends,labels = (np.concatenate(o) for o in zip(*parts))
     names = PackedNames(a, _small(starts), _small(ends))
