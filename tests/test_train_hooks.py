@@ -79,3 +79,65 @@ def test_memory_stays_flat(tmp_path):
         def after_train_epoch(self, run): seen.append(rss())
     train(tmp_path, Look(), dict(type='TextLoggerHook'), dict(type='SeedHook'), max_epochs=n//10)
     assert seen[-1]-seen[len(seen)//3] < 8, seen[::max(1, len(seen)//10)]
+
+def two_ranks(work_dir):
+    "What `launch` runs: accumulation with one all-reduce per step, an evaluation of 13 samples, a signal that one process hears"
+    import os, signal, sys, time, torch, torch.distributed as dist
+    from torch import nn
+    from torch.nn.parallel import DistributedDataParallel as DDP
+    from clsnb.core.dist import gather_by_index
+    from clsnb.train.core_hooks import CheckpointHook, GradientCumulativeOptimizerHook
+    from clsnb.train.interrupt import InterruptHook
+    from clsnb.train.runner import Hook, Runner, TrainStep
+    rank,world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    class Net(nn.Module):
+        def __init__(self): super().__init__(); torch.manual_seed(0); self.f = nn.Linear(3, 1)
+        def train_step(self, b, opt): loss = (self.f(b['x'])-1).square().mean(); return dict(loss=loss, log_vars=dict(loss=loss.detach()), num_samples=len(b['x']))
+    g = torch.Generator().manual_seed(1); data = torch.randn(20, 8, 3, generator=g); loader = [dict(x=o[rank*8//world:(rank+1)*8//world]) for o in data]
+    def train(d, *hooks, epochs=2, k=3):
+        net = Net(); run = Runner(net, torch.optim.SGD(net.parameters(), lr=.1), work_dir=d, max_epochs=epochs); calls = []
+        if world>1:
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+            def counted(state, bucket:dist.GradBucket)->torch.futures.Future[torch.Tensor]: calls.append(1); return allreduce_hook(None, bucket)
+            run.train_step = DDP(TrainStep(net)); run.train_step.register_comm_hook(None, counted)
+        for h in (GradientCumulativeOptimizerHook(cumulative_iters=k), *hooks): run.register_hook(h)
+        run.run([loader]); return run,len(calls)
+    run,calls = train(None)
+    index = range(rank, 13, world); scores = gather_by_index(list(index), torch.tensor([[i*1.] for i in index]), size=13)[0]
+    class Hear(Hook):
+        def before_train_iter(self, r):
+            time.sleep(.02)
+            if rank==world-1 and r.iter==7: os.kill(os.getpid(), signal.SIGTERM)
+    cut,_ = train(work_dir, Hear(), InterruptHook(every=.05), epochs=10, k=1)
+    return dict(w=run.model.f.weight.tolist(), calls=calls, scores=scores.flatten().tolist(), stop=str(cut.stop), at=cut.iter, saved=sorted(p for p in os.listdir(work_dir)))
+
+def test_two_processes(tmp_path):
+    from clsnb.apis.launch import launch
+    (tmp_path/'one').mkdir(); (tmp_path/'two').mkdir()
+    a,b = launch(two_ranks, 2, str(tmp_path/'two')); one = two_ranks(str(tmp_path/'one'))
+    torch.testing.assert_close(torch.tensor(a['w']), torch.tensor(one['w'])); assert a['w']==b['w']
+    assert a['calls']==14 # windows of three in 20 iterations are seven steps an epoch
+    assert a['scores']==b['scores']==one['scores']==list(range(13))
+    assert a['stop']==b['stop']==one['stop']=='SIGTERM' and a['at']==b['at']<200 and one['at']==8
+    assert f"iter_{a['at']}.pth" in a['saved']
+
+def test_two_jobs_at_once_and_a_death(tmp_path):
+    import threading, time
+    from clsnb.apis.launch import launch
+    from clsnb.core.errors import ClsnbError
+    out = {}
+    def job(name):
+        t = time.monotonic()
+        try: out[name] = launch(ranks_or_die, 2, name=='dies', grace=2.)
+        except ClsnbError as e: out[name] = str(e),time.monotonic()-t
+    jobs = [threading.Thread(target=job, args=(n,)) for n in ('lives', 'dies')]
+    for j in jobs: j.start()
+    for j in jobs: j.join(100)
+    assert out['lives']==[1, 1]
+    assert 'rank 1' in out['dies'][0] and 'SIGKILL' in out['dies'][0]
+
+def ranks_or_die(die):
+    import os, torch, torch.distributed as dist
+    t = torch.tensor([dist.get_rank()]); dist.all_reduce(t)
+    if die and dist.get_rank()==1: os.kill(os.getpid(), 9)
+    dist.barrier(); return int(t)
