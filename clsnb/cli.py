@@ -211,7 +211,7 @@ def verify(
     from clsnb.data.verify import verify_dataset, verify_report
     if len(data)==1 and not Path(data[0]).is_dir():
         cfg = Config.fromfile(data[0]).data
-        splits = {k: dict(cfg[k]) for k in ('train','val','test') if k in cfg and (k!='test' or cfg.get('val')!=cfg.test)}
+        splits = {k: cfg[k] for k in ('train','val','test') if k in cfg and (k!='test' or cfg.get('val')!=cfg.test)}
     else: splits = {'data' if len(data)==1 else o: o for o in data}
     df = verify_dataset(splits, workers, tiny)
     print(verify_report(df))
