@@ -6,11 +6,11 @@
 __all__ = ['configs_dir', 'list_configs', 'find_config', 'ConfigSource', 'read_source']
 
 # %% ../../nbs/core/00e_config_files.ipynb #d7fded44
-import functools, json, logging, os, re, yaml, clsnb
+import functools, json, logging, os, re, stat, yaml, clsnb
 from fastcore.basics import patch
 from pathlib import Path
 from .config_dict import ConfigDict, merge
-from .config_read import _Fills, _faults, _parse, _put_env, _refused, _trust_hint, read_text
+from .config_read import _Fills, _faults, _parse, _put_env, _refused, _say, _trust_hint, read_text
 from .config_safe import _Meter
 from .errors import ConfigError, near
 
@@ -29,10 +29,12 @@ def list_configs()->list:
     "Names of the packaged configs"
     _packaged.cache_clear(); return list(_packaged()[0])
 
-def _notice(text): logging.getLogger('clsnb').warning(text)
-def _is_file(p):
-    try: return p.is_file()
+def _notice(text): logging.getLogger('clsnb').warning(' '.join(text.split()))
+def _test(f):
+    try: return f()
     except (OSError, ValueError): return False
+def _is_file(p): return _test(p.is_file)
+def _beside(p): return [o.name for o in _test(lambda: sorted(p.parent.iterdir())[:500]) or () if o.suffix in _suffixes]
 
 # %% ../../nbs/core/00e_config_files.ipynb #b968e99e
 def _lookup(name):
@@ -56,9 +58,13 @@ def find_config(
     p = Path(os.path.expanduser(name)) if folder is None else Path(folder)/name
     if _is_file(p): return p
     if hit := _lookup(name): return hit
-    stem = str(name)[-100:].removesuffix('.py'); _packaged.cache_clear()
+    _packaged.cache_clear()
     if hit := _lookup(name): return hit
-    raise ConfigError(f"There is no config file {str(p)[-200:]!r}, and no packaged config is called {stem!r}.{near(Path(stem).name, _packaged()[0])}")
+    if not str(name).strip(): raise ConfigError("Which config? Give a path, or the name of a packaged config.")
+    if _test(p.is_dir): raise ConfigError(f"{str(p)[-200:]!r} is a folder, not a config file.{near('', _beside(p/'x'))}")
+    if _test(lambda: p.is_symlink() or p.exists()): raise ConfigError(f"{str(p)[-200:]!r} cannot be read: it is a broken link, or no ordinary file.")
+    stem = Path(name).name[-100:].removesuffix('.py'); known = [*_beside(p)] + [*_packaged()[0]]*('_base_' not in p.parts)
+    raise ConfigError(f"There is no config file {str(p)[-200:]!r}, and no packaged config is called {stem!r}.{near(stem, known)}")
 
 # %% ../../nbs/core/00e_config_files.ipynb #ebd6fa55
 _max_bytes = 400_000
@@ -75,7 +81,11 @@ def _shown_path(p):
 def _read_bytes(p, name, trust=False):
     "The text of a config file"
     if p.suffix not in _suffixes: raise ConfigError(f"{name}: a config file ends in {', '.join(_suffixes)}.")
-    with open(p, 'rb') as f: raw = f.read(-1 if trust else _max_bytes+1)
+    try:
+        with open(p, 'rb', opener=lambda p,flags: os.open(p, flags | getattr(os, 'O_NONBLOCK', 0))) as f:
+            s = os.fstat(f.fileno()); real = stat.S_ISREG(s.st_mode) and s.st_size # files of the system's own have no size
+            raw = f.read(-1 if trust else _max_bytes+1) if real else b''
+    except OSError as e: raise ConfigError(f"{name}: this file cannot be read: {e.strerror}.") from None
     if len(raw) > _max_bytes and not trust: raise ConfigError(f"{name}: more than {_max_bytes:,} bytes are too long for a config file. {_trust_hint}")
     try: text = raw.decode('utf-8-sig')
     except UnicodeDecodeError: text = '\0'
@@ -86,34 +96,55 @@ def _read_bytes(p, name, trust=False):
 _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
 
 class _Yaml(_Loader):
-    "Safe YAML whose merges (`<<`) are counted"
-    merged = 0
+    "Safe YAML whose merges (`<<`) are counted, without dates"
+    merged,looked = 0,frozenset()
+    yaml_implicit_resolvers = {k: [o for o in v if not o[0].endswith('timestamp')] for k,v in _Loader.yaml_implicit_resolvers.items()}
+    def look(self, node):
+        "Keys must differ, and numbers among them be small"
+        ks = [(k.tag, k.value) for k,_ in node.value if isinstance(k, yaml.ScalarNode)]; seen = set()
+        if twice := next((k[1] for k in ks if k in seen or seen.add(k)), None): raise ValueError(f'the key {twice[:60]!r} twice')
+        if any(len(v)>18 and t.endswith((':int', ':float')) for t,v in ks): raise ValueError('a huge number as a key')
+        self.looked |= {id(node)}
     def flatten_mapping(self, node):
+        if id(node) not in self.looked: self.look(node)
         for k,v in node.value:
             if k.tag=='tag:yaml.org,2002:merge':
                 for o in v.value if isinstance(v, yaml.SequenceNode) else [v]:
                     if isinstance(o, yaml.MappingNode): self.flatten_mapping(o); self.merged += len(o.value)
                     if self.merged > 10_000: raise ValueError('more than 10,000 merged keys')
         super().flatten_mapping(node)
+def _number(kind): return lambda self, n: n.value if ':' in n.value else getattr(self, f'construct_yaml_{kind}')(n) # 1:30 is no ninety
+for o in ('int', 'float'): _Yaml.add_constructor(f'tag:yaml.org,2002:{o}', _number(o))
+_Yaml.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789'))
 
 def _load_yaml(text):
+    "Count the parts, then build"
     depth = n = 0
     for e in yaml.parse(text, Loader=_Loader):
         n += 1; depth += isinstance(e, yaml.CollectionStartEvent) - isinstance(e, yaml.CollectionEndEvent)
         if n > 30_000 or depth > 50: raise ValueError('more than 30,000 parts, or nesting deeper than 50')
     return yaml.load(text, Loader=_Yaml)
 
+def _once(pairs):
+    "A dict, if no key stands in it twice"
+    d = {}
+    for k,v in pairs:
+        if k in d: raise ValueError(f'the key {k[:60]!r} twice')
+        d[k] = v
+    return d
+
 _bare = re.compile(r'(^|[:\[,\-]\s*)(\{\{[^{}\n"\']*\}\})(?=\s*(?:[,\]}#]|$))', re.M)
 
 def _read_data(text, suffix, name, fills, meter, trust=False):
     "The variables of a json or yaml file"
     try:
-        text = _bare.sub(r'\1"\2"', _put_env(text, trust)); v = json.loads(text) if suffix=='.json' else _load_yaml(text)
+        text = _bare.sub(r'\1"\2"', _put_env(text, trust)); v = json.loads(text, object_pairs_hook=_once) if suffix=='.json' else _load_yaml(text)
         if not isinstance(v, dict): raise ValueError('it must hold names and values')
         meter.weigh(v); return fills.walk(v)
     except (*_faults, yaml.YAMLError) as e:
         line = getattr(e, 'lineno', None) or (e.problem_mark.line+1 if getattr(e, 'problem_mark', None) else 1)
-        raise ConfigError(f"{name}:{line}: this {suffix[1:]} cannot be read: {getattr(e, 'problem', None) or getattr(e, 'msg', None) or str(e).splitlines()[0]}.") from None
+        why = ', '.join(o for o in (getattr(e, 'context', None), getattr(e, 'problem', None)) if o) or getattr(e, 'msg', None) or _say(e).splitlines()[0]
+        raise ConfigError(f"{name}:{line}: this {suffix[1:]} cannot be read: {why}.") from None
 
 # %% ../../nbs/core/00e_config_files.ipynb #2f7e45e5
 class ConfigSource:

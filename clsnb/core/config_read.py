@@ -81,14 +81,16 @@ class _Atoms:
         v = f(n); self.depth -= 1; self.meter.weigh(v)
         return v
     def refuse(self, n): self.line = getattr(n, 'lineno', self.line); raise ValueError(_kinds.get(k := type(n).__name__, f'the construct {k}'))
-    def Constant(self, n): return self.fills.text(n.value) if isinstance(n.value, str) else n.value
+    def Constant(self, n):
+        if n.value is ...: raise ValueError('... (three dots), which stand for something left out')
+        return self.fills.text(n.value) if isinstance(n.value, str) else n.value
     def Name(self, n):
         if n.id in self.names: return self.names[n.id]
         if (v := _values.get(self.modules.get(n.id))) is not None: return v
-        raise ValueError(f'the unknown name {n.id[:60]!r}' + near(n.id, ['True', 'False', 'None', *list(self.names)[:300]]).removesuffix('?'))
+        raise ValueError(f'the unknown name {n.id[:60]!r}.' + near(n.id, ['True', 'False', 'None', *list(self.names)[:300]]).removesuffix('?'))
     def items(self, ns): return [o for n in ns for o in (self.spread(n.value) if isinstance(n, ast.Starred) else [self(n)])]
     def spread(self, n): v = self(n); self.meter.spend(len(v)); return v
-    def key(self, n): k = self(n); self.meter.spend(self.meter.weigh(k)); return k
+    def key(self, n): k = self(n); self.meter.spend(self.meter.weigh(k)); return self.meter.keys([k])[0]
     def List(self, n): return self.items(n.elts)
     def Tuple(self, n): return tuple(self.items(n.elts))
     def Set(self, n): return set(map(self.key, n.elts)) if (t := _template(n)) is None else self.fills.base(t)
@@ -145,21 +147,27 @@ class _Reader(_Parts):
         f,args = _functions.get(name),[]
         if f is None and isinstance(n.func, ast.Attribute) and name not in _modules and name.split('.')[0] not in self.modules.values():
             o = self(n.func.value); f,args = _methods.get(type(o), {}).get(n.func.attr),[o]
-        if f is None: raise ValueError(f'a call of {_shown(n.func)}()')
+        if f is None: raise ValueError(f'a call of {_shown(n.func)}()' + ('; an environment variable is written {{ $NAME:default }}' if name.startswith(('os.environ', 'os.getenv')) else ''))
         args,kw = args + self.items(n.args),{}
         for k in n.keywords:
             new = self.spread(k.value) if k.arg is None else {k.arg: self(k.value)}
             if twice := kw.keys() & new.keys(): raise ValueError(f'the key {min(twice)!r} twice in one call')
             kw.update(new)
         self.meter.spend(sum(map(self.meter.weigh, args)))
+        if name in ('set', 'dict') or name.endswith('.update'): args = [self.keys_of(o, name!='set') for o in args]
         v = f(*args, **kw)
         if isinstance(n.func, ast.Attribute) and n.func.attr in _changing: self.meter.changed(args[0])
         return v
+    def keys_of(self, o, pairs):
+        "The argument of `set` or `dict`, its keys counted"
+        if isinstance(o, (list, tuple)): self.meter.keys([p[0] if pairs and isinstance(p, (list, tuple)) and p else p for p in o])
+        return o
     def comp(self, n, make):
         out,targets = [],[o.id for g in n.generators for o in ast.walk(g.target) if isinstance(o, ast.Name)]
         before = {k: self.names[k] for k in targets if k in self.names}
         def walk(gens):
             if not gens: return out.append(make())
+            if gens[0].is_async: raise ValueError('an async comprehension')
             for v in self(gens[0].iter):
                 self.meter.spend(); self.bind(gens[0].target, v)
                 if all(map(self, gens[0].ifs)): walk(gens[1:])
@@ -169,8 +177,8 @@ class _Reader(_Parts):
         return out
     def ListComp(self, n): return self.comp(n, lambda: self(n.elt))
     GeneratorExp = ListComp
-    def DictComp(self, n): return dict(self.comp(n, lambda: (self(n.key), self(n.value))))
-    def SetComp(self, n): return set(self.comp(n, lambda: self(n.elt)))
+    def DictComp(self, n): return dict(self.comp(n, lambda: (self.key(n.key), self(n.value))))
+    def SetComp(self, n): return set(self.comp(n, lambda: self.key(n.elt)))
 
 def _shown(n):
     o = _dotted(n)
@@ -184,6 +192,7 @@ class _FileReader(_Reader):
         elif isinstance(t, ast.Subscript): o,k = self(t.value),self.key(t.slice); o[k] = v; self.meter.changed(o)
         elif isinstance(t, (ast.Tuple, ast.List)):
             for o,x in zip(t.elts, v, strict=True): self.bind(o, x)
+        elif isinstance(t, ast.Attribute): raise ValueError(f'an assignment to the attribute .{t.attr[:60]}; write NAME = dict({t.attr[:60]}=...), or NAME["{t.attr[:60]}"] = ...')
         else: self.refuse(t)
     def Assign(self, n):
         v = self(n.value)
@@ -235,13 +244,19 @@ def _parse(text, name, trust=False):
     if len(text) > _too_long and not trust: raise ConfigError(f"{name}: {len(text):,} characters are too long for a config file. {_trust_hint}")
     try: return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
-        why = getattr(e, 'msg', None) or ('it is nested too deeply' if isinstance(e, (RecursionError, MemoryError)) else e)
+        why = getattr(e, 'msg', None) or _say(e)
+        if 'int_max_str_digits' in str(why): why = 'a number of more than 4,300 digits'
+        elif 'codec' in str(why): why = r"a \ in quotes begins an escape; in paths, write / instead"
         raise ConfigError(f"{name}:{getattr(e, 'lineno', None) or '?'}: this is not Python: {why}.") from None
 
 _trust_hint = 'If you trust the file, say trust=True (--trust on the command line).'
 _faults = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError)
 
-def _say(e): return f'{e.args[0]!r} is not there' if isinstance(e, KeyError) and e.args else str(e) or type(e).__name__
+def _say(e):
+    "What went wrong, in words"
+    if isinstance(e, KeyError) and e.args: return f'{e.args[0]!r} is not there'
+    if isinstance(e, (RecursionError, MemoryError)): return 'it is nested too deeply'
+    return 'a number of more than 4,300 digits' if 'int_max_str_digits' in str(e) else str(e) or type(e).__name__
 def _refused(name, line, e):
     return ConfigError(f"{name}:{line}: a config file is read, not run, and this line cannot be read: {_say(e)[:300].rstrip('.?')}. {_trust_hint}")
 

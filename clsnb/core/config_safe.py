@@ -13,7 +13,7 @@ _max_items,_max_steps,_max_depth,_max_bits = 100_000,300_000,60,10_000
 
 class _Meter:
     "Counts work and weighs values; raises `ValueError` past the limits"
-    def __init__(self): self.steps,self.known = 0,{}
+    def __init__(self): self.steps,self.known,self.huge = 0,{},0
     def spend(self, n=1):
         self.steps += n
         if self.steps > _max_steps: raise ValueError(f'more than {_max_steps:,} steps of work')
@@ -35,6 +35,13 @@ class _Meter:
         if h > _max_depth: raise ValueError(f'nesting deeper than {_max_depth}')
         return w,h
     def changed(self, o=None): self.known.clear(); self.weigh(o)
+    def keys(self, ks):
+        "Keys to be: numbers past 2**61 share hashes, and a dict of many such would take minutes"
+        self.huge += sum(map(_is_huge, ks))
+        if self.huge > 1000: raise ValueError('more than 1,000 huge numbers as keys')
+        return ks
+
+def _is_huge(k): return any(map(_is_huge, k)) if isinstance(k, tuple) else isinstance(k, (int, float)) and not -2**61 < k < 2**61
 
 # %% ../../nbs/core/00c_config_safe.ipynb #d110bc32
 _ops = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv,

@@ -7,7 +7,7 @@ __all__ = ['origin', 'lost_changes']
 
 # %% ../../nbs/core/00g_config_where.ipynb #3d07dfea
 import ast, yaml
-from .config_files import ConfigSource, _bare, _tree_of
+from .config_files import ConfigSource, _Loader, _bare, _tree_of
 from .config_override import known_keys
 from .config_read import _dotted, _put_env, _template
 from .errors import ClsnbError
@@ -58,9 +58,10 @@ def _parsed(src):
 
 def _in_data(src, path):
     "The line of a path in a json or yaml file"
-    try: n = yaml.compose(_bare.sub(r'\1"\2"', _put_env(src.text, True)), yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError): return src,1
-    line = 1
+    if not hasattr(src, 'nodes'):
+        try: src.nodes = yaml.compose(_bare.sub(r'\1"\2"', _put_env(src.text, True)), _Loader)
+        except (yaml.YAMLError, ValueError, RecursionError): src.nodes = None
+    n,line = src.nodes,1
     for k in path:
         if isinstance(n, yaml.MappingNode): hit = next(((a.start_mark.line, b) for a,b in n.value if a.value==str(k)), None)
         else: hit = (n.value[k].start_mark.line, n.value[k]) if isinstance(n, yaml.SequenceNode) and isinstance(k, int) else None
