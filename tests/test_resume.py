@@ -2,7 +2,7 @@
 
 CLSNB_KILLS=30 kills that many runs at random moments instead of 2 (a few seconds each).
 """
-import json, os, random, signal, subprocess, sys, time
+import os, random, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest, torch
@@ -86,7 +86,7 @@ if __name__ == '__main__':
     work_dir,kind,out = sys.argv[1:4]
     run = go(work_dir, kind)
     if run.stop: sys.exit(3)
-    torch.save(final(run), out)
+    torch.save(final(run), out+'.tmp'); os.replace(out+'.tmp', out)
 '''
 namespace = {'__name__': 'resume_script'}
 exec(compile(script, 'resume_script', 'exec'), namespace)
@@ -125,7 +125,6 @@ def test_broken_off_anywhere(kind, whole, tmp_path, caplog):
     for attempt in range(40):
         left = rng.randrange(20, 450) if attempt<5 else 10**9
         def trace(run):
-            inner = run.call_hook,run.step
             class Fuse:
                 def __init__(self, answer): self.answer = answer
                 def __call__(self, *a, **kw):

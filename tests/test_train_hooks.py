@@ -82,11 +82,11 @@ def test_memory_stays_flat(tmp_path):
 
 def two_ranks(work_dir):
     "What `launch` runs: accumulation with one all-reduce per step, an evaluation of 13 samples, a signal that one process hears"
-    import os, signal, sys, time, torch, torch.distributed as dist
+    import os, signal, time, torch, torch.distributed as dist
     from torch import nn
     from torch.nn.parallel import DistributedDataParallel as DDP
     from clsnb.core.dist import gather_by_index
-    from clsnb.train.core_hooks import CheckpointHook, GradientCumulativeOptimizerHook
+    from clsnb.train.core_hooks import GradientCumulativeOptimizerHook
     from clsnb.train.interrupt import InterruptHook
     from clsnb.train.runner import Hook, Runner, TrainStep
     rank,world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

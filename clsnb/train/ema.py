@@ -7,7 +7,6 @@ __all__ = ['EMAHook', 'plain_weights']
 
 # %% ../../nbs/train/05_ema.ipynb #53f837a5
 from contextlib import contextmanager
-from functools import partial
 import torch
 from ..core.checkpoint import read_checkpoint
 from ..core.registry import HOOKS
