@@ -94,10 +94,10 @@ def get_expansion(block, expansion=None):
     "How many times wider a block's output is than its inside"
     return expansion or getattr(block, 'expansion', 1)
 
-def shortcut(ci, co, stride, avg_down=False, conv_cfg=None, norm_cfg=dict(type='BN')):
+def shortcut(ci, co, stride, avg_down=False, conv_cfg=None, norm_cfg=dict(type='BN'), always_pool=False):
     "What turns a block's input into the shape of its output; None when nothing is to do"
     if stride==1 and ci==co: return None
-    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down and stride!=1 else []
+    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down and (always_pool or stride!=1) else []
     conv = build_conv_layer(conv_cfg, ci, co, 1, stride=1 if pool else stride, bias=False)
     return nn.Sequential(*pool, conv, build_norm_layer(norm_cfg, co)[1])
 
@@ -107,6 +107,6 @@ class ResLayer(nn.Sequential):
                  norm_cfg=dict(type='BN'), **kwargs):
         self.block,self.expansion = block,get_expansion(block, expansion)
         kw = dict(kwargs, expansion=self.expansion, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        down = shortcut(in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg)
+        down = shortcut(in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg, getattr(block, 'always_pool', False))
         first = block(in_channels=in_channels, out_channels=out_channels, stride=stride, downsample=down, **kw, **getattr(block, 'first_kw', {}))
         super().__init__(first, *(block(in_channels=out_channels, out_channels=out_channels, **kw) for _ in range(num_blocks-1)))

@@ -20,12 +20,12 @@ from .resnext import with_block
 # %% ../../../nbs/models/backbones/res2net.ipynb #0926f361
 class Bottle2neck(Bottleneck):
     "A bottleneck with a cascade in the middle"
-    first_kw = dict(stage_type='stage')
+    first_kw,always_pool = dict(stage_type='stage'),True
     def __init__(self, in_channels, out_channels, scales=4, base_width=26, base_channels=64, stage_type='normal', **kwargs):
         if scales < 2: raise ConfigError(f'Res2Net: scales is 2 or more, not {scales}.')
         self.scales,self.base_width,self.base_channels,self.stage_type = scales,base_width,base_channels,stage_type
         super().__init__(in_channels, out_channels, **kwargs)
-    def width(self, mid): self.piece = math.floor(mid*self.base_width/self.base_channels); return self.piece*self.scales
+    def width(self, mid): self.piece = math.floor(mid*(self.base_width/self.base_channels)); return self.piece*self.scales
     def middle(self): "Made in `after`: its children come last"
     def after(self):
         c,n,kw = self.piece,self.scales-1,dict(stride=self.conv2_stride, padding=self.dilation, dilation=self.dilation, bias=False)
