@@ -87,7 +87,7 @@ _a,_b = (2, 4, 14, 1),(4, 6, 16, 1)
 repvgg_archs = dict(A0=_rep(_a, (.75, .75, .75, 2.5)), A1=_rep(_a, (1, 1, 1, 2.5)), A2=_rep(_a, (1.5, 1.5, 1.5, 2.75)), B0=_rep(_b, (1, 1, 1, 2.5)),
     **{f'B{k}{g}': _rep(_b, w, n) for k,w in ((1, (2, 2, 2, 4)), (2, (2.5, 2.5, 2.5, 5)), (3, (3, 3, 3, 5))) for g,n in (('', 1), ('g2', 2), ('g4', 4))},
     D2se=_rep((8, 14, 24, 1), (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=16, divisor=1)),
-    **{'yolox-pai-small': _rep((3, 5, 7, 3), (1, 1, 1, 1), stem_base_channels=32)})
+    **{'yolox-pai-small': _rep((3, 5, 7, 3), (1, 1, 1, 1), stem_channels=32)})
 
 class PoolPyramid(nn.Module):
     "A map beside itself after one, two and three poolings"
@@ -113,13 +113,13 @@ class RepVGG(Backbone):
         row = dict(group_layer_map=None, se_cfg=None) | (arch if isinstance(arch, dict) else pick(repvgg_archs, arch, 'RepVGG'))
         missing = {'num_blocks', 'width_factor'} - row.keys()
         if missing: raise ConfigError(f"RepVGG: an arch that is a dict needs {', '.join(sorted(missing))}.")
-        base = row.get('stem_base_channels') or base_channels
+        first = min(row.get('stem_channels', 64), int(base_channels*row['width_factor'][0]))
         kw = dict(se_cfg=row['se_cfg'], with_cp=with_cp, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, deploy=deploy)
-        self.arch,self.deploy,ci,k,groups = row,deploy,min(64, int(base*row['width_factor'][0])),0,row['group_layer_map'] or {}
+        self.arch,self.deploy,ci,k,groups = row,deploy,first,0,row['group_layer_map'] or {}
         self.stem = RepVGGBlock(in_channels, ci, stride=2, **kw)
         self.stage_names = self.stages = tuple(f'stage_{i+1}' for i in range(len(row['num_blocks'])))
         for i,(name,n,f) in enumerate(zip(self.stage_names, row['num_blocks'], row['width_factor'])):
-            co,blocks = int(base*2**i*f),[]
+            co,blocks = int(base_channels*2**i*f),[]
             for j in range(n):
                 k += 1; d = dilations[i]
                 blocks.append(RepVGGBlock(ci, co, 1 if j else strides[i], d, d, groups.get(k, 1), **kw)); ci = co
