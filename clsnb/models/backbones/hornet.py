@@ -14,12 +14,13 @@ from ...core.errors import ConfigError, near
 from ...layers.drop import path_or_identity, drop_path_ramp
 from ...layers.residual import maybe_checkpoint
 from ...layers.scale import LayerScale
+from ..base import Staged, freeze_module
 from ..trunk import NormedBackbone, named_arch
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #0a9066da
 _looks = {'': [dict(type='DW', kernel_size=7)]*4}
-for _n,_h in (('-gf', 14), ('-gf384', 24)): # rows of the map in the third stage; a real signal needs half the columns of frequencies
-    _looks[_n] = [*_looks[''][:2], dict(type='GF', h=_h, w=_h//2+1), dict(type='GF', h=_h//2, w=_h//4+1)]
+for _n,_sizes in (('-gf', ((14, 8), (7, 4))), ('-gf384', ((24, 12), (13, 7)))): # rows and columns of frequencies
+    _looks[_n] = [*_looks[''][:2], *(dict(type='GF', h=h, w=w) for h,w in _sizes)]
 _hornet_dims = dict(tiny=64, small=96, base=128, large=192)
 hornet_archs = {n+s: dict(base_dim=c, depths=[2, 3, 18, 2], orders=[2, 3, 4, 5], dw_cfg=look)
                 for k,c in _hornet_dims.items() for s,look in _looks.items() if s!='-gf384' or c >= 128 for n in (k, k[0])}
@@ -101,6 +102,13 @@ class HorNetBlock(nn.Module):
     def forward(self, x): return maybe_checkpoint(self._block, x, self.with_cp)
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #6c4db902
+def _due_norms(net):
+    "Norms that are frozen with their stages: in mmcls the next stage's, if all of those are there"
+    due = [i for i in net.out_indices if i <= net.frozen_stages]
+    shift = all(hasattr(net, f'norm{i+1}') for i in due)
+    return [m for i in due if (m := getattr(net, f'norm{i+shift}', None)) is not None]
+
+# %% ../../../nbs/models/backbones/hornet.ipynb #8d84c1d3
 _hornet_fields = ('base_dim', 'depths', 'orders', 'dw_cfg')
 
 @MODELS.register
@@ -121,6 +129,9 @@ class HorNet(NormedBackbone):
         self.stages = nn.ModuleList([nn.Sequential(*(HorNetBlock(c, order, look, drop_path_rate=p, **kw) for p in ps))
                                      for c,order,look,ps in zip(dims, a['orders'], a['dw_cfg'], drop_path_ramp(drop_path_rate, a['depths']))])
         self.add_norms(lambda i: HorNetLayerNorm(dims[i]))
+    def _freeze_stages(self):
+        Staged._freeze_stages(self)
+        for m in _due_norms(self): freeze_module(m)
     @property
     def stages_list(self): return [nn.ModuleList(o) for o in zip(self.downsample_layers, self.stages)]
     def adapt(self, state_dict, prefix):
