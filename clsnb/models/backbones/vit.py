@@ -89,7 +89,7 @@ class TokenTrunk(Backbone):
     def as_map(self, x, size, extra): return x[:, extra:].transpose(1, 2).reshape(len(x), -1, *size)
     def _freeze_stages(self):
         if self.frozen_stages <= 0: return
-        for t in (self.pos_embed, *self.extra_tokens()): t.requires_grad = False
+        for t in (self.pos_embed, self.cls_token): t.requires_grad = False # in mmcls a distillation token stays free
         for m in (self.patch_embed, self.drop_after_pos, *self.layers[:self.frozen_stages]): freeze_module(m)
         if self.frozen_stages==len(self.layers) and self.final_norm: freeze_module(self.ln1)
 
