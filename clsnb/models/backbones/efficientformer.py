@@ -100,10 +100,11 @@ class Flat(nn.Module):
 class EfficientFormerStage(Sequential):
     "Blocks on maps, then perhaps blocks on tokens"
     def __init__(self, ci, co, depth, down, vit_num, # How many blocks at the end have attention
-                 drop_paths, pool_size, **kw):
+                 drop_paths, pool_size, mlp_ratio=4., # Of the blocks with attention; others have 4
+                 **kw):
         blocks = [ConvModule(ci, co, 3, 2, 1, bias=True, norm_cfg=dict(type='BN'), act_cfg=None)] if down else []
         blocks += [Meta4D(co, pool_size, drop_path=p, **kw) for p in drop_paths[:depth-vit_num]]
-        if vit_num: blocks += [Flat(), *(Meta3D(co, drop_path=p, **kw) for p in drop_paths[depth-vit_num:])]
+        if vit_num: blocks += [Flat(), *(Meta3D(co, mlp_ratio, drop_path=p, **kw) for p in drop_paths[depth-vit_num:])]
         super().__init__(*blocks)
     def forward(self, x):
         for m in self:
