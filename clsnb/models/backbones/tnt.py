@@ -131,7 +131,8 @@ class TNT(TNTTrunk):
     def __init__(self, arch='b', # Name, or a dict with what the table has
                  img_size=224, patch_size=16, in_channels=3, ffn_ratio=4, qkv_bias=False, drop_rate=0.,
                  attn_drop_rate=0., drop_path_rate=0.,
-                 act_cfg=dict(type='GELU'), norm_cfg=dict(type='LN'), first_stride=4, num_fcs=2,
+                 act_cfg=dict(type='GELU'), # No effect, as in mmcls: it is a GELU
+                 norm_cfg=dict(type='LN'), first_stride=4, num_fcs=2,
                  init_cfg=[dict(type='TruncNormal', layer='Linear', std=.02),
                            dict(type='Constant', layer='LayerNorm', val=1., bias=0.)]):
         super().__init__(init_cfg)
@@ -148,7 +149,7 @@ class TNT(TNTTrunk):
             setattr(self, k, nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=.02)))
         self.drop_after_pos = nn.Dropout(drop_rate)
         cfg = dict(ffn_ratio=ffn_ratio, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, num_fcs=num_fcs,
-                   qkv_bias=qkv_bias, act_cfg=act_cfg, norm_cfg=norm_cfg)
+                   qkv_bias=qkv_bias, norm_cfg=norm_cfg)
         cfgs = [{**cfg, 'drop_path_rate': p} for p in drop_path_ramp(drop_path_rate, [a['num_layers']])[0]]
         self.layers = ModuleList([TNTBlock(pixels, inner, dim, a['num_heads_inner'], a['num_heads_outer'], c, c,
                                            norm_cfg) for c in cfgs])
