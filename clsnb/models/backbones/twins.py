@@ -134,6 +134,7 @@ class TwinsTrunk(Backbone):
             if isinstance(m, (nn.Linear, nn.Conv2d)) and m.bias is not None: nn.init.zeros_(m.bias)
     def run_stage(self, i, x):
         x,size = self.patch_embeds[i](x)
+        x = self.position_encoding_drops[i](x)
         for j,m in enumerate(self.stages[i]):
             x = m(x, size)
             if j==0: x = self.position_encodings[i](x, size)
@@ -164,6 +165,7 @@ class PCPVT(TwinsTrunk):
         rows = zip([in_channels, *dims], dims, a['patch_sizes'], a['strides'])
         self.patch_embeds = ModuleList([PatchEmbed(ci, co, 'Conv2d', ks, s, 'corner', norm_cfg=dict(type='LN'))
                                         for ci,co,ks,s in rows])
+        self.position_encoding_drops = ModuleList([nn.Dropout(drop_rate) for _ in dims])
         kw = dict(drop_rate=drop_rate, norm_cfg=norm_cfg)
         self.stages = ModuleList([ModuleList([self.layer(i, j, p, qkv_bias, attn_drop_rate, **kw)
                                               for j,p in enumerate(ps)])
