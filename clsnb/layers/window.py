@@ -157,7 +157,9 @@ class ShiftWindowMSA(BaseModule):
     "Attention in windows, moved by `shift_size`"
     def __init__(self, embed_dims, num_heads, window_size, shift_size=0, qkv_bias=True, qk_scale=None,
                  attn_drop=0., proj_drop=0.,
-                 dropout_layer=dict(type='DropPath', drop_prob=0.), pad_small_map=False, window_msa=WindowMSA,
+                 dropout_layer=dict(type='DropPath', drop_prob=0.), pad_small_map=False,
+                 input_resolution=None, auto_pad=None, # No effect; old configs have them
+                 window_msa=WindowMSA,
                  msa_cfg=dict(), # More arguments of `window_msa`
                  init_cfg=None):
         super().__init__(init_cfg)

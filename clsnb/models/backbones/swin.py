@@ -53,15 +53,15 @@ class PatchMerging(BaseModule):
     def __init__(self, in_channels, out_channels, kernel_size=2, stride=None, padding='corner', dilation=1, bias=False,
                  norm_cfg=dict(type='LN'),
                  use_post_norm=False, # The norm comes last
-                 init_cfg=None):
+                 init_cfg=None, is_post_norm=False): # The same, by another name
         super().__init__(init_cfg)
         ks,stride,dilation = map(to_2tuple, (kernel_size, stride or kernel_size, dilation))
         self.adaptive_padding = AdaptivePadding(ks, stride, dilation, padding) if isinstance(padding, str) else None
         self.sampler = nn.Unfold(ks, dilation, 0 if self.adaptive_padding else to_2tuple(padding), stride)
-        dim,self.out_channels,self.use_post_norm = ks[0]*ks[1]*in_channels,out_channels,use_post_norm
-        norm = build_norm_layer(norm_cfg, out_channels if use_post_norm else dim)[1] if norm_cfg else nn.Identity()
+        dim,self.out_channels,self.use_post_norm = ks[0]*ks[1]*in_channels,out_channels,use_post_norm or is_post_norm
+        norm = build_norm_layer(norm_cfg, out_channels if self.use_post_norm else dim)[1] if norm_cfg else nn.Identity()
         reduction = nn.Linear(dim, out_channels, bias=bias)
-        if use_post_norm: self.reduction,self.norm = reduction,norm
+        if self.use_post_norm: self.reduction,self.norm = reduction,norm
         else: self.norm,self.reduction = norm,reduction
     def merged(self, x, hw_shape):
         x = x.transpose(1, 2).reshape(len(x), -1, *hw_shape)
@@ -101,7 +101,7 @@ class SwinBlockSequence(BaseModule):
 # %% ../../../nbs/models/backbones/swin.ipynb #b2b319fa
 class SwinStem(Backbone):
     "Patches and, if wanted, their positions; then stages"
-    stem_names,freeze_shift,renames = ('patch_embed',),1,[(r'^norm\.', 'norm3.')]
+    stem_names,freeze_shift = ('patch_embed',),1
     @property
     def stages_list(self): return self.stages
     @property
@@ -127,6 +127,7 @@ class SwinTrunk(SwinStem):
     "Stages of windows; what both versions of Swin share"
     def make_norms(self, norm_cfg):
         "Check the indices, add the norms of what leaves, freeze"
+        self.renames = [(r'^norm\.', f'norm{len(self.stages)-1}.')]
         self.num_features = [s.out_channels if self.out_after_downsample else s.embed_dims for s in self.stages]
         self.ready()
         for i in self.out_indices:
