@@ -62,7 +62,7 @@ class ConvNeXt(Backbone):
         kw = dict(norm_cfg=norm_cfg, act_cfg=act_cfg, linear_pw_conv=linear_pw_conv, layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
         self.stages = nn.ModuleList([nn.Sequential(*(ConvNeXtBlock(c, drop_path_rate=p, **kw) for p in ps)) for c,ps in zip(cs, drop_path_ramp(drop_path_rate, a['depths']))])
         self.ready()
-        for i in self.out_indices: self.add_module(f'norm{i}', build_norm_layer(norm_cfg, cs[i])[1])
+        for i in sorted(self.out_indices): self.add_module(f'norm{i}', build_norm_layer(norm_cfg, cs[i])[1])
     @property
     def stages_list(self): return [nn.Sequential(*o) for o in zip(self.downsample_layers, self.stages)]
     def leave(self, i, x):

@@ -40,17 +40,18 @@ class CSPStage(BaseModule):
     def __init__(self, block_fn, in_channels, out_channels, has_downsampler=True,
                  down_growth=False, # Whether the 3×3 of stride 2 already widens to `out_channels`
                  expand_ratio=.5, # Channels before the cut, over those after the 3×3
-                 bottle_ratio=2, num_blocks=1, block_dpr=0, block_args={}, conv_cfg=None, norm_cfg=dict(type='BN', eps=1e-5),
+                 bottle_ratio=2, num_blocks=1, block_dpr=0, block_args={}, conv_cfg=None, # Of the blocks' convolutions
+                 norm_cfg=dict(type='BN', eps=1e-5),
                  act_cfg=dict(type='LeakyReLU', inplace=True), init_cfg=None):
         super().__init__(init_cfg)
-        kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        kw = dict(norm_cfg=norm_cfg)
         down,groups = out_channels if down_growth else in_channels,32 if block_fn is ResNeXtBottleneck else 1
         wide = int(down*expand_ratio); half = wide//2
         if wide%2: raise ConfigError(f'CSPStage: {down} channels times expand_ratio {expand_ratio} is {wide}, which can\'t be halved.')
         drops = block_dpr if isinstance(block_dpr, (list, tuple)) else [block_dpr]*num_blocks
         self.downsample_conv = ConvModule(in_channels, down, 3, 2, 1, groups=groups, act_cfg=act_cfg, **kw) if has_downsampler else nn.Identity()
         self.expand_conv = ConvModule(down, wide, 1, act_cfg=act_cfg if block_fn is DarknetBottleneck else None, **kw)
-        self.blocks = Sequential(*(block_fn(in_channels=half, out_channels=half, expansion=bottle_ratio, drop_path_rate=p, act_cfg=act_cfg,
+        self.blocks = Sequential(*(block_fn(in_channels=half, out_channels=half, expansion=bottle_ratio, drop_path_rate=p, conv_cfg=conv_cfg, act_cfg=act_cfg,
                                             **kw, **block_args) for p in drops))
         self.atfer_blocks_conv = ConvModule(half, half, 1, act_cfg=act_cfg, **kw)
         self.final_conv = ConvModule(2*half, out_channels, 1, act_cfg=act_cfg, **kw)

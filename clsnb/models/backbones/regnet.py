@@ -59,7 +59,7 @@ class RegNet(ResNet):
         self.stage_names = self.res_layers = tuple(f'layer{i+1}' for i in range(len(stages)))
         kw = dict(style=style, avg_down=avg_down, with_cp=with_cp, conv_cfg=conv_cfg, norm_cfg=norm_cfg, expansion=1)
         for name,(w,n,g),stride,dilation in zip(self.stage_names, stages, strides, dilations):
-            groups = int(w*row['bot_mul'])//g
+            groups = round(w*row['bot_mul'])//g
             self.add_module(name, ResLayer(ResNeXtBottleneck, n, ci, w, stride=stride, dilation=dilation, groups=groups, width_per_group=g, base_channels=w, **kw))
             ci = w
         self.feat_dim = ci
