@@ -44,6 +44,8 @@ class ElementLoss(nn.Module):
         if reduction not in ('none', 'mean', 'sum'): raise ConfigError(f"{type(self).__name__}: reduction is 'none', 'mean' or 'sum', not {reduction!r}.")
         self.reduction,self.loss_weight = reduction,loss_weight
     def forward(self, cls_score, label, weight=None, avg_factor=None, reduction_override=None, **kwargs):
+        if reduction_override not in (None, 'none', 'mean', 'sum'):
+            raise ConfigError(f"{type(self).__name__}: reduction_override is 'none', 'mean' or 'sum', not {reduction_override!r}.")
         loss = self.element(cls_score, label, **kwargs)
         return self.loss_weight * weight_reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)
 
