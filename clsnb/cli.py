@@ -7,7 +7,7 @@ __all__ = ['commands', 'train', 'dist_train', 'slurm_train', 'test', 'predict', 
            'copy_config', 'convert_weights', 'verify', 'make_parser', 'main']
 
 # %% ../nbs/cli.ipynb #53e4a29a
-import argparse, inspect, re, signal, sys
+import argparse, inspect, os, re, signal, sys
 from pathlib import Path
 from fastcore.docments import docments
 import clsnb
@@ -245,7 +245,8 @@ def main(argv=None):
     "Entry point of the command `clsnb`"
     parser = make_parser(); args = vars(parser.parse_args(argv))
     f,debug = commands[args.pop('command')],args.pop('debug')
-    try: f(**args)
+    try: f(**args); sys.stdout.flush()
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1) # as in `clsnb zoo | head`
     except ClsnbError as e:
         if debug: raise
         print(f'clsnb: {e}', file=sys.stderr); sys.exit(2)

@@ -1,4 +1,5 @@
 "Configs: the language point by point, overrides, hostile files, dump and read"
+import argparse
 import copy
 import json
 import keyword
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from clsnb.apis.check import data_classes, input_size
 from clsnb.apis.scale_lr import lr_scaling, scale_lr
-from clsnb.core.config import Config, ConfigDict, copy_config, find_config, import_custom, list_configs, merge, parse_options, read_text
+from clsnb.core.config import Config, ConfigDict, DictAction, copy_config, find_config, import_custom, list_configs, merge, parse_options, read_text
 from clsnb.core.errors import ConfigError
 
 
@@ -288,6 +289,76 @@ def test_override_leads_nowhere(cfg, word):
     assert cfg == before
 
 
+def test_numbers_as_keys_pick_from_lists(cfg):
+    cfg.merge_from_dict({'data': dict(train=dict(pipeline={'1': dict(flip_prob=0.), '0': dict(_delete_=True, type='LoadB')})), 'log_config.hooks': {0: dict(interval=5)}})
+    assert cfg.data.train.pipeline == [dict(type='LoadB'), dict(type='RandomFlip', flip_prob=0.)] and cfg.log_config.hooks == [dict(type='TextLoggerHook', interval=5)]
+    assert '7' in refused(cfg.merge_from_dict, {'workflow': {'7': 1}}) and 'allow_list_keys' in refused(cfg.merge_from_dict, {'workflow': {'0': 1}}, allow_list_keys=False)
+    assert 'optimizer.lr' in refused(cfg.merge_from_dict, {'optimizer': dict(lr=dict(a=1))}) and '_delete_' in refused(cfg.merge_from_dict, {'workflow': dict(a=1)})
+    cfg.merge_from_dict({'optimizer_config': dict(grad_clip=dict(max_norm=1)), 'optimizer': dict(_delete_=False, lr=3)}); assert cfg.optimizer_config.grad_clip == dict(max_norm=1) and cfg.optimizer == dict(type='SGD', lr=3)
+
+
+def test_overrides_of_a_script(cfg):
+    p = argparse.ArgumentParser(); p.add_argument('--cfg-options', nargs='+', action=DictAction)
+    o = p.parse_args(['--cfg-options', 'optimizer.lr=0.5', 'workflow=[(train,2),(val,1)]', '--cfg-options', 'seed=7']).cfg_options
+    assert o == {'optimizer.lr': .5, 'workflow': [('train', 2), ('val', 1)], 'seed': 7} and cfg.merge_from_dict(o).workflow[1] == ('val', 1)
+    assert p.parse_args([]).cfg_options is None
+    with pytest.raises(SystemExit): p.parse_args(['--cfg-options', 'seed'])
+
+
+def test_the_tutorial(tree):
+    "A run made longer, a policy replaced, a pipeline changed through its variable: by the names of packaged configs"
+    tree(configs__mine__longer="_base_ = 'resnet50_8xb32_in1k'\nrunner = dict(max_epochs=240)\nlr_config = dict(step=[120, 180])\ndata = dict(train=dict(data_prefix='mine/train'), val=dict(data_prefix='mine/val', ), test=dict(data_prefix='mine/val', ))",
+         configs__mine__cosine="_base_ = './longer.py'\nlr_config = dict(_delete_=True, policy='CosineAnnealing', min_lr=0, warmup='linear', warmup_iters=7, warmup_ratio=.2, by_epoch=True)",
+         configs__mine__large="""
+            _base_ = 'longer.py'
+            norm = dict(mean=[1., 2., 3.], std=[4., 5., 6.], to_rgb=True)
+            train_pipeline = [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', size=320, backend='pillow',), dict(type='Normalize', **norm)]
+            data = dict(train=dict(pipeline=train_pipeline))""",
+         configs__mine__policy="_base_ = ['./policies.py']\ntrain_pipeline = [dict(type='AutoAugment', policies={{_base_.mine}})]", configs__mine__policies="mine = [[dict(type='Posterize', bits=4, prob=.4)]]",
+         configs__mine__trap="_base_ = 'longer.py'\nlr_config = dict(policy='CosineAnnealing', min_lr=0)\noptimizer = dict(type='AdamW', momntum=1)\nmodel = dict(head=dict(num_classes=2))")
+    read = lambda o: Config.fromfile(f'configs/mine/{o}.py')
+    base, longer, large = Config.fromfile('resnet50_8xb32_in1k'), read('longer'), read('large')
+    assert {o[0] for o in longer.diff(base)} == {*(f'data.{k}.data_prefix' for k in ('train', 'val', 'test')), 'lr_config.step', 'runner.max_epochs'}
+    assert longer.runner == dict(base.runner, max_epochs=240) and longer.lr_config == dict(policy='step', step=[120, 180]) and longer.data.val.ann_file == base.data.val.ann_file
+    assert read('cosine').lr_config == dict(policy='CosineAnnealing', min_lr=0, warmup='linear', warmup_iters=7, warmup_ratio=.2, by_epoch=True)
+    assert large.data.train.pipeline[1] == dict(type='RandomResizedCrop', size=320, backend='pillow') and large.data.train.pipeline[2].mean == [1., 2., 3.] and large.data.val == longer.data.val
+    assert read('policy').train_pipeline[0].policies == [[dict(type='Posterize', bits=4, prob=.4)]]
+    found = {o[1]: o for o in read('trap').check(False)}
+    assert '_delete_=True in lr_config' in found['lr_config'][2] and 'longer.py:3' in found['lr_config'][2] and '_delete_=True in optimizer' in found['optimizer.momentum'][2]
+    assert '_delete_' not in found['optimizer.momntum'][2]
+    assert 'topk=(1,)' in found['model.head.topk'][2]
+
+
+def test_configs_of_other_times(tree, caplog):
+    tree(new="optim_wrapper = dict(optimizer=dict(type='SGD'))\ntrain_dataloader = dict(batch_size=3)\nmodel = dict(type='ImageClassifier')",
+         scope="_base_ = 'resnet18_8xb32_in1k'\ncustom_imports = dict(imports=['mmcls.models', 'mmcls.core.hook'], allow_failed_imports=False)\nmodel = dict(backbone=dict(type='mmcls.ResNet'))")
+    assert [o[1] for o in Config.fromfile('new.py').check()] == ['optim_wrapper']
+    assert Config.fromfile('scope.py').check(False) == [] and 'here already' in caplog.text
+
+
+def test_yaml_and_json_of_other_people(tree):
+    tree(**{'a.yaml': 'lr: 1e-2\ndecay: 1E3\nbig: -2.5e+4\nday: 2024-01-31\ntime: 1:30\nnone: ~\non: 1.0e-1\nx: &x {a: 1, b: 2}\ny:\n  <<: *x\n  b: 3\nz: {<<: *x}', 'b.json': '{"a": NaN, "b": -Infinity, "c": [1, 2.0, null, true]}'})
+    cfg = Config.fromfile('a.yaml')
+    assert (cfg.lr, cfg.decay, cfg.big, cfg.day, cfg.time, cfg.none) == (.01, 1000., -25000., '2024-01-31', '1:30', None) and cfg.y == dict(a=1, b=3) and cfg.z == cfg.x
+    cfg = Config.fromfile('b.json'); assert cfg.a != cfg.a and cfg.b == float('-inf') and cfg.c == [1, 2., None, True]
+    for n in ('resnet50_8xb32_in1k',): Config.fromfile(n).dump('r.yaml')
+    t = time.perf_counter(); Config.fromfile('r.yaml')._repr_html_(); assert time.perf_counter()-t < 2
+
+
+def test_text_files_of_other_systems(tree):
+    tree()
+    for i, raw in enumerate([b'\xef\xbb\xbfa = 1\r\nb = dict(\r\n    c=2)\r\n', b'a = 1\rb = dict(c=2)', 'a = 1\nb = dict(c=2) # größer'.encode()]):
+        Path(f'{i}.py').write_bytes(raw); assert Config.fromfile(f'{i}.py') == dict(a=1, b=dict(c=2)) and Config.fromfile(f'{i}.py').where('a') == f'{i}.py:1'
+    Path('数字.json').write_bytes(b'\xef\xbb\xbf{"a": 1}'); assert Config.fromfile('数字.json') == dict(a=1)
+
+
+def test_messages_name_what_is_near(tree):
+    tree(configs___base___models__van_b2="x = 1", configs__v__a="_base_ = '../_base_/models/van-b2.py'", env="import os\nroot = os.environ.get('X', 'y')", attr="_base_ = 'env2.py'\n_base_.x.y = 1", env2="x = dict()")
+    assert "'van_b2.py'" in refused(Config.fromfile, 'configs/v/a.py') and 'folder' in refused(Config.fromfile, 'configs') and 'Which config' in refused(Config.fromfile, '')
+    assert '{{ $NAME:default }}' in refused(Config.fromfile, 'env.py') and 'dict(y=VALUE)' in refused(Config.fromfile, 'attr.py')
+    assert "'resnet50_8xb32_in1k'" in refused(Config.fromfile, 'configs/resnet/resnet50_8xb33_in1k.py')
+
+
 # ---- what nobody may do
 
 HOSTILE = {
@@ -305,12 +376,29 @@ HOSTILE = {
     'cycle': "a = []\na.append(a)", 'cycle 2': "a = {}\na['x'] = a", 'boxes': "a = []\n" + "a = [a]\n"*999, 'width': "a = f'{1:>999999999}'", 'width 2': "a = '%999999999d' % 1", 'width 3': "a = f'{1:{10**9}}'",
     'replace': "a = ('a'*90000).replace('a', 'b'*90000)", 'join': "a = ('a'*90000).join(['b']*90000)", 'round': "a = round(1, -10**9)", 'sum': "a = sum([[1]]*50000, [])", 'int': "a = int('9'*90000)",
     'hex': "a = 0x" + 'f'*150000, 'many': "a = 1\n"*75000, 'sorts': "a = sorted([[0]*300]*300)\n"*2000, 'slices': "a = 'x'*99999\n" + "b = a[1:]\n"*9999, 'dicts': "d = {}\n" + ''.join(f"d = {{**d, 'k{i}': d}}\n" for i in range(40)),
-    'extend': "a = [0]\n" + "a += a\n"*40, 'secret': "a = '{{ $AWS_SECRET_ACCESS_KEY:x }}'", 'null': "a = 1\0", 'syntax': "a = (", 'unicode': "a = ﬁle", 'unpack': "a, b = [1]", 'zero': "a = 1/0", 'index': "a = [1][10**30]"}
+    'extend': "a = [0]\n" + "a += a\n"*40, 'secret': "a = '{{ $AWS_SECRET_ACCESS_KEY:x }}'", 'null': "a = 1\0", 'syntax': "a = (", 'unicode': "a = ﬁle", 'unpack': "a, b = [1]", 'zero': "a = 1/0", 'index': "a = [1][10**30]",
+    'spec in spec': "a = '{:{}}'.format(1, 10**9)", 'spec in spec 2': "w = '>99'\na = f'{1:{w}{w}9}'", 'precision': "a = f'{1.5:.999999999f}'", 'precision 2': "a = '%.999999999f' % 1.5", 'star': "a = '%*d' % (10**9, 1)", 'bytes width': "a = b'%999999999d' % 1",
+    'format keyword': "a = '{x.__init__.__globals__}'.format(x=1)", 'format map': "a = '{x}'.format_map({'x': 1})", 'format grows': "a = 'x'\n" + "a = '{0}{0}'.format(a)\n"*40, 'percent grows': "a = 'x'\n" + "a = '%s%s' % (a, a)\n"*40, 'fstring grows': "a = 'x'\n" + "a = f'{a}{a}'\n"*40,
+    'percent list': "x = [[0]*99]*99\na = ('%r'*900) % ((x,)*900)", 'repr grows': "a = '\\\\'*99\n" + "a = repr(a)\n"*30, 'replace nothing': "a = ('x'*90000).replace('', 'y'*90000)", 'join rows': "a = ','.join('x'*999 for i in range(9999))", 'zfill': "a = 'x'.zfill(10**9)", 'tabs': "a = '\\t'.expandtabs(10**9)",
+    'own value': "d = {}\nd['d'] = d\na = str(d)", 'own update': "d = dict()\nd.update(d=d)", 'own default': "d = {}\nd.setdefault('k', d)", 'own item': "a = [0]\na[0] = a", 'slice': "a = [0]\n" + "a[:] = a + a\n"*40, 'insert slice': "a = [1]\n" + "a[0:0] = [a]*5\n"*40,
+    'digits': "a = " + '9'*5000, 'digits 2': "a = int('z'*99999, 36)", 'digits 3': "a = str(2**64**2**9)", 'factors': "a = 1\n" + "a *= 10**60\n"*500, 'range number': "a = range(10**9)[5]", 'range length': "a = len(range(10**18))", 'range far': "a = range(10**30)", 'range comp': "a = [0 for i in range(10**9)]", 'range in': "a = -1 in range(10**9)",
+    'zip': "r = range(99999)\na = zip(r,r,r,r,r,r,r,r,r,r)", 'zip generators': "a = list(zip(" + '(i for i in range(99999)),'*4 + "))", 'sum tuples': "a = sum(((1,),)*99999, ())", 'dict comp': "a = {i: {j: 0 for j in range(999)} for i in range(999)}", 'set comp': "a = {i*j for i in range(999) for j in range(999)}",
+    'sort texts': "x = 'a'*99000\nb = [x+'b', x+'c']*400\n" + "c = sorted(b)\n"*200, 'sort key': "a = sorted([1], key=eval)", 'find': "x = 'a'*49000 + 'b'\ny = 'a'*99000\n" + "z = y.find(x)\n"*9000, 'strip': "x = 'a'*99000\n" + "z = x.strip('a')\n"*15000, 'remove': "a = [0]*99999\n" + "a.remove(0)\n"*20000,
+    'same hash': "d = {i*(2**61-1) for i in range(1, 20000)}", 'same hash 2': "x = [i*(2**61-1) for i in range(5000)]\nd = dict(zip(x, x))", 'same hash 3': "d = {(i*(2**61-1),): 0 for i in range(5000)}",
+    'wide eval': "a = ｅval('1')", 'superscript': "a = __impºrt__('os')", 'wide dunder': "a = ()._＿class__", 'coding': "# coding: rot13\nvzcbeg bf", 'form feed': "\x0cimport subprocess", 'crlf': "a = 1\r\nimport socket\r\n", 'cr': "a = 1\rimport socket\r", 'bom inside': "a = 1\n﻿b = 2", 'nul in comment': "# \0",
+    'match': "match 1:\n    case _: a = 1", 'star import': "from math import *", 'near import': "from . import x", 'loader': "import math as m\na = m.__loader__", 'path os': "import os.path\na = os.path.os.system('touch ran')", 'environ': "import os\na = os.environ['HOME']", 'shadow': "dict = eval\na = dict('1')",
+    'function': "a = dict", 'functions': "a = [str, int]", 'module': "import os.path as osp\na = osp", 'default': "a = max([], default=open)", 'map': "a = map(eval, ['1'])", 'iter': "a = iter(int, 1)", 'factorial': "import math\na = math.factorial(10**6)", 'math power': "import math\na = math.pow(10, 10**9)", 'zero power': "a = 0 ** -1",
+    'attribute': "a = {}\na.x = 1", 'attribute 2': "a = {}\ndel a.x", 'elif': "if 0: a = 1\n" + "elif 0: a = 1\n"*3000, 'async': "a = [i async for i in []]", 'await': "await x", 'dots': "a = [...]", 'open template': "a = {{ fileDirname", 'own template': "a = {{x}}", 'environment code': "a = {{ $CLS_NONE:__import__('os').system('touch') }}",
+    'templates': "a = '" + '{{ fileDirname }}'*9000 + "'", 'real path': "import os.path as osp\na = osp.realpath('/')", 'home': "import os.path as osp\na = osp.expanduser('~')", 'backslash': "a = 'C:\\Users\\me'"}
 FILES = {'loop_a.py': "_base_ = 'loop_b.py'", 'loop_b.py': "_base_ = 'loop_a.py'", 'self.py': "_base_ = 'self.py'", 'passwd.py': "_base_ = '/etc/passwd'", 'device.py': "_base_ = '/dev/zero'", 'module.py': "_base_ = 'run_me'",
          'fan.py': "_base_ = ['empty.py']*1000", 'web.py': "_base_ = 'http://127.0.0.1:9/x.py'", 'number.py': '_base_ = 3', 'fork.py': "_base_ = ['fork1.py', 'fork1.py']", **{f'fork{i}.py': f"_base_ = ['fork{i+1}.py', 'fork{i+1}.py']" for i in range(1, 30)},
          **{f'chain{i}.py': f"_base_ = 'chain{i+1}.py'" for i in range(60)}, 'chain60.py': 'x = 1', 'fork30.py': '', 'list.json': '[1]', 'deep.json': '['*100000, 'broken.json': '{', 'int.json': '{"a": ' + '9'*9999 + '}',
          'bomb.yaml': 'a0: &a0 [1, 1]\n' + ''.join(f'a{i}: &a{i} [*a{i-1}, *a{i-1}]\n' for i in range(1, 40)), 'merge.yaml': 'a0: &a0 {x: 1}\n' + ''.join(f'a{i}: &a{i} {{<<: [*a{i-1}, *a{i-1}]}}\n' for i in range(1, 40)),
-         'deep.yaml': '['*100000, 'dash.yaml': '- '*50000, 'code.yaml': 'a: !!python/object/apply:os.system ["touch ran"]', 'cycle.yaml': 'a: &a [*a]', 'huge.yaml': '- 1\n'*60000}
+         'deep.yaml': '['*100000, 'dash.yaml': '- '*50000, 'code.yaml': 'a: !!python/object/apply:os.system ["touch ran"]', 'cycle.yaml': 'a: &a [*a]', 'huge.yaml': '- 1\n'*60000,
+         'twice.json': '{"a": {"lr": 1, "lr": 2}}', 'twice.yaml': 'a:\n  lr: 1\n  lr: 2', 'comment.json': '{"a": 1} // x', 'deep2.json': '{"a":'*500 + '1' + '}'*500, 'keys.yaml': '\n'.join(f'{i*(2**61-1)}: 0' for i in range(9999)), 'own.yaml': 'x: &x {<<: *x}', 'two.yaml': 'a: 1\n---\nb: 2', 'time.yaml': 'a: ' + ':'.join(['1']*90000),
+         'hex.yaml': 'a: 0x' + 'f'*300000, 'tag.yaml': '%TAG ! tag:yaml.org,2002:python/\n---\na: !object/apply:os.system [touch ran]', 'module.yaml': 'a: !!python/module:os', 'alias.yaml': 'a: &a [' + ','.join(['1']*900) + ']\n' + ''.join(f'b{i}: *a\n' for i in range(9000)),
+         'bases.py': "_base_ = [" + ','.join(f"'m{i}.py'" for i in range(10000)) + "]", 'bases2.py': "_base_ = ['empty.py' for i in range(10000)]", 'long.py': "_base_ = '" + 'x/'*40000 + "y.py'", 'nested.py': "_base_ = [['empty.py']]", 'bytes.py': "_base_ = b'empty.py'", 'folder_base.py': "_base_ = '..'", 'pipe_base.py': "_base_ = 'pipe.py'",
+         'environ.py': "_base_ = '/proc/self/environ'", 'stdin.py': "_base_ = '/dev/stdin'", 'through.py': "_base_ = 'here/here/through.py'", 'nul_name.py': "_base_ = 'a\\0b.py'", 'surrogate_name.py': "_base_ = '\\ud800.py'", 'home.py': "_base_ = '~/x.py'", 'half.py': "_base_ = '{{_base_.x}}'"}
 UNTRUSTED = [o for o in FILES if not o.startswith(('fork', 'chain', 'loop_b')) or o in ('fork.py', 'chain0.py')]
 
 
@@ -326,15 +414,26 @@ def hostile_folder(tmp_path):
     (tmp_path/'empty.py').write_text(''); (tmp_path/'run_me').write_text('x'); (tmp_path/'picture.py').write_bytes(os.urandom(5000)); (tmp_path/'utf16.py').write_text('a = 1', 'utf-16')
     (tmp_path/'nul.py').write_text('\0'*9999); (tmp_path/'big.py').write_text('a = "x"\n'*90000); (tmp_path/'notes.txt').write_text('a = 1'); (tmp_path/'folder.py').mkdir()
     if hasattr(os, 'mkfifo'): os.mkfifo(tmp_path/'pipe.py')
+    (tmp_path/'latin.py').write_bytes('a = "é"'.encode('latin1')); (tmp_path/'half_letter.py').write_bytes(b'a = "\xed\xa0\x80"')
+    for k, v in dict(loop1='loop2.py', loop2='loop1.py', zero='/dev/zero', here='.').items(): (tmp_path/(k if k=='here' else k+'.py')).symlink_to(v)
     return tmp_path
 
 
 def test_hostile_files(hostile_folder, monkeypatch):
     monkeypatch.chdir(hostile_folder)
-    for o in [*UNTRUSTED, 'picture.py', 'utf16.py', 'nul.py', 'big.py', 'notes.txt', 'folder.py', 'pipe.py']:
+    for o in [*UNTRUSTED, 'picture.py', 'utf16.py', 'nul.py', 'big.py', 'notes.txt', 'folder.py', 'pipe.py', 'latin.py', 'half_letter.py', 'loop1.py', 'zero.py']:
         t = time.perf_counter(); refused(Config.fromfile, o)
         assert time.perf_counter()-t < 2, o
     assert not Path('ran').exists()
+
+
+@pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='only where the system shows itself as files')
+def test_files_of_the_system_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, p in enumerate(['/proc/self/environ', '/proc/self/mem', '/proc/kmsg']):
+        Path(f'{i}.py').symlink_to(p)
+        try: assert Config.fromfile(f'{i}.py') == {}
+        except ConfigError as e: assert 'HOME' not in str(e)
 
 
 def test_nothing_happens(hostile_folder):

@@ -38,12 +38,20 @@ class _Check:
     def say(self, key, text, level='error'):
         try: where = self.cfg.where(key) if getattr(self.cfg, '_source', None) else ''
         except ClsnbError: where = ''
+        if hint := self.inherited(key, text): text = text.split('. ')[0].rstrip('.')+f'. {hint}'
         if not any(o[1:3]==(key, text) for o in self.found): self.found.append((level, key, text, where))
+    def inherited(self, key, text):
+        "A hint where an argument that does not fit was left over from a base, while the class was changed here"
+        src,m = getattr(self.cfg, '_source', None),re.search(r"has no argument '(\w+)'", text); owner = key.removesuffix(f'.{m[1]}') if m else ''
+        try: old,new = self.cfg.where(f'{owner}.{m[1]}'),self.cfg.where(f"{owner}.{'policy' if owner=='lr_config' else 'type'}")
+        except (ClsnbError, TypeError): return ''
+        left = src and ':' in old and old.rpartition(':')[0] not in (new.rpartition(':')[0], src.name)
+        return f"It comes from {old}; _delete_=True in {owner} drops what was there." if left else ''
     def warn(self, key, text): self.say(key, text, 'warning')
     def tried(self, key, f, *args):
         "What `f` gives; what it complains of becomes a finding"
         try: return f(*args)
-        except (ClsnbError, TypeError) as e: self.say(key, re.sub(r' \(0, 1[^)]*\)', '', str(e)))
+        except (ClsnbError, TypeError) as e: self.say(key, re.sub(r' \(0, 1[^)]*\)', '', str(e)).removeprefix(f'{self.cfg.filename}: ').removeprefix(f'{key}: '))
 
 # %% ../../nbs/apis/03_check.ipynb #ed5f0fc5
 @patch
@@ -52,6 +60,8 @@ def top_level(self:_Check):
     for key,text in mistyped_keys(self.cfg): self.say(key, text)
     src = getattr(self.cfg, '_source', None)
     for key,text in [*lost_changes(src), *lost_changes(src, self.cfg)] if src else (): self.warn(key, text)
+    if new := [k for k in ('optim_wrapper', 'train_dataloader', 'param_scheduler', 'default_hooks') if k in self.cfg]:
+        return self.say(new[0], "this is a config of MMPretrain 1.x; here they are those of MMClassification 0.x, with data, optimizer, lr_config and runner.") or True
     for k in ('model', 'data', 'optimizer'):
         if not isinstance(self.cfg.get(k), dict): self.say(k, f"there is no {k!r}, so this config cannot be trained.")
     self.tried('custom_imports', import_custom, self.cfg)
@@ -139,7 +149,7 @@ def classes(self:_Check):
     options = (self.cfg.get('evaluation') or {}).get('metric_options') or {}
     for key,k in (('model.head.topk', head.get('topk')), ('evaluation.metric_options.topk', options.get('topk'))):
         top = max(k) if isinstance(k, (list, tuple)) and k else k
-        if count and isinstance(top, int) and top > count: self.warn(key, f"top-{top} of {count} classes is always right; say topk=(1, {min(5, count-1)}).")
+        if count and isinstance(top, int) and top > count: self.warn(key, f"top-{top} of {count} classes is always right; say topk={(1, min(5, count-1)) if count>2 else (1,)}.")
 
 # %% ../../nbs/apis/03_check.ipynb #82f4d178
 def input_size(cfg)->tuple: # (height, width)
@@ -227,7 +237,9 @@ def schedule(self:_Check):
 def check(self:Config, paths=True, # Look for files and folders, too
           )->Findings: # Rows (level, key, text, where)
     "Look for mistakes without building anything heavy"
-    c = _Check(self.__deepcopy__({})); c.top_level(); c.all_types()
+    c = _Check(self.__deepcopy__({}))
+    if c.top_level(): return c.found # not a config of ours
+    c.all_types()
     bad = any(o[1].startswith('model') for o in c.found)
     for f in [c.classes, c.schedule, *([c.paths] if paths else [])]:
         try: f()

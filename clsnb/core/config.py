@@ -11,7 +11,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .config_dict import ConfigDict, _is_name, _plain, merge, pretty # noqa: F401, found here too
 from .config_files import _notice, configs_dir, find_config, list_configs, read_source # noqa: F401, found here too
-from .config_override import check_keys, known_keys, override, parse_options # noqa: F401, found here too
+from .config_override import DictAction, check_keys, known_keys, override, parse_options # noqa: F401, found here too
 from .config_read import read_text # noqa: F401, found here too
 from .config_show import ConfigDiff, FileFamily, config_html, diff_configs
 from .config_where import _at, _has, lost_changes, origin
@@ -130,10 +130,11 @@ def import_custom(
     "Import what a config names, if allowed; raises `ConfigError`"
     spec = cfg.get('custom_imports') or {}; names = spec.get('imports') or []; names = [names] if isinstance(names, str) else names
     lax,name = spec.get('allow_failed_imports', False),getattr(cfg, 'filename', None) or 'the config'
-    for o in names:
+    for o in map(str, names):
         if o in sys.modules: continue
+        if o.split('.')[0]=='mmcls': _notice(f"{name}: custom_imports names {o!r}: what mmcls registers is here already."); continue
         try:
-            if trust: importlib.import_module(str(o)); continue
+            if trust: importlib.import_module(o); continue
             why = f"custom_imports asks for {o!r}, which would run its code. Import it first yourself, or say trust=True (--trust on the command line)."
         except ImportError as e: why = f"custom_imports: {o!r} cannot be imported ({e}). Is its folder on PYTHONPATH?"
         if not lax: raise ConfigError(f'{name}: {why}')

@@ -192,7 +192,7 @@ class _FileReader(_Reader):
         elif isinstance(t, ast.Subscript): o,k = self(t.value),self.key(t.slice); o[k] = v; self.meter.changed(o)
         elif isinstance(t, (ast.Tuple, ast.List)):
             for o,x in zip(t.elts, v, strict=True): self.bind(o, x)
-        elif isinstance(t, ast.Attribute): raise ValueError(f'an assignment to the attribute .{t.attr[:60]}; write NAME = dict({t.attr[:60]}=...), or NAME["{t.attr[:60]}"] = ...')
+        elif isinstance(t, ast.Attribute): raise ValueError(f'an assignment to the attribute .{t.attr[:60]}; write it as a dict: NAME = dict({t.attr[:60]}=VALUE)')
         else: self.refuse(t)
     def Assign(self, n):
         v = self(n.value)

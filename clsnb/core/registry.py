@@ -46,7 +46,8 @@ class Registry:
             self._state = 'loaded'
         finally: self._state = 'loaded' if self._state=='loaded' else 'new'
     def get(self, name):
-        "The class registered as `name`, or None"
+        "The class registered as `name`, or None; `mmcls.ResNet` is `ResNet`"
+        name = name.removeprefix('mmcls.') if isinstance(name, str) else name
         if name not in self._classes: self._load()
         return self._classes.get(name) or self.fallback().get(name)
     @property
