@@ -4,7 +4,7 @@ import importlib as _importlib
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
 from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
                                  PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry, build)
-from clsnb.core.config import Config, ConfigDict, copy_config, list_configs, pretty
+from clsnb.core.config import Config, ConfigDict, DictAction, copy_config, list_configs, pretty
 from clsnb.core.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
@@ -15,17 +15,21 @@ from clsnb.models.classifier import (BaseClassifier, ImageClassifier, build_back
 from clsnb.models.freeze import freeze
 from clsnb.data.pipeline import Compose, ImageTransform, build_pipeline, build_transform
 from clsnb.data.dataset import BaseDataset
-from clsnb.data.folder_imagenet import CustomDataset
+from clsnb.data.folder_imagenet import CustomDataset, ImageNet
+from clsnb.data.looking import plot_classes, plot_sizes, show_batch
 from clsnb.data.packaged import Digits, Photos, photo_path, sample_photos
 from clsnb.data.loader import build_dataloader
-from clsnb.data.wrappers import build_dataset
+from clsnb.data.tables import CSVDataset
+from clsnb.data.verify import verify_dataset, verify_report
+from clsnb.data.wrappers import build_dataset, split
 from clsnb.imgops.show import show_images
 from clsnb.train.optim import build_optimizer
 from clsnb.train.schedules import Schedule, lr_curve
-from clsnb.train.runner import Hook, Runner
+from clsnb.train.runner import Hook, IterBasedRunner, Runner
 from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.train import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
+from clsnb.apis.launch import launch
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, test_config
 from clsnb.apis.inference import inference_model, init_model, predict, top_classes
 from clsnb.analysis.complexity import complexity

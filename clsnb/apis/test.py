@@ -40,9 +40,7 @@ def test_config(
     model = init_model(config, checkpoint, device or default_device(), options, trust=trust); data = model.cfg.data
     split = split if data.get(split) else 'val'
     if not data.get(split): raise ConfigError("The config has neither data.test nor data.val to test on.")
-    ds = build_dataset(data[split], dict(test_mode=True))
-    if ds.CLASSES and model.CLASSES and tuple(ds.CLASSES)!=tuple(model.CLASSES):
-        raise ConfigError(f"data.{split} has the classes {', '.join(ds.CLASSES[:6])}, but the checkpoint was trained on {', '.join(model.CLASSES[:6])}.")
+    ds = build_dataset(data[split], dict(test_mode=True), like=model.CLASSES)
     scores = predict_loader(model, build_dataloader(ds, **loader_args(model.cfg, split)))
     kw = {k: v for k,v in (model.cfg.get('evaluation') or {}).items() if k in ('metric', 'metric_options')}
     if metrics: kw['metric'] = metrics

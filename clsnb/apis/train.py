@@ -113,7 +113,7 @@ def train_model(
     if runner.world_size>1:
         runner.train_step = DistributedDataParallel(TrainStep(model), device_ids=[runner.device.index] if runner.device.type=='cuda' else None,
                                                     broadcast_buffers=False, find_unused_parameters=bool(cfg.get('find_unused_parameters')))
-    val = build_dataloader(build_dataset(cfg.data.val, dict(test_mode=True)), **loader_args(cfg, 'val')) if validate else None
+    val = build_dataloader(build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0]), **loader_args(cfg, 'val')) if validate else None
     add_hooks(runner, cfg, val, datasets[0])
     if cfg.get('resume_from'): runner.resume(cfg.resume_from)
     elif cfg.get('load_from'): runner.load_checkpoint(cfg.load_from)
@@ -164,7 +164,8 @@ def fit(
     cfg.resume_from = resume_from or cfg.get('resume_from') or ('auto' if cfg.get('auto_resume') else None); out = (cfg.get('checkpoint_config') or {}).get('out_dir')
     if cfg.resume_from=='auto': cfg.resume_from = latest_checkpoint(Path(out, Path(cfg.work_dir).name) if out else cfg.work_dir)
     cfg.seed = cfg.get('seed') or 0; scaling = scale_lr(cfg, get_dist_info()[1], auto_scale_lr)
-    datasets = [build_dataset(cfg.data.train)] + ([build_dataset(cfg.data.val)] if len(cfg.get('workflow') or ())==2 else [])
+    datasets = [build_dataset(cfg.data.train)]
+    if len(cfg.get('workflow') or ())==2: datasets.append(build_dataset(cfg.data.val, like=datasets[0]))
     classes = datasets[0].CLASSES; fit_classes(cfg, classes)
     set_seed(mix(cfg.seed)); model = MODELS.build(cfg.model); model.init_weights(); model.CLASSES = classes; model.cfg = cfg
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True); stamp,name = timestamp(),Path(cfg.filename).name if cfg.filename else 'config.py'

@@ -19,7 +19,8 @@ _csp = [(r'^stem\.conv1\.', 'stem.'), (r'conv_down\.', 'downsample_conv.'), (r'c
 timm_tables = {
     r'timm/((wide_)?resnet|resnext|seresnet|seresnext|res2net)\d+(_.*)?': _se,
     r'timm/(resnet|resnext|seresnet|seresnext)\d+c(_.*)?': _deep,
-    r'timm/(resnet|resnext|seresnet|seresnext|res2net|resnest)\d+d(_.*)?': [*_deep, (r'^(layer1\.0\.downsample)\.([12])\.', r'\1.<\2-1>.')],
+    r'timm/res2net\d+d(_.*)?': _deep,
+    r'timm/(resnet|resnext|seresnet|seresnext|resnest)\d+d(_.*)?': [*_deep, (r'^(layer1\.0\.downsample)\.([12])\.', r'\1.<\2-1>.')],
     r'timm/regnetx_\d+': [(r'^stem\.(conv|bn)\.', r'\g<1>1.'), (r'^s(\d)\.b(\d+)\.', r'layer\1.<\2-1>.'), (r'downsample\.conv\.', 'downsample.0.'), (r'downsample\.bn\.', 'downsample.1.'),
                           (r'\.conv(\d)\.(conv|bn)\.', r'.\2\1.')],
     r'timm/hrnet_w\d+(_.*)?': _hrnet,
