@@ -117,6 +117,7 @@ def _number(kind): return lambda self, n: n.value if ':' in n.value else getattr
 for o in ('int', 'float'): _Yaml.add_constructor(f'tag:yaml.org,2002:{o}', _number(o))
 _Yaml.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789'))
 
+# %% ../../nbs/core/00e_config_files.ipynb #56e61e03
 def _load_yaml(text):
     "Count the parts, then build"
     depth = n = 0

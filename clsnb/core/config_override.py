@@ -84,6 +84,7 @@ def _put_value(o, v, path, lists):
         return _wrap(o)
     parent,_,k = path.rpartition('.'); return merge({} if o is None else {k: o}, {k: v}, parent)[k]
 
+# %% ../../nbs/core/00f_config_override.ipynb #dc1693ca
 def _put(o, keys, v, path, lists=True, top=False):
     "`o` with `v` at `keys`; dicts and lists are changed in place"
     if not keys: return _put_value(o, v, path, lists)

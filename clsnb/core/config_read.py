@@ -140,8 +140,8 @@ class _Parts(_Atoms):
         return self.modules.get(head, head)+dot+rest if head and head not in self.names or head=='_base_' else None
 
 # %% ../../nbs/core/00d_config_read.ipynb #55e2f01a
-class _Reader(_Parts):
-    "Evaluate expressions over a safe subset of Python"
+class _Calls(_Parts):
+    "Evaluate calls of harmless functions and methods"
     def Call(self, n):
         name = (n.func.id if isinstance(n.func, ast.Name) and n.func.id not in self.modules else self.full(n.func)) or ''
         f,args = _functions.get(name),[]
@@ -162,6 +162,14 @@ class _Reader(_Parts):
         "The argument of `set` or `dict`, its keys counted"
         if isinstance(o, (list, tuple)): self.meter.keys([p[0] if pairs and isinstance(p, (list, tuple)) and p else p for p in o])
         return o
+
+def _shown(n):
+    o = _dotted(n)
+    return o[:60] if o else f'.{n.attr[:60]}' if isinstance(n, ast.Attribute) else 'something else than a name'
+
+# %% ../../nbs/core/00d_config_read.ipynb #56d26a82
+class _Reader(_Calls):
+    "Evaluate expressions over a safe subset of Python"
     def comp(self, n, make):
         out,targets = [],[o.id for g in n.generators for o in ast.walk(g.target) if isinstance(o, ast.Name)]
         before = {k: self.names[k] for k in targets if k in self.names}
@@ -179,10 +187,6 @@ class _Reader(_Parts):
     GeneratorExp = ListComp
     def DictComp(self, n): return dict(self.comp(n, lambda: (self.key(n.key), self(n.value))))
     def SetComp(self, n): return set(self.comp(n, lambda: self.key(n.elt)))
-
-def _shown(n):
-    o = _dotted(n)
-    return o[:60] if o else f'.{n.attr[:60]}' if isinstance(n, ast.Attribute) else 'something else than a name'
 
 # %% ../../nbs/core/00d_config_read.ipynb #2ece040b
 class _FileReader(_Reader):
