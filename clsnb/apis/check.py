@@ -12,7 +12,7 @@ from .train import fit_classes
 from ..core.config import Config, import_custom
 from ..core.config_dict import _plain
 from ..core.config_override import mistyped_keys
-from ..core.config_where import lost_changes
+from ..core.config_where import lookalikes, lost_changes
 from ..core.errors import ClsnbError, near
 from ..core.init import _fillers
 from ..core.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS, TRANSFORMS, accepted_args
@@ -59,7 +59,8 @@ def top_level(self:_Check):
     "Mistyped keys, lost variables, missing parts, modules that were not imported"
     for key,text in mistyped_keys(self.cfg): self.say(key, text)
     src = getattr(self.cfg, '_source', None)
-    for key,text in [*lost_changes(src), *lost_changes(src, self.cfg)] if src else (): self.warn(key, text)
+    for key,text in [*lost_changes(src), *lost_changes(src, self.cfg), *lookalikes(src)] if src else ():
+        if not any(o[1]==key for o in self.found.errors): self.warn(key, text)
     if new := [k for k in ('optim_wrapper', 'train_dataloader', 'param_scheduler', 'default_hooks') if k in self.cfg]:
         return self.say(new[0], "this is a config of MMPretrain 1.x; here they are those of MMClassification 0.x, with data, optimizer, lr_config and runner.") or True
     for k in ('model', 'data', 'optimizer'):

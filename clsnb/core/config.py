@@ -14,7 +14,7 @@ from .config_files import _notice, configs_dir, find_config, list_configs, read_
 from .config_override import DictAction, check_keys, known_keys, override, parse_options # noqa: F401, found here too
 from .config_read import read_text # noqa: F401, found here too
 from .config_show import ConfigDiff, FileFamily, config_html, diff_configs
-from .config_where import _at, _has, lost_changes, origin
+from .config_where import _at, _has, lookalikes, lost_changes, origin
 from .errors import ConfigError, near
 
 # %% ../../nbs/core/01_config.ipynb #42034783
@@ -34,7 +34,7 @@ class Config(ConfigDict):
                  trust=False): # Run Python files, and import what `custom_imports` names
         "Read a config file and what it extends; raises `ConfigError` for what cannot be read"
         p = find_config(filename); src = read_source(p, trust); cfg = cls.of(src, p)
-        for _,text in lost_changes(src) if src.bases and configs_dir not in p.parents else (): _notice(text)
+        for _,text in [*lost_changes(src), *lookalikes(src)] if src.bases and configs_dir not in p.parents else (): _notice(text)
         if trust: import_custom(cfg, True)
         return cfg
     @classmethod
