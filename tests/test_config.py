@@ -506,6 +506,11 @@ def test_any_word_is_a_value_or_refused(word):
     except ConfigError as e: assert '\n' not in str(e)
 
 
+def test_long_lists_are_packed():
+    cfg = Config(dict(classes=[f'class {i}' for i in range(1000)], deep=dict(a=dict(b=tuple(range(200)))))); text = cfg.pretty_text
+    assert text.count('\n') < 200 and max(map(len, text.split('\n'))) <= 105 and Config.fromstring(text) == cfg
+
+
 def test_dump_formats(tree, cfg):
     tree(); cfg.model.backbone.out_indices = [1]; cfg.workflow = []
     for o in ('a.json', 'a.yaml', 'a.py'): cfg.dump(o); assert Config.fromfile(o) == cfg
@@ -540,6 +545,16 @@ def test_lost_variables(tree, caplog):
     assert said('c.py') == said('e.py') == said('a.py') == [] and 'model.head.n' in said('d.py')[0] and 'norm' in said('f.py')[0] and 'data.val.pipeline' in said('g.py')[0]
     caplog.clear(); cfg = Config.fromfile('a.py'); cfg.train_pipeline = 1; cfg['p'] = [1]
     assert any('p' == o[1] and 'later change' in o[2] for o in cfg.check())
+
+
+def test_mistyped_variables(tree, caplog):
+    tree(a="optimizer = dict(lr=1)\ntrain_pipeline = []\ndata = dict(train=dict(pipeline=train_pipeline))", b="_base_ = 'a.py'\noptimiser = dict(lr=2)\ntrain_pipelin = [1]\nrun = 3",
+         c="_base_ = 'a.py'\noptimizers = dict(lr=2)\noptimizer = optimizers", e="runner_ = 1", f="_base_ = ['a.py', 'e.py']\nrunner = dict(max_epochs={{_base_.runner_}})")
+    def said(f):
+        caplog.clear(); Config.fromfile(f); return [r.getMessage() for r in caplog.records]
+    assert [o.split()[2] for o in said('b.py')] == ["'optimiser',", "'train_pipelin',"] and "'optimizer'" in said('b.py')[0] and 'b.py:2' in said('b.py')[0]
+    assert said('a.py') == said('c.py') == said('f.py') == []
+    assert {'optimiser', 'train_pipelin'} <= {o[1] for o in Config.fromfile('b.py').check()}
 
 
 def test_check_finds(tree):

@@ -30,7 +30,8 @@ class Findings(list):
     def _repr_html_(self):
         colour = dict(error='rgba(248,81,73,.18)', warning='rgba(210,153,34,.18)')
         rows = ''.join(f'<tr><td style="background:{colour[o[0]]}">{o[0]}</td>' + ''.join(f'<td style="text-align:left">{html.escape(str(v))}</td>' for v in o[1:]) + '</tr>' for o in self)
-        return f'<table><tr><th>level</th><th>key</th><th>what</th><th>where</th></tr>{rows}</table>' if self else '<i>nothing found</i>'
+        head = ''.join(f'<th style="text-align:left">{o}</th>' for o in ('level', 'key', 'what', 'where'))
+        return f'<table><tr>{head}</tr>{rows}</table>' if self else '<i>nothing found</i>'
 
 class _Check:
     "A check of one config under way"

@@ -72,6 +72,14 @@ def _atom(v):
     if v is None or isinstance(v, (bool, int, bytes, complex, set)): return repr(v)
     return repr(getattr(v, '__name__', None) or str(v))
 
+def _fill(parts, wide=96):
+    "Single values side by side, as many to a line as fit"
+    rows = ['']
+    for o in parts:
+        if rows[-1] and len(rows[-1])+len(o)+2 > wide: rows.append('')
+        rows[-1] += ', '*bool(rows[-1]) + o
+    return rows
+
 def _literal(v, ind=0):
     "A Python literal, broken over lines where it is long"
     if isinstance(v, dict) and all(map(_is_name, v)): parts,(a,b) = [f'{k}={_literal(o, ind+4)}' for k,o in v.items()],('dict(',')')
@@ -81,6 +89,7 @@ def _literal(v, ind=0):
     else: return _atom(v)
     line = a + ', '.join(parts) + b
     if len(line)+ind<=100 and '\n' not in line: return line
+    if not isinstance(v, dict) and not any(isinstance(o, (dict, list, tuple)) for o in v): parts = _fill(parts, 96-ind)
     pad = '\n'+' '*(ind+4)
     return a + pad + (','+pad).join(parts) + b
 

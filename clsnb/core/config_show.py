@@ -15,7 +15,7 @@ _style = ('<style>.cfg{padding-left:1.2em;font:13px/1.5 ui-monospace,monospace}.
           '.cfg i{opacity:.55;font-style:normal;font-size:11px;padding-left:1em}.cfg u{text-decoration:none;opacity:.75}</style>')
 _esc = html.escape
 
-def _hint(v, n=70):
+def _hint(v, n=42):
     "What a closed part says about itself"
     if isinstance(v, dict): s = ' '.join([str(v.get('type', ''))][:'type' in v] + [f'{k}={_literal(o)}' for k,o in v.items() if k!='type' and not isinstance(o, (dict, list, tuple))])
     else: s = ' → '.join(str(o.get('type', '{}')) if isinstance(o, dict) else _literal(o) for o in v[:20])
@@ -58,7 +58,9 @@ class ConfigDiff(list):
         def line(path, a, b): return f'+ {path} = {_literal(b)}' if a is _nothing else f'- {path} = {_literal(a)}' if b is _nothing else f'~ {path}: {_literal(a)} → {_literal(b)}'
         return '\n'.join(line(*o) for o in self) or 'no difference'
     def _repr_html_(self):
-        def cell(v, colour): return f'<td style="text-align:left;white-space:pre-wrap;background:{colour if v is not _nothing else "none"}">{"" if v is _nothing else _esc(_literal(v))}</td>'
+        def cell(v, colour):
+            text = '' if v is _nothing else f'<div style="max-height:12em;max-width:42em;overflow:auto;overflow-wrap:anywhere">{_esc(_literal(v))}</div>'
+            return f'<td style="text-align:left;white-space:pre-wrap;background:{colour if text else "none"}">{text}</td>'
         rows = ''.join(f'<tr><td style="text-align:left">{_esc(p)}</td>{cell(a, "rgba(248,81,73,.18)")}{cell(b, "rgba(46,160,67,.18)")}</tr>' for p,a,b in self)
         return f'<table style="font:12px ui-monospace,monospace">{rows}</table>' if self else '<i>no difference</i>'
 
@@ -99,12 +101,12 @@ class FileFamily:
     def __repr__(self): return '\n'.join('  '*i + s.name + ': ' + ', '.join(map(str, s.own)) for i,r in enumerate(self.rows()[::-1]) for s in r)
     def _repr_html_(self):
         rows,place,out = self.rows(),{},[]
-        w = min(max(len(r) for r in rows)*190, 950)
+        w = min(max(len(r) for r in rows)*215, 950)
         for y,r in enumerate(rows):
             for x,s in enumerate(r): place[id(s)] = (x+.5)*w/len(r),y*90+30,w/len(r)
         for s in self.src:
-            x,y,room = place[id(s)]; keys = ', '.join(map(str, s.own)); chars = int(room/7.2)
+            x,y,room = place[id(s)]; keys = ', '.join(map(str, s.own)); chars,name = int(room/7.2),s.name.split('/')[-1]
             out += [f'<path d="M{x:.0f} {y-22}L{place[id(b)][0]:.0f} {place[id(b)][1]+30}" stroke="currentColor" opacity=".35" fill="none"/>' for b in s.bases]
-            out.append(f'<text x="{x:.0f}" y="{y}" text-anchor="middle" font-weight="bold"><title>{_esc(s.name)}</title>{_esc(s.name.split("/")[-1][-chars:])}</text>'
+            out.append(f'<text x="{x:.0f}" y="{y}" text-anchor="middle" font-weight="bold"><title>{_esc(s.name)}</title>{_esc(name if len(name)*8<=room else "…"+name[-int(room/8):])}</text>'
                        f'<text x="{x:.0f}" y="{y+18}" text-anchor="middle" opacity=".65"><title>{_esc(keys)}</title>{_esc(keys if len(keys)<=chars else keys[:chars-1]+"…")}</text>')
         return f'<svg width="{w}" height="{90*len(rows)-20}" fill="currentColor" font-family="system-ui" font-size="12" xmlns="http://www.w3.org/2000/svg">{"".join(out)}</svg>'

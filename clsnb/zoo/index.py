@@ -55,7 +55,7 @@ def _cell(k, r):
     if k in ('top1', 'top5'): return f'{v:.2f}'
     if k in ('input_size', 'year'): return f'{v:.0f}'
     text = html.escape(str(v))
-    if k=='name': return _link(r.get('weights'), f"<b>{text}</b>" if r.get('weights') else text)
+    if k=='name': return _link(r.get('weights'), f'<b>{text}</b>' if isinstance(r.get('weights'), str) else text)
     if k!='paper': return text
     year = r.get('year'); return _link(r.get('paper_url'), f'<span title="{text}">{text.split(":")[0]}</span>')+(f' ({year})' if year else '')
 
