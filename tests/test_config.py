@@ -352,9 +352,9 @@ def test_text_files_of_other_systems(tree):
     Path('数字.json').write_bytes(b'\xef\xbb\xbf{"a": 1}'); assert Config.fromfile('数字.json') == dict(a=1)
 
 
-def test_messages_name_what_is_near(tree):
+def test_messages_name_what_is_near(tree, caplog):
     tree(configs___base___models__van_b2="x = 1", configs__v__a="_base_ = '../_base_/models/van-b2.py'", env="import os\nroot = os.environ.get('X', 'y')", attr="_base_ = 'env2.py'\n_base_.x.y = 1", env2="x = dict()")
-    assert "'van_b2.py'" in refused(Config.fromfile, 'configs/v/a.py') and 'folder' in refused(Config.fromfile, 'configs') and 'Which config' in refused(Config.fromfile, '')
+    assert Config.fromfile('configs/v/a.py') == dict(x=1) and 'van_b2.py' in caplog.text and "'van_b2.py'" in refused(Config.fromfile, 'configs/_base_/models/vn_b2.py') and 'folder' in refused(Config.fromfile, 'configs') and 'Which config' in refused(Config.fromfile, '')
     assert '{{ $NAME:default }}' in refused(Config.fromfile, 'env.py') and 'dict(y=VALUE)' in refused(Config.fromfile, 'attr.py')
     assert "'resnet50_8xb32_in1k'" in refused(Config.fromfile, 'configs/resnet/resnet50_8xb33_in1k.py')
 

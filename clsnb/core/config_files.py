@@ -60,6 +60,8 @@ def find_config(
     if hit := _lookup(name): return hit
     _packaged.cache_clear()
     if hit := _lookup(name): return hit
+    if len(same := [o for o in _beside(p) if o.replace('-', '_')==p.name.replace('-', '_') and _is_file(p.parent/o)])==1: # so in some of mmcls's own
+        _notice(f'{_shown_path(p)} is called {same[0]}.'); return p.parent/same[0]
     if not str(name).strip(): raise ConfigError("Which config? Give a path, or the name of a packaged config.")
     if _test(p.is_dir): raise ConfigError(f"{str(p)[-200:]!r} is a folder, not a config file.{near('', _beside(p/'x'))}")
     if _test(lambda: p.is_symlink() or p.exists()): raise ConfigError(f"{str(p)[-200:]!r} cannot be read: it is a broken link, or no ordinary file.")
@@ -83,8 +85,9 @@ def _read_bytes(p, name, trust=False):
     if p.suffix not in _suffixes: raise ConfigError(f"{name}: a config file ends in {', '.join(_suffixes)}.")
     try:
         with open(p, 'rb', opener=lambda p,flags: os.open(p, flags | getattr(os, 'O_NONBLOCK', 0))) as f:
-            s = os.fstat(f.fileno()); real = stat.S_ISREG(s.st_mode) and s.st_size # files of the system's own have no size
-            raw = f.read(-1 if trust else _max_bytes+1) if real else b''
+            s = os.fstat(f.fileno())
+            if not stat.S_ISREG(s.st_mode): raise OSError(0, 'it is no ordinary file')
+            raw = f.read(-1 if trust else _max_bytes+1) if s.st_size else b'' # files of the system's own have no size
     except OSError as e: raise ConfigError(f"{name}: this file cannot be read: {e.strerror}.") from None
     if len(raw) > _max_bytes and not trust: raise ConfigError(f"{name}: more than {_max_bytes:,} bytes are too long for a config file. {_trust_hint}")
     try: text = raw.decode('utf-8-sig')
