@@ -7,12 +7,12 @@ __all__ = ['predict_loader', 'nll', 'evaluate_scores', 'EvalHook']
 
 # %% ../../nbs/train/07_evaluation.ipynb #7a38489d
 import math
-from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
-from ..core.dist import gather_by_index, master_only, sync_buffers
+from ..core.dist import gather_by_index, sync_buffers
 from ..core.errors import ConfigError, near
 from ..core.registry import HOOKS
+from .core_hooks import delete_checkpoint, out_folder, save_or_warn
 from .runner import Hook, to_device
 
 # %% ../../nbs/train/07_evaluation.ipynb #3a02f1ff
@@ -96,9 +96,9 @@ class EvalHook(Hook):
 @patch
 def polling(self:EvalHook, runner):
     "What to call after each batch"
-    left = [len(self.loader.dataset)//runner.world_size//self.loader.batch_size if runner.world_size>1 else math.inf]
+    mine = len(self.loader.dataset)//runner.world_size; left = [mine//self.loader.batch_size if runner.world_size>1 else math.inf]
     def ask(n):
-        left[0] -= 1
+        left[0] -= 1; runner.tell('evaluation', n, mine)
         if left[0]>=0: runner.poll()
     return ask
 
@@ -113,16 +113,9 @@ def keep_best(self:EvalHook, runner, res):
     v = res[k]
     if not math.isfinite(v) or self.best is not None and (v>=self.best if less else v<=self.best): return
     old,self.best = self.best_file,v
-    folder = Path(self.out_dir, Path(runner.work_dir).name) if self.out_dir else Path(runner.work_dir); n = runner.epoch+1 if self.by_epoch else runner.iter+1
+    folder = out_folder(runner.work_dir, self.out_dir); n = runner.epoch+1 if self.by_epoch else runner.iter+1
     self.best_file = f"best_{k.replace('/', '_')}_{'epoch' if self.by_epoch else 'iter'}_{n}.pth"
-    runner.meta.setdefault('hook_msgs', {}).update(best_score=v, best_ckpt=str(folder/self.best_file)); self._write(runner, folder, old)
-
-@patch
-@master_only
-def _write(self:EvalHook, runner, folder, old):
-    try: runner.save_checkpoint(folder/self.best_file)
-    except (OSError, RuntimeError) as e:
-        self.best_file = old
-        return runner.logger.error(f"The best checkpoint cannot be written ({e}); {old or 'none'} is kept, and the run goes on.")
-    if old and old!=self.best_file:
-        for p in (folder/old, folder/f'{old}.sha256'): p.unlink(missing_ok=True)
+    runner.meta.setdefault('hook_msgs', {}).update(best_score=v, best_ckpt=str(folder/self.best_file))
+    if runner.rank: return
+    if not save_or_warn(runner, folder/self.best_file): self.best_file = old
+    elif old and old!=self.best_file: delete_checkpoint(folder/old)

@@ -19,6 +19,7 @@ from ..core.log import get_logger
 from ..core.registry import HOOKS, RUNNERS
 from ..core.seed import rng_state, set_rng_state
 from ..models.classifier import read_log_vars
+from .failure import let_go
 from .resume import changed_config, load_optimizer
 
 # %% ../../nbs/train/02_runner.ipynb #147c4aee
@@ -126,7 +127,8 @@ class Runner:
         self.device = device or next(model.parameters(), torch.zeros(0)).device
         self.rank,self.world_size = get_dist_info()
         self.epoch = self.iter = self.inner_iter = self.done = self.phase = 0
-        self.stop = self.until = None; self.moment,self.left,self.entered,self.poll,self.averaged = (None, 0),(None, ()),False,_nothing,nullcontext
+        self.stop = self.failed = self.until = self.kept = None; self.moment,self.left,self.entered = (None, 0),(None, ()),False
+        self.poll,self.tell,self.averaged = _nothing,_nothing,nullcontext # asked and told during evaluations; puts averaged weights in place
         self.hooks,self._listeners,self.outputs,self.log_buffer,self.mode,self.data_batch = [],{},{},LogBuffer(),None,None
         self.timestamp,self.autocast,self.memory_format = time.strftime('%Y%m%d_%H%M%S'),nullcontext,torch.preserve_format
         self.train_step = TrainStep(self.model)
@@ -203,8 +205,9 @@ def plan(self:Runner, loaders, workflow):
 @patch
 def run(self:Runner, loaders, workflow=(('train', 1),), max_epochs=None, **kwargs):
     "Walk through `workflow` until the run's end"
-    self.max_epochs,self.stop = max_epochs or self.max_epochs,None
+    self.max_epochs,self.stop,self.failed = max_epochs or self.max_epochs,None,None
     flow = self.plan(loaders, workflow)
+    if self.kept: self.take(self.kept); self.kept = None # it was interrupted and goes on
     try:
         self.call_hook('before_run'); self.catch_up()
         while (self.iter<self.max_iters or self.phase%len(flow)) and not self.stop:
@@ -215,10 +218,11 @@ def run(self:Runner, loaders, workflow=(('train', 1),), max_epochs=None, **kwarg
                 raise
         if not getattr(self.stop, 'unfinished', False): self.call_hook('after_run')
     except StopRun as e: self.stop = self.stop or str(e) or 'StopRun'
-    except BaseException: self.data_batch,self.outputs = None,{}; raise # their memory comes back
+    except BaseException as e: self.failed,self.data_batch,self.outputs = f'{type(e).__name__}: {e}',None,{}; let_go(e); raise
     finally:
         for h in self.hooks: getattr(h, 'close', _nothing)(self)
         for o in loaders: stop_workers(o)
+    if getattr(self.stop, 'unfinished', False): self.kept = self.loop(redo=True)
 
 # %% ../../nbs/train/02_runner.ipynb #d6a66ad8
 class Interrupted(str):
@@ -275,11 +279,15 @@ def _small(o):
     return o.detach() if torch.is_tensor(o) and o.numel()==1 else o if isinstance(o, (int, float, str)) else None
 
 @patch
+def loop(self:Runner, redo=False):
+    "All but weights and optimiser"
+    states = {h.state_key: s for h in self.hooks if hasattr(h, 'state_dict') and (s := h.state_dict())}
+    return states | dict(runner=self.place(redo), rng=rng_state(), log_buffer=dict(vars(self.log_buffer)), outputs=_small(self.outputs))
+
+@patch
 def save_checkpoint(self:Runner, path, save_optimizer=True, redo=False):
     "Write a checkpoint that `resume` continues from; `redo`: with the hook that asks for it"
-    loop = {h.state_key: s for h in self.hooks if hasattr(h, 'state_dict') and (s := h.state_dict())}
-    loop |= dict(runner=self.place(redo), rng=rng_state(), log_buffer=dict(vars(self.log_buffer)), outputs=_small(self.outputs))
-    event = self.moment[0]
+    event,loop = self.moment[0],self.loop(redo)
     meta = dict(self.meta, epoch=self.epoch+(event=='after_train_epoch'), iter=self.iter+(event=='after_train_iter'), time=time.asctime())
     with self.averaged(): ckpts.save_checkpoint(self.model, path, self.optimizer if save_optimizer else None, meta, loop)
 
@@ -304,19 +312,24 @@ def catch_up(self:Runner):
 
 # %% ../../nbs/train/02_runner.ipynb #81b4c0c7
 @patch
-def resume(self:Runner, path, resume_optimizer=True, map_location='cpu'):
-    "Continue where a checkpoint was written"
-    ckpt = ckpts.load_checkpoint(self.model, path, map_location, logger=self.logger)
-    meta,loop = ckpt['meta'],ckpt.get('loop', {}); self.restored = at = loop.get('runner') or dict(epoch=meta.get('epoch', 0), iter=meta.get('iter', 0), done=None, epoch_len=None)
+def take(self:Runner, loop, meta={}):
+    "Take over the state of a loop; the names of what was taken"
+    self.restored = at = loop.get('runner') or dict(epoch=meta.get('epoch', 0), iter=meta.get('iter', 0), done=None, epoch_len=None)
     self.epoch,self.iter,self.phase,self.until = at['epoch'],at['iter'],at.get('phase', 0),at.get('until')
-    self.left = at.get('event'),at.get('left', ())
-    what = ['weights']
-    if resume_optimizer and 'optimizer' in ckpt and self.optimizer is not None: load_optimizer(self.optimizer, ckpt['optimizer']); what.append('optimizer')
+    self.left,self.outputs,what = (at.get('event'), at.get('left', ())),loop.get('outputs') or {},[]
     for h in self.hooks:
         if s := loop.get(h.state_key): h.load_state_dict(s); what.append(h.state_key)
     if loop.get('log_buffer'): vars(self.log_buffer).update(loop['log_buffer']); what.append('meters')
-    self.outputs = loop.get('outputs') or {}
     if loop.get('rng') and not self.rank: set_rng_state(loop['rng']); what.append('generators')
+    return what
+
+@patch
+def resume(self:Runner, path, resume_optimizer=True, map_location='cpu'):
+    "Continue where a checkpoint was written"
+    ckpt = ckpts.load_checkpoint(self.model, path, map_location, logger=self.logger)
+    meta,loop = ckpt['meta'],ckpt.get('loop', {}); what,self.kept = ['weights'],None
+    if resume_optimizer and 'optimizer' in ckpt and self.optimizer is not None: load_optimizer(self.optimizer, ckpt['optimizer']); what.append('optimizer')
+    what += self.take(loop, meta)
     lost = [k for k in loop if k not in ('runner', 'rng', 'log_buffer', 'outputs') and k not in what]
     self.logger.info(f"Resumed from {path}: {meta.get('epoch', 0)} epochs and {meta.get('iter', 0)} iterations are done. Restored: {', '.join(what)}."
                      + (f" Without a hook that takes it: {', '.join(lost)}." if lost else '') + changed_config(meta.get('config'), self.meta.get('config')))
