@@ -8,9 +8,11 @@ __all__ = ['nearest_folder', 'BrokenPicture', 'read_bytes', 'jpeg_size', 'imdeco
 # %% ../../nbs/data/01_loading.ipynb #ac873754
 import functools, os
 import numpy as np
-from fastcore.basics import store_attr
+from fastcore.basics import patch, store_attr
 from ..core.errors import ConfigError, DataError, DependencyError, near, need
 from ..core.registry import TRANSFORMS
+from .cache import PictureCache, file_stamp
+from .file_client import FileClient, file_client, join_path
 from .pipeline import repr_args
 
 # %% ../../nbs/data/01_loading.ipynb #31439c1f
@@ -32,17 +34,26 @@ def _where(path):
 # %% ../../nbs/data/01_loading.ipynb #21099f8a
 class BrokenPicture(DataError): "A picture is missing, unreadable or damaged; training can go on without it"
 
-def read_bytes(path):
-    "The content of a local file or of an address that fsspec knows; raises `BrokenPicture`"
+_disk = FileClient()
+
+def read_bytes(path, client=_disk):
+    "The content of a local file or of an address; raises `BrokenPicture`"
     path = str(path)
     try:
-        if '://' not in path:
+        if client.plain and '://' not in path:
             with open(path, 'rb') as f: return f.read()
-        with need('fsspec', f"reading {path.split('://')[0]}://").open(path, 'rb') as f: return f.read()
-    except FileNotFoundError as e: raise BrokenPicture(f"No such picture: {path}. {_where(path)}") from e
+        return client.get(path)
+    except FileNotFoundError as e: raise BrokenPicture(f"No such picture: {_told(path, client)}. {_where(client.address(path))}") from e
     except IsADirectoryError as e: raise BrokenPicture(f"{path} is a folder, not a picture: take it out of the list.") from e
     except (OSError, ValueError) as e:
-        raise BrokenPicture(f"Cannot read the picture {path}: {getattr(e, 'strerror', None) or e}. Check its permissions and the disk.") from e
+        check = "its permissions and the disk" if '://' not in client.address(path) else "the address, the connection and what you may read there"
+        raise BrokenPicture(f"Cannot read the picture {_told(path, client)}: {getattr(e, 'strerror', None) or e}. Check {check}.") from e
+
+def _told(path, client):
+    "A path with all that decided where it leads"
+    at = client.address(path)
+    if at==path and client.backend=='disk': return path
+    return f"{path} ({at+', ' if at!=path else ''}backend={client.backend!r})"
 
 # %% ../../nbs/data/01_loading.ipynb #279c4d83
 def jpeg_size(data):
@@ -127,24 +138,52 @@ def _unreadable(path, data):
 class LoadImageFromFile:
     "Read `img_info['filename']` below `img_prefix`"
     def __init__(self, to_float32=False, color_type='color',
-                 file_client_args=dict(backend='disk'), # Kept from mmcls; addresses speak for themselves
+                 file_client_args=dict(backend='disk'), # Of `FileClient`; addresses need none
                  imdecode_backend='cv2', # or 'pillow', 'turbojpeg'
-                 reduce_to=None # Read JPEGs at 1/2, 1/4 or 1/8 if their shorter side stays at least this: faster, other pixels
+                 reduce_to=None, # Read JPEGs at 1/2, 1/4 or 1/8 if their shorter side stays at least this: faster, other pixels
+                 cache=None # dict(kind='decoded', where='memory', limit='4GB'): see `PictureCache`
                  ):
         store_attr()
+        self._client = file_client(file_client_args)
+        self._cache = PictureCache(how=self._how(), **cache) if cache else None
         if reduce_to and (imdecode_backend!='cv2' or color_type not in ('color','grayscale')):
             raise ConfigError("LoadImageFromFile: reduce_to needs imdecode_backend='cv2' and color_type 'color' or 'grayscale'.")
+    def decode(self, data): return imdecode(data, self.color_type, self.imdecode_backend, self.reduce_to)
     def __call__(self, results):
         name,prefix = results['img_info']['filename'],results.get('img_prefix')
-        path = os.path.join(prefix, name) if prefix else name
+        path = join_path(prefix, name)
         data = results.pop('img_bytes', None) # from an archive
-        if data is None: data = read_bytes(path)
-        img = imdecode(data, self.color_type, self.imdecode_backend, self.reduce_to)
-        if img is None: raise BrokenPicture(_unreadable(path, data))
+        img = self.pixels(path, data) if self._cache is None else self.cached(path, data)
         if self.to_float32: img = img.astype(np.float32)
         c = 1 if img.ndim<3 else img.shape[2]
         norm = dict(mean=np.zeros(c, np.float32), std=np.ones(c, np.float32), to_rgb=False)
         results.update(filename=path, ori_filename=name, img=img, img_shape=img.shape, ori_shape=img.shape,
                        img_norm_cfg=norm)
         return results
+    def pixels(self, path, data=None):
+        "The decoded picture, from its bytes if they are there"
+        if data is None: data = read_bytes(path, self._client)
+        img = self.decode(data)
+        if img is None: raise BrokenPicture(_unreadable(path, data))
+        return img
+    def _how(self):
+        "What decides on the pixels, apart from the file"
+        import cv2, PIL
+        return f'{self.color_type} {self.imdecode_backend} {self.reduce_to} {cv2.__version__} {PIL.__version__}'
     __repr__ = repr_args
+
+# %% ../../nbs/data/01_loading.ipynb #59e61088
+@patch
+def cached(self:LoadImageFromFile, path, data=None):
+    "`pixels`, or what was kept of them"
+    at = self._client.address(path)
+    try: stamp = file_stamp(at, data)
+    except OSError: return self.pixels(path) # which tells what is wrong
+    kept = self._cache.look(at, stamp)
+    if self._cache.kind=='decoded':
+        if kept is None: self._cache.keep(at, stamp, kept := self.pixels(path, data))
+        return kept
+    if data is None and kept is None: data = read_bytes(path, self._client)
+    img = self.pixels(path, data if kept is None else kept)
+    if kept is None: self._cache.keep(at, stamp, data)
+    return img
