@@ -148,7 +148,6 @@ class LoadImageFromFile:
         self._cache = PictureCache(how=self._how(), **cache) if cache else None
         if reduce_to and (imdecode_backend!='cv2' or color_type not in ('color','grayscale')):
             raise ConfigError("LoadImageFromFile: reduce_to needs imdecode_backend='cv2' and color_type 'color' or 'grayscale'.")
-    def decode(self, data): return imdecode(data, self.color_type, self.imdecode_backend, self.reduce_to)
     def __call__(self, results):
         name,prefix = results['img_info']['filename'],results.get('img_prefix')
         path = join_path(prefix, name)
@@ -163,7 +162,7 @@ class LoadImageFromFile:
     def pixels(self, path, data=None):
         "The decoded picture, from its bytes if they are there"
         if data is None: data = read_bytes(path, self._client)
-        img = self.decode(data)
+        img = imdecode(data, self.color_type, self.imdecode_backend, self.reduce_to)
         if img is None: raise BrokenPicture(_unreadable(path, data))
         return img
     def _how(self):
@@ -176,14 +175,12 @@ class LoadImageFromFile:
 @patch
 def cached(self:LoadImageFromFile, path, data=None):
     "`pixels`, or what was kept of them"
-    at = self._client.address(path)
+    c,at = self._cache,self._client.address(path)
+    if c.kind=='encoded' and data is not None: return self.pixels(path, data)
     try: stamp = file_stamp(at, data)
     except OSError: return self.pixels(path) # which tells what is wrong
-    kept = self._cache.look(at, stamp)
-    if self._cache.kind=='decoded':
-        if kept is None: self._cache.keep(at, stamp, kept := self.pixels(path, data))
-        return kept
-    if data is None and kept is None: data = read_bytes(path, self._client)
-    img = self.pixels(path, data if kept is None else kept)
-    if kept is None: self._cache.keep(at, stamp, data)
+    if c.kind=='decoded':
+        if (img := c.look(at, stamp)) is None: c.keep(at, stamp, img := self.pixels(path, data))
+    elif (data := c.look(at, stamp)) is not None: img = self.pixels(path, data)
+    else: img = self.pixels(path, data := read_bytes(path, self._client)); c.keep(at, stamp, data)
     return img
