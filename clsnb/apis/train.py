@@ -20,7 +20,8 @@ from ..core.registry import MODELS, RUNNERS, accepted_args
 from ..core.seed import mix, set_seed
 from ..data.loader import build_dataloader
 from ..data.wrappers import build_dataset
-from ..train.core_hooks import latest_checkpoint
+from ..train.core_hooks import latest_checkpoint, out_folder, schedule_hook
+from ..train.failure import gives_back
 from ..train.optim import build_optimizer
 from ..train.runner import TrainStep
 
@@ -72,10 +73,10 @@ def add_hooks(
     count = {} if runner.by_epoch else dict(by_epoch=False) # under an iteration runner, unless a config says otherwise
     lr = count | dict(cfg.get('lr_config') or dict(policy='fixed'))
     amp,opt = cfg.get('fp16'),dict(cfg.get('optimizer_config') or {})
-    hooks = [dict(type='SeedHook', seed=cfg.get('seed') or 0), dict(type='LrUpdaterHook', **lr), dict(type='AverageLossHook'),
+    hooks = [dict(type='SeedHook', seed=cfg.get('seed') or 0), schedule_hook(lr), dict(type='AverageLossHook'),
              dict(opt, type=opt.get('type', 'OptimizerHook')) if amp is None else dict(opt, type='Fp16OptimizerHook', **amp),
-             dict(type='IterTimerHook'), dict(type='ProgressHook'), dict(type='ClearLogHook'), dict(type='InterruptHook')]
-    if cfg.get('momentum_config'): hooks.append(dict(count, type='MomentumUpdaterHook', **cfg.momentum_config))
+             dict(type='IterTimerHook'), dict(type='ProgressHook'), dict(type='BrokenFilesHook'), dict(type='ClearLogHook'), dict(type='InterruptHook')]
+    if cfg.get('momentum_config'): hooks.append(schedule_hook(count | cfg.momentum_config, 'MomentumUpdaterHook'))
     if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(count | d)
     if val_loader is not None:
         hooks.append(dict(count | dict(cfg.get('evaluation') or {}), type='EvalHook', dataloader=val_loader))
@@ -144,13 +145,26 @@ def read_config(
     cfg.merge_from_dict(options); check_keys(cfg, cfg.filename or 'the config'); import_custom(cfg, trust)
     return cfg
 
-# %% ../../nbs/apis/00_train.ipynb #f847b977
+# %% ../../nbs/apis/00_train.ipynb #fee306a5
+_interrupted = {} # Work folder -> text of the config whose run was interrupted there, in this process
+
+def _beginning(cfg, text, resume_from, load_from):
+    "Put `load_from` and `resume_from` into a config; a line about it, or nothing"
+    was = _interrupted.get(os.path.abspath(cfg.work_dir)); goes_on = resume_from is None and was==text
+    cfg.load_from = load_from or cfg.get('load_from')
+    cfg.resume_from = None if resume_from is False else 'auto' if goes_on else resume_from or cfg.get('resume_from') or ('auto' if cfg.get('auto_resume') else None)
+    if cfg.resume_from=='auto': cfg.resume_from = latest_checkpoint(out_folder(cfg.work_dir, (cfg.get('checkpoint_config') or {}).get('out_dir')))
+    if goes_on: return "The run that was interrupted goes on; with resume_from=False it would begin anew."
+    if was is not None and not cfg.resume_from: return "Begins anew: the run that was interrupted here had another config. With resume_from='auto' it would go on."
+
+# %% ../../nbs/apis/00_train.ipynb #ee34ad46
+@gives_back
 def fit(
     cfg, # A path, the name of a packaged config, a dict, or a `Config`
     work_dir=None, # Where everything goes; None: work_dirs/<name of the config>
     options=None, # Dotted overrides, e.g. {'runner.max_epochs': 5}
     load_from=None, # Start from these weights
-    resume_from=None, # Continue this checkpoint; 'auto': the newest sound one of the work folder, if any
+    resume_from=None, # Continue this checkpoint; 'auto': the newest sound one of the work folder, if any; False: begin anew, even after an interrupt
     validate=True, # Evaluate during training
     launcher='none', # 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'
     device=None, # None: the accelerator if there is one
@@ -158,11 +172,9 @@ def fit(
     auto_scale_lr=None, # Scale the learning rate with the batch size; None: as the config says
 ):
     "Train as a config says; returns the runner, whose `work_dir` holds config, logs, checkpoints, figures and report"
-    cfg = read_config(cfg, options, trust); init_dist(launcher, **(cfg.get('dist_params') or {})); set_backends(cfg)
+    cfg = read_config(cfg, options, trust); text = cfg.pretty_text; init_dist(launcher, **(cfg.get('dist_params') or {})); set_backends(cfg)
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
-    cfg.load_from = load_from or cfg.get('load_from')
-    cfg.resume_from = resume_from or cfg.get('resume_from') or ('auto' if cfg.get('auto_resume') else None); out = (cfg.get('checkpoint_config') or {}).get('out_dir')
-    if cfg.resume_from=='auto': cfg.resume_from = latest_checkpoint(Path(out, Path(cfg.work_dir).name) if out else cfg.work_dir)
+    begins = _beginning(cfg, text, resume_from, load_from); key = os.path.abspath(cfg.work_dir)
     cfg.seed = cfg.get('seed') or 0; scaling = scale_lr(cfg, get_dist_info()[1], auto_scale_lr)
     datasets = [build_dataset(cfg.data.train)]
     if len(cfg.get('workflow') or ())==2: datasets.append(build_dataset(cfg.data.val, like=datasets[0]))
@@ -173,7 +185,9 @@ def fit(
     if get_dist_info()[0]==0: cfg.dump(Path(cfg.work_dir)/name)
     meta = dict(clsnb_version=clsnb.__version__, config=cfg.pretty_text, CLASSES=tuple(classes or ()), seed=cfg.seed, exp_name=name, env_info=env_info())
     log.info(f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, {sum(p.numel() for p in model.parameters()):,} parameters, on {default_device() if device is None else device}")
-    if scaling: log.info(scaling)
+    for line in filter(None, (scaling, begins)): log.info(line)
     runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
+    _interrupted.pop(key, None)
+    if getattr(runner.stop, 'unfinished', False): _interrupted[key] = text
     barrier()
     return runner

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LrUpdaterHook', 'MomentumUpdaterHook', 'schedule_hook', 'OptimizerHook', 'take_window', 'name_idle',
            'GradientCumulativeOptimizerHook', 'SeedHook', 'IterTimerHook', 'AverageLossHook', 'out_folder',
-           'save_or_warn', 'delete_checkpoint', 'CheckpointHook', 'link', 'latest_checkpoint']
+           'save_or_warn', 'delete_checkpoint', 'CheckpointHook', 'link', 'latest_checkpoint', 'BrokenFilesHook']
 
 # %% ../../nbs/train/03_core_hooks.ipynb #67afe639
 import os, re, shutil, time
@@ -16,6 +16,7 @@ import torch
 from ..core.checkpoint import read_checkpoint
 from ..core.dist import master_only, sync_buffers
 from ..core.errors import CheckpointError
+from ..core.io import dump_json
 from ..core.log import get_logger
 from ..core.registry import HOOKS
 from ..core.seed import mix, set_seed
@@ -220,3 +221,30 @@ def latest_checkpoint(
     for p in sorted(files, key=_written, reverse=True):
         try: read_checkpoint(p); return p
         except CheckpointError as e: logger.warning(f"Passed over: {str(e).replace(' Use another checkpoint of that run.', '')}")
+
+# %% ../../nbs/train/03_core_hooks.ipynb #2668d6e4
+@HOOKS.register
+class BrokenFilesHook(Hook):
+    "Say which files were left out, and list them in the work folder"
+    priority = 'LOW'
+    def __init__(self): self.known,self.train_loader = {},None
+    def before_train_epoch(self, runner): self.train_loader = runner.data_loader if hasattr(runner.data_loader, 'broken') else None
+    def after_train_epoch(self, runner):
+        if self.train_loader is None: return
+        parts = [self.train_loader.broken]
+        if runner.world_size>1: parts = [None]*runner.world_size; torch.distributed.all_gather_object(parts, self.train_loader.broken)
+        self.note(runner, parts)
+    def close(self, runner): # in the middle of an epoch
+        if self.train_loader is not None: self.note(runner, [self.train_loader.broken]); self.train_loader = None
+    def state_dict(self): return dict(known=self.known) if self.known else {}
+    def load_state_dict(self, s): self.known = {**s['known'], **self.known}
+
+@patch
+@master_only
+def note(self:BrokenFilesHook, runner, parts):
+    n = len(self.known); self.known.update({i: m for p in parts for i,m in p.items()}); name = getattr(self.train_loader.dataset, 'sample_name', str)
+    if not self.known: return
+    path = Path(runner.work_dir or '.')/'broken_files.json'; listed = f'; {path} lists them' if runner.work_dir else ''
+    if runner.mode=='train' and runner.moment[0]: runner.logger.info(f"Broken files left out so far: {len(self.known)}, {len(self.known)-n} of them new{listed}.", extra=dict(screen=len(self.known)>n))
+    try: runner.work_dir and len(self.known)>n and dump_json([dict(index=i, file=str(name(i)), why=m) for i,m in sorted(self.known.items())], path, indent=1)
+    except OSError as e: runner.logger.error(f"{path} cannot be written ({e}).")

@@ -43,7 +43,7 @@ def progress_text(
     return said + (f"  {_span(f['left'])} left" if f.get('left') is not None and not ended else '')
 
 def _ended(f):
-    n,unit = (f['epochs_done'], 'epoch') if f['by_epoch'] and f['state']!='interrupted' else (f['iter'], 'iteration')
+    n,unit = (f['epochs_done'], 'epoch') if f['by_epoch'] and f['state'] in ('finished', 'stopped') else (f['iter'], 'iteration')
     return f"{f['state']} after {n:,} {unit}{'s' if n!=1 else ''}" + (f": {f['why']}" if f.get('why') else '')
 
 # %% ../../nbs/train/08b_progress.ipynb #bc473580
@@ -70,7 +70,7 @@ def _bar(share, color):
             f'background:rgba(128,128,128,.22);margin:.35em 0 .7em"><div style="height:5px;border-radius:3px;width:{100*share:.1f}%;background:{color}"></div></div>')
 
 def _tile(k, v):
-    return (f'<div style="white-space:nowrap"><div style="font-size:11px;opacity:.62">{html.escape(str(k))}</div>'
+    return (f'<div style="white-space:nowrap;min-width:3.3em"><div style="font-size:11px;opacity:.62">{html.escape(str(k))}</div>'
             f'<div style="font-size:15px;font-variant-numeric:tabular-nums">{html.escape(v)}</div></div>')
 
 def progress_html(
@@ -87,7 +87,7 @@ def progress_html(
     return (f'<div class="clsnb-progress" style="font:13px/1.45 system-ui,-apple-system,sans-serif;max-width:680px;padding:.35em .1em">'
             f'<div style="display:flex;gap:1em;justify-content:space-between"><span style="font-weight:600;overflow-wrap:anywhere">{head}</span>'
             f'<span style="opacity:.62;white-space:nowrap;font-variant-numeric:tabular-nums">{html.escape(right)}</span></div>{bar}'
-            f'<div style="display:flex;flex-wrap:wrap;gap:.3em 1.7em;align-items:center">{tiles}{_spark(f.get("losses") or [])}</div></div>')
+            f'<div style="display:flex;flex-wrap:wrap;gap:.3em 1.4em;margin-top:.3em;align-items:center">{tiles}{_spark(f.get("losses") or [])}</div></div>')
 
 # %% ../../nbs/train/08b_progress.ipynb #d3f09415
 def in_notebook()->bool:
