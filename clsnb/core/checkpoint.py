@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 import numpy as np, torch
 from torch.overrides import TorchFunctionMode
+from .dist import get_dist_info, is_split, split_as, whole
 from .errors import CheckpointError, DataError, need
 from .io import atomic_write, cache_dir, download, sha256
 from .log import get_logger
@@ -31,7 +32,7 @@ def unwrap(model):
 
 def _to_cpu(o):
     "Tensors on the CPU and plain strings, at any depth: what `weights_only` lets in again"
-    if torch.is_tensor(o): return o.detach().cpu()
+    if torch.is_tensor(o): return whole(o.detach()).cpu()
     if isinstance(o, (str, Path)): return str(o)
     if isinstance(o, dict): return type(o)((k, _to_cpu(v)) for k,v in o.items())
     return type(o)(map(_to_cpu, o)) if type(o) in (list, tuple) else o
@@ -51,6 +52,7 @@ def save_checkpoint(
     out = dict(meta=_to_cpu(meta), state_dict=_to_cpu(model.state_dict()))
     if optimizer is not None: out['optimizer'] = _to_cpu(optimizer.state_dict())
     if loop: out['loop'] = _to_cpu(loop)
+    if is_split(model) and get_dist_info()[0]: return # it took part in the gathering; the first process writes
     with atomic_write(filename) as f:
         torch.save(out, f); Path(f'{filename}.sha256').unlink(missing_ok=True) # of an older file of that name: no note is better than a wrong one
     with atomic_write(f'{filename}.sha256', 'w') as f: f.write(f'{sha256(filename)}  {Path(filename).name}\n')
@@ -318,7 +320,7 @@ def load_state_dict(
         raise CheckpointError(f"{name} does not fit this model: {rep}. Its keys are {top_names(state_dict)}; the model's are {top_names(own)}. " +
                               (f"Is {prefix.split()[-1]} the right part of it?" if ' of ' in f' {prefix}' else "Is it a checkpoint of another architecture?"))
     with torch.no_grad():
-        for mine,new in copies: mine.copy_(new)
+        for mine,new in copies: mine.copy_(split_as(new, mine))
     return rep
 
 # %% ../../nbs/core/06_checkpoint.ipynb #a354c8d8

@@ -11,7 +11,6 @@ from fastcore.basics import patch
 from functools import partial
 from pathlib import Path
 import torch
-from ..core.dist import master_only
 from ..core.registry import HOOKS
 from .core_hooks import link
 from .runner import Hook, Interrupted, StopRun, _nothing
@@ -58,11 +57,10 @@ def agree(self:InterruptHook, runner):
     return names[int(code)] or None
 
 @patch
-@master_only
 def save(self:InterruptHook, runner, name, redo=False):
     folder = next((h.dir for h in runner.hooks if hasattr(h, 'keep') and hasattr(h, 'dir')), runner.work_dir)
     if folder is None: return runner.logger.info(f"Stopped by {name}; without a work folder nothing is saved.")
     n = runner.iter + (runner.moment[0]=='after_train_iter'); path = Path(folder)/f'iter_{n}.pth'
-    try: runner.save_checkpoint(path, redo=redo); link(path, path.with_name('latest.pth'))
+    try: runner.save_checkpoint(path, redo=redo); runner.rank or link(path, path.with_name('latest.pth'))
     except (OSError, RuntimeError) as e: return runner.logger.error(f"Stopped by {name}, but {path} cannot be written ({e}).")
     runner.logger.info(f"Stopped by {name} after {n} iterations; saved in {path}. resume_from='auto' goes on from there.")

@@ -6,8 +6,10 @@
 __all__ = ['load_optimizer', 'changed_config']
 
 # %% ../../nbs/train/01a_resume.ipynb #013a0e91
+import torch
 from ..core.config import Config
 from ..core.config_show import diff_configs
+from ..core.dist import is_split, split_as
 from ..core.errors import ClsnbError
 
 # %% ../../nbs/train/01a_resume.ipynb #59549a27
@@ -15,8 +17,15 @@ def load_optimizer(opt, state):
     "Load an optimiser's state, but keep this machine's choice of its implementation"
     pairs = [(opt[k], v) for k,v in state.items()] if isinstance(opt, dict) else [(opt, state)]
     for o,s in pairs:
-        own = [{k: g[k] for k in ('fused', 'foreach') if k in g} for g in o.param_groups]; o.load_state_dict(s)
+        own = [{k: g[k] for k in ('fused', 'foreach') if k in g} for g in o.param_groups]; o.load_state_dict(_split_state(o, s))
         for g,k in zip(o.param_groups, own): g.update(k)
+
+def _split_state(opt, s):
+    "Where parameters are split over processes: the same parts of what belongs to them"
+    ps = [p for g in opt.param_groups for p in g['params']]
+    if not any(map(is_split, ps)): return s
+    def part(v, p): return split_as(v, p) if torch.is_tensor(v) and v.shape==p.shape else v
+    return dict(s, state={i: {k: part(v, ps[i]) for k,v in st.items()} for i,st in s['state'].items()})
 
 # %% ../../nbs/train/01a_resume.ipynb #a8b6a260
 def changed_config(old, new):
