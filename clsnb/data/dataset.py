@@ -10,17 +10,17 @@ import copy, os
 import numpy as np
 from fastcore.basics import patch
 from ..core.errors import ConfigError, DataError, near
+from .file_client import file_client
 from .labels import check_label_range, warn_missing
 from .pipeline import Compose
 from .samples import ArraySamples, FileSamples, PackedSamples # noqa: F401, so that subclasses find all here
 from ..metrics.single_label import accuracy, precision_recall_f1, support
 
 # %% ../../nbs/data/10_dataset.ipynb #cf4ad38e
-def list_from_file(path):
-    "The lines of a text file"
-    try:
-        with open(path, encoding='utf-8-sig') as f: return f.read().splitlines()
-    except OSError as e: raise DataError(f"Cannot read the list {path}: {e.strerror}.") from e
+def list_from_file(path, client=None):
+    "The lines of a text file, perhaps at an address"
+    try: return file_client(client).get(path).decode('utf-8-sig').splitlines()
+    except OSError as e: raise DataError(f"Cannot read the list {path}: {e.strerror or e}.") from e
     except UnicodeDecodeError as e: raise DataError(f"The list {path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
 
 class BaseDataset:

@@ -102,16 +102,17 @@ def file_system(client, address):
 # %% ../../nbs/data/01a_file_client.ipynb #fc232212
 _final = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ConfigError, DependencyError
 
-def _asked(client, address, read):
+@patch
+def ask(self:FileClient, address, read):
     "`read(file system, path)`, again if the connection breaks; raises `OSError`"
-    for k in range(client.tries):
-        try: return read(*file_system(client, address))
+    for k in range(self.tries):
+        try: return read(*file_system(self, address))
         except _final: raise
         except Exception as e:
             last,status = e,getattr(e, 'status', None) or 500
             if 400<=status<500 and status not in (408,429): raise PermissionError(1, f"the server says {status} {getattr(e, 'message', '')}".strip()) from e
-            if k+1<client.tries: time.sleep(.2*2**k)
-    raise OSError(f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {client.tries} times") from last
+            if k+1<self.tries: time.sleep(.2*2**k)
+    raise OSError(f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {self.tries} times") from last
 
 def _local(path, start=0, end=None):
     with open(path, 'rb') as f:
@@ -123,16 +124,16 @@ def _local(path, start=0, end=None):
 def get(self:FileClient, path):
     "The content of a file; raises `OSError`"
     at = self.address(path)
-    return _local(at) if '://' not in at else _asked(self, at, lambda fs,p: fs.cat_file(p))
+    return _local(at) if '://' not in at else self.ask(at, lambda fs,p: fs.cat_file(p))
 
 @patch
 def get_part(self:FileClient, path, start, end):
     "Bytes `start` to `end` of a file; raises `OSError`"
     at = self.address(path)
-    return _local(at, start, end) if '://' not in at else _asked(self, at, lambda fs,p: fs.cat_file(p, start=start, end=end))
+    return _local(at, start, end) if '://' not in at else self.ask(at, lambda fs,p: fs.cat_file(p, start=start, end=end))
 
 @patch
 def size(self:FileClient, path):
     "Length of a file in bytes, or None if its server does not say; raises `OSError`"
     at = self.address(path)
-    return os.stat(at).st_size if '://' not in at else _asked(self, at, lambda fs,p: fs.info(p).get('size'))
+    return os.stat(at).st_size if '://' not in at else self.ask(at, lambda fs,p: fs.info(p).get('size'))

@@ -21,7 +21,7 @@ class CustomDataset(BaseDataset):
     def __init__(self, data_prefix, # Folder that holds the class folders, or that the list's paths start from
                  pipeline=(), classes=None, ann_file=None, # Without it, folders are classes
                  extensions=IMG_EXTENSIONS, test_mode=False,
-                 file_client_args=None # Kept from mmcls; addresses speak for themselves
+                 file_client_args=None # Of `FileClient`, for the scan and the list; addresses need none
                  ):
         self.extensions,self.file_client_args = tuple(o.lower() for o in extensions),file_client_args
         super().__init__(data_prefix, pipeline, classes=classes, ann_file=ann_file, test_mode=test_mode)
@@ -30,11 +30,11 @@ class CustomDataset(BaseDataset):
         if self.ann_file is None: return self._from_folders()
         if not isinstance(self.ann_file, (str, os.PathLike)):
             raise ConfigError(f"ann_file is a path, not {type(self.ann_file).__name__}.")
-        names,labels = read_list(os.path.expanduser(self.ann_file), len(self.CLASSES) if self.CLASSES else None)
+        names,labels = read_list(os.path.expanduser(self.ann_file), len(self.CLASSES) if self.CLASSES else None, self.file_client_args)
         return FileSamples(self.data_prefix, names, labels)
     def _from_folders(self):
         own = type(self).is_valid_file is not CustomDataset.is_valid_file
-        scan = scan_folders(self.data_prefix, self.is_valid_file if own else self.extensions)
+        scan = scan_folders(self.data_prefix, self.is_valid_file if own else self.extensions, client=self.file_client_args)
         if self.CLASSES is None and scan.empty or not len(scan): raise DataError(self._empty(scan))
         self.CLASSES = match_folders(scan.folders, self.CLASSES, self.data_prefix)
         self.folder_to_idx = self.CLASSES.folders

@@ -10,6 +10,7 @@ import multiprocessing.context, os, re, tempfile, weakref
 import numpy as np
 from collections.abc import Sequence
 from ..core.errors import DataError
+from .file_client import file_client
 from .labels import check_label_range
 
 # %% ../../nbs/data/09_samples.ipynb #e1bff7d6
@@ -141,9 +142,10 @@ def _chunks(a, size=1<<25):
         at = end
 
 # %% ../../nbs/data/09_samples.ipynb #841a246b
-def read_bytes_array(path):
-    "A text file as bytes that end with a line"
-    try: a = np.fromfile(path, np.uint8)
+def read_bytes_array(path, client=None):
+    "A text file, or one at an address, as bytes that end with a line"
+    client = file_client(client); at = client.address(path)
+    try: a = np.frombuffer(client.get(path), np.uint8) if '://' in at else np.fromfile(at, np.uint8)
     except OSError as e: raise DataError(f"Cannot read the list {path}: {e.strerror or e}.") from e
     if a[:3].tobytes()==b'\xef\xbb\xbf': a = a[3:]
     if a[:2].tobytes() in (b'\xff\xfe', b'\xfe\xff'): raise DataError(f"The list {path} is UTF-16: save it as UTF-8.")
@@ -152,9 +154,10 @@ def read_bytes_array(path):
 def read_list(
     ann_file, # Lines of 'path label'
     n_classes=None, # To check the labels
+    client=None, # `FileClient`, or its arguments
 ): # PackedNames, labels
     "Paths and labels from an annotation list; raises `DataError`"
-    a,line,parts = read_bytes_array(ann_file),1,[]
+    a,line,parts = read_bytes_array(ann_file, client),1,[]
     for at,piece in _chunks(a):
         s,e,l,line = _parse_lines(piece, line, ann_file)
         parts.append((s+np.int64(at), e+np.int64(at), l))

@@ -11,6 +11,7 @@ import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from ..core.errors import DataError
 from ..core.io import atomic_write, cache_dir, progress_after
+from .file_client import file_client, join_path
 from .loading import nearest_folder
 from .samples import PackedNames
 
@@ -79,6 +80,40 @@ def _packed(found):
     at = lambda k: np.concatenate([getattr(o, k).astype(np.int64)+s for o,s in zip(blobs, size)])
     return PackedNames(np.concatenate([o.blob for o in blobs]), at('starts'), at('ends'))
 
+# %% ../../nbs/data/09a_scan.ipynb #f1964c07
+def _as_scan(folders, found):
+    scan = Scan(folders, _packed(found), [len(o.names) for o in found])
+    scan.others = {f:sorted(o.others) for f,o in zip(folders, found) if not o.names}
+    return scan
+
+def _files_below(fs, root, threads):
+    "Names of all files below a folder of a file system, relative to it"
+    from tqdm import tqdm
+    cut = lambda name: name.strip('/')[len(root.strip('/')):].lstrip('/')
+    if hasattr(fs, 'dir_cache'): # an archive: asking folder by folder would go through all of it each time
+        fs.ls('', detail=False)
+        inside = root.strip('/')+'/' if root.strip('/') else ''
+        return [cut(k) for k,v in fs.dir_cache.items() if v['type']!='directory' and k.startswith(inside)]
+    entries = fs.ls(root, detail=True)
+    tops = [e['name'] for e in entries if e['type']=='directory']
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(tqdm(pool.map(fs.find, tops), 'Reading folders', len(tops), leave=False, delay=progress_after))
+    return [cut(o) for o in (*(e['name'] for e in entries if e['type']!='directory'), *(o for part in found for o in part))]
+
+def _scan_address(root, valid, client, threads):
+    at = client.address(root)
+    try: names = client.ask(join_path(at, ''), lambda fs,folder: _files_below(fs, folder, threads))
+    except OSError as e: raise DataError(f"Cannot read the folder {at} (backend={client.backend!r}): {e.strerror or e}. Check data_prefix.") from e
+    found = {}
+    for name in sorted(names, key=lambda o: [(i<o.count('/'), p) for i,p in enumerate(o.split('/'))]): # files before folders
+        folder,_,rest = name.partition('/')
+        if not rest or folder.startswith('.'): continue
+        f = found.setdefault(folder, _Found())
+        if valid(rest.rpartition('/')[2]): f.names.append(name)
+        else: f.others.add(os.path.splitext(rest)[1].lower() or rest)
+    if not found: raise DataError(f"{at} has no class folders, only {len(names)} files: check data_prefix, or say ann_file=...")
+    return list(found),list(found.values())
+
 # %% ../../nbs/data/09a_scan.ipynb #895d4442
 cache_from = 10_000 # Pictures
 _settled = 3 # Seconds since the last change
@@ -115,18 +150,19 @@ def scan_folders(
     extensions=IMG_EXTENSIONS, # Endings of pictures; or a function of the name
     cache=True, # Keep and use what was found in large trees
     threads=16, # That ask the file system at once
+    client=None, # `FileClient`, or its arguments
 )->Scan:
     "All pictures of all class folders; raises `DataError`"
     import time
     own = callable(extensions)
     valid = extensions if own else (lambda name, ends=tuple(extensions): name.lower().endswith(ends))
-    path = None if own or not cache else _cache_file(root, tuple(extensions))
+    client = file_client(client)
+    if '://' in (at := client.address(root)): return _as_scan(*_scan_address(root, valid, client, threads))
+    root,path = at,None if own or not cache else _cache_file(at, tuple(extensions))
     if path and path.exists() and (scan := _kept(path, threads)): return scan
     now,watched = time.time_ns(),[(str(root), os.stat(root).st_mtime_ns)] if os.path.isdir(root) else []
     folders = _class_folders(root)
     if not folders: raise DataError(_no_classes(root, valid))
-    found = _read_folders(root, folders, valid, threads)
-    scan = Scan(folders, _packed(found), [len(o.names) for o in found])
-    scan.others = {f:sorted(o.others) for f,o in zip(folders, found) if not o.names}
+    scan = _as_scan(folders, found := _read_folders(root, folders, valid, threads))
     if path and len(scan)>=cache_from: _keep(path, scan, [*watched, *(w for o in found for w in o.folders)], now)
     return scan
