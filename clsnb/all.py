@@ -38,6 +38,7 @@ from clsnb.analysis.confusion import plot_confusion
 from clsnb.analysis.logs import plot_curves, read_log
 from clsnb.analysis.figures import plot_mistakes, plot_predictions
 from clsnb.analysis.cam import cam, plot_cams
+from clsnb.analysis.attach import attach
 from clsnb.analysis.report import make_report
 from clsnb.analysis.show import show_result_pyplot
 from clsnb.zoo.index import list_models, search, zoo

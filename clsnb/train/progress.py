@@ -84,7 +84,7 @@ def progress_html(
     if ended: head = f'<span style="color:{color}">●</span> {head}'
     bar = '' if state in ('finished', 'stopped') else _bar(min(f['iter']/max(f['max_iters'], 1), 1), color)
     tiles = ''.join(_tile(*o) for o in _values(f, ended))
-    return (f'<div class="clsnb-progress" style="font:13px/1.45 system-ui,-apple-system,sans-serif;max-width:680px;padding:.35em .1em">'
+    return (f'<div class="clsnb-progress" style="font:13px/1.45 system-ui,-apple-system,sans-serif;max-width:760px;padding:.35em .1em">'
             f'<div style="display:flex;gap:1em;justify-content:space-between"><span style="font-weight:600;overflow-wrap:anywhere">{head}</span>'
             f'<span style="opacity:.62;white-space:nowrap;font-variant-numeric:tabular-nums">{html.escape(right)}</span></div>{bar}'
             f'<div style="display:flex;flex-wrap:wrap;gap:.3em 1.4em;margin-top:.3em;align-items:center">{tiles}{_spark(f.get("losses") or [])}</div></div>')
@@ -123,9 +123,11 @@ def _memory():
     except (OSError, ValueError, AttributeError): return {}
 
 def process_born(pid):
-    "When a process of this machine began, in its own units; None where that cannot be known"
-    try: return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]
-    except (OSError, IndexError): return None
+    "When a process of this machine began, in its own units; '' when it is dead, None where that cannot be known"
+    if not Path('/proc/self/stat').exists(): return None
+    try: state,*rest = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except OSError: return ''
+    return '' if state in 'ZX' else rest[18]
 
 @HOOKS.register
 class ProgressHook(Hook):
