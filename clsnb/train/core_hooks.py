@@ -146,10 +146,10 @@ def out_folder(work_dir, # Of a run
     return Path(out_dir, Path(work_dir or '.').name) if out_dir else Path(work_dir or '.')
 
 def save_or_warn(runner, path, save_optimizer=True, on_error='warn', latest=False)->bool: # Was it written?
-    "Write a checkpoint, as the `latest` if asked; where it cannot be written, say so or raise"
+    "Write a checkpoint, as the `latest` if asked; where it cannot be written, say so or raise. All processes call it, the first one writes"
     try:
         runner.save_checkpoint(path, save_optimizer)
-        if latest: link(path, path.with_name('latest.pth'))
+        if latest and not runner.rank: link(path, path.with_name('latest.pth'))
         return True
     except (OSError, RuntimeError) as e:
         if on_error=='raise': raise CheckpointError(f"{path} cannot be written ({e}).") from e
@@ -188,10 +188,9 @@ class CheckpointHook(Hook):
 
 # %% ../../nbs/train/03_core_hooks.ipynb #fb2b7d1b
 @patch
-@master_only
 def write(self:CheckpointHook, runner, kind, n):
     path = self.dir/f'{kind}_{n}.pth'
-    if not save_or_warn(runner, path, self.save_optimizer, self.on_error, latest=True): return
+    if not save_or_warn(runner, path, self.save_optimizer, self.on_error, latest=True) or runner.rank: return
     runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = str(path)
     if self.keep>0:
         for p in sorted((p for p in self.dir.glob(f'{kind}_*.pth') if (_number(p) or n+1)<=n), key=_number)[:-self.keep]: delete_checkpoint(p)

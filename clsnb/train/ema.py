@@ -9,6 +9,7 @@ __all__ = ['EMAHook', 'plain_weights']
 from contextlib import contextmanager
 import torch
 from ..core.checkpoint import read_checkpoint
+from ..core.dist import split_as
 from ..core.registry import HOOKS
 from .runner import Hook
 
@@ -24,7 +25,7 @@ class EMAHook(Hook):
     def before_run(self, runner):
         self.params,runner.averaged = dict(runner.model.named_parameters()),self.average
         if self.resume_from and not self._saved: self._saved = plain_weights(self.resume_from, self.params)
-        if self._saved: self.other,self.shown = {k: self._saved[k].to(p) for k,p in self.params.items()},True
+        if self._saved: self.other,self.shown = {k: split_as(self._saved[k].to(p.device, p.dtype), p) for k,p in self.params.items()},True
         elif self.other is None: self.other,self.shown = {k: p.detach().clone() for k,p in self.params.items()},False
         self._saved = None
     @torch.no_grad()

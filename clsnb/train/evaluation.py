@@ -33,7 +33,7 @@ def predict_loader(
         scores += [np.asarray(o) for o in out]
         if progress: progress(len(index))
     model.train(was)
-    return gather_by_index(index, torch.from_numpy(np.stack(scores)), size=len(loader.dataset))[0]
+    return gather_by_index(index, torch.from_numpy(np.stack(scores)) if scores else torch.zeros(0), size=len(loader.dataset))[0]
 
 # %% ../../nbs/train/07_evaluation.ipynb #3da2012e
 def nll(
@@ -116,6 +116,5 @@ def keep_best(self:EvalHook, runner, res):
     folder = out_folder(runner.work_dir, self.out_dir); n = runner.epoch+1 if self.by_epoch else runner.iter+1
     self.best_file = f"best_{k.replace('/', '_')}_{'epoch' if self.by_epoch else 'iter'}_{n}.pth"
     runner.meta.setdefault('hook_msgs', {}).update(best_score=v, best_ckpt=str(folder/self.best_file))
-    if runner.rank: return
     if not save_or_warn(runner, folder/self.best_file): self.best_file = old
-    elif old and old!=self.best_file: delete_checkpoint(folder/old)
+    elif not runner.rank and old and old!=self.best_file: delete_checkpoint(folder/old)

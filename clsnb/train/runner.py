@@ -13,7 +13,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from ..core import checkpoint as ckpts
-from ..core.dist import get_dist_info
+from ..core.dist import get_dist_info, is_split
 from ..core.errors import ConfigError, DataError
 from ..core.log import get_logger
 from ..core.registry import HOOKS, RUNNERS
@@ -287,6 +287,7 @@ def loop(self:Runner, redo=False):
 @patch
 def save_checkpoint(self:Runner, path, save_optimizer=True, redo=False):
     "Write a checkpoint that `resume` continues from; `redo`: with the hook that asks for it"
+    if self.rank and not is_split(self.model): return # the first process writes; of a split model each has a part
     event,loop = self.moment[0],self.loop(redo)
     meta = dict(self.meta, epoch=self.epoch+(event=='after_train_epoch'), iter=self.iter+(event=='after_train_iter'), time=time.asctime())
     with self.averaged(): ckpts.save_checkpoint(self.model, path, self.optimizer if save_optimizer else None, meta, loop)
