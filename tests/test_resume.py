@@ -191,7 +191,7 @@ for line in sys.stdin:
 class Runs:
     "One run at a time, forked from a process that is ready; `wait` hears what it says"
     def __init__(self, folder):
-        (folder/'s.py').write_text(script); (folder/'server.py').write_text(server); self.text,self.folder = b'',folder
+        (folder/'s.py').write_text(script); (folder/'server.py').write_text(server); self.text,self.folder,self.pid = b'',folder,None
         self.p = subprocess.Popen([sys.executable, folder/'server.py', folder/'s.py'], env=dict(os.environ, OMP_NUM_THREADS='1'), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     def start(self, kind, pause=0):
         self.p.stdin.write((json.dumps([str(self.folder/'work'), kind, str(self.folder/'out'), pause])+'\n').encode()); self.p.stdin.flush()
@@ -202,21 +202,30 @@ class Runs:
         while True:
             while b'\n' in self.text:
                 line,self.text = self.text.split(b'\n', 1); m = json.loads(line)
+                if m[0]=='ended': self.pid = None
                 if m[0] in what: return m
             if not select.select([self.p.stdout], [], [], max(end-time.monotonic(), 0))[0]: return None
             new = os.read(self.p.stdout.fileno(), 4096); assert new, 'the server has died'; self.text += new
     def kill(self):
         "SIGKILL; False if it was too late"
-        os.kill(self.pid, signal.SIGKILL); return self.wait('ended', seconds=60)[1]==signal.SIGKILL
+        self.signal(); return self.wait('ended', seconds=60)[1]==signal.SIGKILL
+    def signal(self):
+        try: os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError: pass
     def error(self): p = self.folder/'out.log'; return p.read_text()[-2000:] if p.exists() else ''
-    def close(self): self.p.stdin.close(); self.p.wait(60); self.p.stdout.close()
+    def close(self):
+        if self.wait('ended', seconds=0) is None and self.pid: self.signal()
+        self.p.stdin.close(); self.p.wait(60); self.p.stdout.close()
+
+@pytest.fixture
+def runs(tmp_path): r = Runs(tmp_path); yield r; r.close()
 
 kills = int(os.environ.get('CLSNB_KILLS', 4)); killed_kinds = ['epoch amp seed', 'iter ema amp seed', 'epoch val'][:max(1, min(3, kills//10))]
 
 @pytest.mark.parametrize('kind', killed_kinds)
-def test_kill_9(kind, whole, tmp_path):
+def test_kill_9(kind, whole, tmp_path, runs):
     "SIGKILL at random moments of a run and of its continuations, every other one in the middle of writing a checkpoint"
-    rng,end,runs,moments,done = random.Random(kind),whole(kind)[0],Runs(tmp_path),[],0
+    rng,end,moments,done = random.Random(kind),whole(kind)[0],[],0
     while done < -(-kills//len(killed_kinds)):
         inside = done%2; runs.start(kind, rng.randrange(1, 22) if inside else 0)
         if inside: m = runs.wait('paused', 'ended', seconds=120)
@@ -229,7 +238,7 @@ def test_kill_9(kind, whole, tmp_path):
         if m: assert runs.kill()
         moments.append(m[1] if m else 'anywhere'); done += 1
     runs.start(kind); assert runs.wait('ended', seconds=120)[1]==0, runs.error()
-    assert same(torch.load(tmp_path/'out'), end); runs.close()
+    assert same(torch.load(tmp_path/'out'), end)
     assert len(moments)==done and moments.count('anywhere')*2 in (done, done+1)
     print(moments)
 
