@@ -100,7 +100,11 @@ def check_labels(self:BaseDataset):
 def prepare_data(self:BaseDataset, idx):
     "Sample `idx`, after the pipeline"
     infos = self.data_infos
-    results = infos[idx] if isinstance(infos, PackedSamples) else copy.deepcopy(infos[idx])
+    return self.run_pipeline(infos[idx] if isinstance(infos, PackedSamples) else copy.deepcopy(infos[idx]), idx)
+
+@patch
+def run_pipeline(self:BaseDataset, results, idx):
+    "A sample after the pipeline; what goes wrong names it"
     name = results.get('img_info', {}).get('filename')
     try: out = self.pipeline(results)
     except DataError as e:
