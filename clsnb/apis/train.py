@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 import clsnb
 from .scale_lr import scale_lr
 from ..core.config import Config, check_keys, import_custom
-from ..core.dist import barrier, default_device, get_dist_info, init_dist
+from ..core.dist import barrier, default_device, get_dist_info, init_dist, is_split
 from ..core.errors import ConfigError
 from ..core.log import default_work_dir, get_logger, timestamp
 from ..core.registry import MODELS, RUNNERS, accepted_args
@@ -22,6 +22,7 @@ from ..data.loader import build_dataloader
 from ..data.wrappers import build_dataset
 from ..train.core_hooks import latest_checkpoint, out_folder, schedule_hook
 from ..train.failure import gives_back
+from ..train.fsdp import shard_args, shard_model
 from ..train.optim import build_optimizer
 from ..train.runner import TrainStep
 
@@ -55,7 +56,8 @@ def loader_args(
     "The loader's arguments of one split"
     data = cfg.data; kw = {k: v for k,v in data.items() if k in ('samples_per_gpu','workers_per_gpu','persistent_workers','drop_last','pin_memory','prefetch_factor')}
     if split!='train': kw.pop('drop_last', None)
-    return dict(_split_defaults[split], seed=cfg.get('seed') or 0, dist=get_dist_info()[1]>1, **kw) | dict(data.get(f'{split}_dataloader') or {})
+    if cfg.get('fsdp') and split!='train': kw['round_up'] = True # processes gather blocks together, so all of them take as many steps
+    return dict(_split_defaults[split] | kw, seed=cfg.get('seed') or 0, dist=get_dist_info()[1]>1) | dict(data.get(f'{split}_dataloader') or {})
 
 # %% ../../nbs/apis/00_train.ipynb #54d80689
 def _hook(cfg, key, default):
@@ -80,7 +82,7 @@ def add_hooks(
     if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(count | d)
     if val_loader is not None:
         hooks.append(dict(count | dict(cfg.get('evaluation') or {}), type='EvalHook', dataloader=val_loader))
-        if runner.work_dir and cfg.get('results', True): hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
+        if runner.work_dir and cfg.get('results', True) and not is_split(runner.model): hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
     log = cfg.get('log_config') or dict(interval=10, hooks=[dict(type='TextLoggerHook')])
     hooks += [count | dict(interval=log.get('interval', 10)) | dict(h) for h in log['hooks']]
     for h in [*hooks, *(cfg.get('custom_hooks') or [])]: runner.register_hook(h)
@@ -106,12 +108,13 @@ def train_model(
     flow = cfg.get('workflow') or [('train', 1)]
     loaders = [build_dataloader(d, **loader_args(cfg, m)) for (m,_),d in zip(flow, datasets)]
     fmt = torch.channels_last if cfg.get('channels_last') else torch.preserve_format
-    model = model.to(device=torch.device(device or default_device()), memory_format=fmt); _share_cores(next(model.parameters()).device, loaders[0])
+    device,parts = torch.device(device or default_device()),shard_args(cfg)
+    model = model.to(device=device, memory_format=fmt) if parts is None else shard_model(model, device, **parts); _share_cores(next(model.parameters()).device, loaders[0])
     if cfg.get('compile'): model.compile()
     run_cfg = cfg.get('runner') or dict(type='EpochBasedRunner', max_epochs=cfg.get('total_epochs'))
     runner = RUNNERS.build(run_cfg, dict(model=model, optimizer=build_optimizer(model, cfg.optimizer), work_dir=cfg.get('work_dir'), meta=meta))
     runner.memory_format,runner.timestamp,runner.cfg = fmt,timestamp or runner.timestamp,cfg
-    if runner.world_size>1:
+    if runner.world_size>1 and parts is None:
         runner.train_step = DistributedDataParallel(TrainStep(model), device_ids=[runner.device.index] if runner.device.type=='cuda' else None,
                                                     broadcast_buffers=False, find_unused_parameters=bool(cfg.get('find_unused_parameters')))
     val = build_dataloader(build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0]), **loader_args(cfg, 'val')) if validate else None

@@ -57,7 +57,7 @@ class DictAction(argparse.Action):
 known_keys = set("""model data optimizer optimizer_config lr_config momentum_config runner checkpoint_config log_config evaluation
     custom_hooks custom_imports dist_params log_level load_from resume_from workflow fp16 seed deterministic work_dir gpu_ids device
     find_unused_parameters cudnn_benchmark opencv_num_threads mp_start_method auto_resume auto_scale_lr total_epochs compile channels_last
-    results diff_seed ipu_config ipu_model_cfg options_cfg _base_""".split())
+    fsdp results diff_seed ipu_config ipu_model_cfg options_cfg _base_""".split())
 _variables = set('train_pipeline test_pipeline dataset_type img_norm_cfg'.split())
 
 def _index(o, k, path):
