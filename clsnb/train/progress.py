@@ -47,14 +47,17 @@ def _ended(f):
     return f"{f['state']} after {n:,} {unit}{'s' if n!=1 else ''}" + (f": {f['why']}" if f.get('why') else '')
 
 # %% ../../nbs/train/08b_progress.ipynb #bc473580
-def _thin(values, most=120):
-    "The same curve with fewer points, by means of neighbours"
-    k = -(-len(values)//most)
-    return [sum(o)/len(o) for i in range(0, len(values), k) if (o := values[i:i+k])] if k>1 else values
+class _Curve:
+    "Values as they come; when they are many, means of as many neighbours each"
+    def __init__(self, most=240): self.most,self.each,self.values,self.group = most,1,[],[]
+    def add(self, v):
+        self.group.append(v)
+        if len(self.group)==self.each: self.values.append(sum(self.group)/self.each); self.group = []
+        if len(self.values)==self.most: self.values = [(a+b)/2 for a,b in zip(self.values[::2], self.values[1::2])]; self.each *= 2
 
 def _spark(losses, w=150, h=40):
     "The loss as a small curve"
-    y = _thin([v for v in losses if math.isfinite(v)])
+    y = [v for v in losses if math.isfinite(v)]
     if len(y)<2: return ''
     lo,hi = min(y),max(y); s = (h-6)/((hi-lo) or 1)
     at = [(round(2+i*(w-6)/(len(y)-1), 1), round(h-3-(v-lo)*s, 1)) for i,v in enumerate(y)]
@@ -134,12 +137,12 @@ class ProgressHook(Hook):
     "Show where the run is, at most twice a second, and leave it in the work folder"
     priority = 95 # after loggers, before their numbers are cleared
     def __init__(self, every=.5, save_every=2.): # Seconds between pictures, and between notes in the work folder
-        self.every,self.save_every,self.bar,self.facts,self.on = every,save_every,None,{},False
+        self.every,self.save_every,self.bar,self.facts,self.curve,self.on = every,save_every,None,{},_Curve(),False
     def before_run(self, runner):
         self.on = runner.rank==0
         if not self.on: return
         self.first,self.images,self.waited,self.busy,self.saved = runner.iter,0,0.,0.,-math.inf
-        self.facts = dict(state='running', by_epoch=runner.by_epoch, max_epochs=runner.max_epochs, max_iters=runner.max_iters, losses=self.facts.get('losses', []),
+        self.facts = dict(state='running', by_epoch=runner.by_epoch, max_epochs=runner.max_epochs, max_iters=runner.max_iters, losses=self.curve.values,
                           timestamp=runner.timestamp, started=time.time(), pid=os.getpid(), born=process_born(os.getpid()), host=socket.gethostname())
         self.t = self.began = self.shown = time.perf_counter(); self.path = Path(runner.work_dir)/'progress.json' if runner.work_dir else None
         make = _HtmlBar if in_notebook() else _TermBar if sys.stderr.isatty() else None
@@ -147,11 +150,9 @@ class ProgressHook(Hook):
         runner.bar,runner.tell = self.bar,lambda *a: self.tell(runner, *a)
         self.show(runner)
     def before_train_epoch(self, runner): self.t = time.perf_counter()
-    def before_train_iter(self, runner):
-        if self.on: self.waited += time.perf_counter()-self.t
     def after_train_iter(self, runner):
         if not self.on: return
-        now = time.perf_counter(); self.busy += now-self.t; self.t = now; self.images += runner.outputs.get('num_samples', 0)
+        now = time.perf_counter(); self.waited += max(runner.fetched-self.t, 0.); self.busy += now-self.t; self.t = now; self.images += runner.outputs.get('num_samples', 0)
         if runner.log_buffer.ready: self.read(runner)
         if now-self.shown>=self.every: self.count(runner); self.measure(runner); self.show(runner)
     def after_train_epoch(self, runner): self.read(runner)
@@ -171,7 +172,7 @@ def read(self:ProgressHook, runner):
     if not self.on or not out: return
     if runner.mode=='val' or 'eval_iter_num' in out:
         self.facts['metrics'] = {k: v for i,(k,v) in enumerate(out.items()) if k=='loss' or i==0 and k!='eval_iter_num'}
-    elif 'loss' in out: self.facts['loss'] = out['loss']; self.facts['losses'] = _thin(self.facts['losses']+[out['loss']], 400)
+    elif 'loss' in out: self.facts['loss'] = out['loss']; self.curve.add(out['loss']); self.facts['losses'] = self.curve.values
 
 @patch
 def measure(self:ProgressHook, runner):

@@ -126,7 +126,7 @@ class Runner:
         self.logger,self.max_epochs,self.max_iters = logger or get_logger(),max_epochs,max_iters
         self.device = device or next(model.parameters(), torch.zeros(0)).device
         self.rank,self.world_size = get_dist_info()
-        self.epoch = self.iter = self.inner_iter = self.done = self.phase = 0
+        self.epoch = self.iter = self.inner_iter = self.done = self.phase = self.fetched = 0
         self.stop = self.failed = self.until = self.kept = None; self.moment,self.left,self.entered = (None, 0),(None, ()),False
         self.poll,self.tell,self.averaged = _nothing,_nothing,nullcontext # asked and told during evaluations; puts averaged weights in place
         self.hooks,self._listeners,self.outputs,self.log_buffer,self.mode,self.data_batch = [],{},{},LogBuffer(),None,None
@@ -145,7 +145,7 @@ class Runner:
         if not self.entered: self.call_hook('before_train_epoch')
         self.entered = False
         for self.inner_iter,batch in enumerate(batches, self.done):
-            self.data_batch = to_device(batch, self.device, self.memory_format)
+            self.fetched = time.perf_counter(); self.data_batch = to_device(batch, self.device, self.memory_format)
             self.call_hook('before_train_iter'); self.step(); self.call_hook('after_train_iter')
             self.iter += 1; self.done += 1
             if self.stop or self.iter==self.until: break
