@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 import numpy as np, torch
 from torch.overrides import TorchFunctionMode
-from .dist import get_dist_info, is_split, split_as, whole
+from .dist import get_dist_info, is_split, split_as, whole_of
 from .errors import CheckpointError, DataError, need
 from .io import atomic_write, cache_dir, download, sha256
 from .log import get_logger
@@ -32,7 +32,7 @@ def unwrap(model):
 
 def _to_cpu(o):
     "Tensors on the CPU and plain strings, at any depth: what `weights_only` lets in again"
-    if torch.is_tensor(o): return whole(o.detach()).cpu()
+    if torch.is_tensor(o): return whole_of(o.detach()).cpu()
     if isinstance(o, (str, Path)): return str(o)
     if isinstance(o, dict): return type(o)((k, _to_cpu(v)) for k,v in o.items())
     return type(o)(map(_to_cpu, o)) if type(o) in (list, tuple) else o

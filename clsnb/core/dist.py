@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['get_dist_info', 'master_only', 'barrier', 'launcher_env', 'first_host', 'job_port', 'dist_timeout', 'init_dist',
-           'default_device', 'sync_buffers', 'gather_by_index', 'is_split', 'whole', 'split_as']
+           'default_device', 'sync_buffers', 'gather_by_index', 'is_split', 'whole_of', 'split_as']
 
 # %% ../../nbs/core/03a_dist.ipynb #e857716a
 import datetime, functools, os, re, zlib
@@ -161,7 +161,7 @@ def is_split(
     if isinstance(o, torch.nn.Module): return any(map(is_split, o.parameters()))
     return hasattr(o, 'full_tensor')
 
-def whole(t):
+def whole_of(t):
     "A tensor with the parts of all processes"
     return t.full_tensor() if is_split(t) else t
 

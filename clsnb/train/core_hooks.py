@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 import torch
 from ..core.checkpoint import read_checkpoint
-from ..core.dist import master_only, sync_buffers
+from ..core.dist import is_split, master_only, split_as, sync_buffers, whole_of
 from ..core.errors import CheckpointError
 from ..core.io import dump_json
 from ..core.log import get_logger
@@ -90,7 +90,7 @@ class OptimizerHook(Hook):
         "What happens to gradients before a step"
         params = [p for g in runner.optimizer.param_groups for p in g['params'] if p.grad is not None]
         if self.samples and (f := self.cumulative_iters*self.unit/self.samples)!=1: torch._foreach_mul_([p.grad for p in params], f)
-        if self.grad_clip: runner.log_buffer.update(dict(grad_norm=torch.nn.utils.clip_grad_norm_(params, **self.grad_clip)), runner.outputs['num_samples'])
+        if self.grad_clip: runner.log_buffer.update(dict(grad_norm=whole_of(torch.nn.utils.clip_grad_norm_(params, **self.grad_clip))), runner.outputs['num_samples'])
     def state_dict(self): return dict(samples=self.samples, unit=self.unit, grads=[p.grad for p in self.params]) if self.samples else {}
     def load_state_dict(self, state): self._saved = state
 
@@ -100,9 +100,9 @@ def take_window(hook, runner):
     hook.params,s = [p for g in runner.optimizer.param_groups for p in g['params']],hook._saved
     hook._saved = None
     if not s: return
-    if runner.world_size>1: return runner.logger.info("The run was saved between two steps of the optimizer; the gradients gathered until then were those of one process and are left out.")
+    if runner.world_size>1 and not is_split(runner.model): return runner.logger.info("The run was saved between two steps of the optimizer; the gradients gathered until then were those of one process and are left out.")
     hook.samples,hook.unit = s['samples'],s['unit']
-    for p,g in zip(hook.params, s['grads']): p.grad = None if g is None else g.to(p)
+    for p,g in zip(hook.params, s['grads']): p.grad = None if g is None else split_as(g.to(p.device), p)
 
 def name_idle(runner):
     "Log the parameters that the loss does not depend on"
@@ -129,7 +129,7 @@ class IterTimerHook(Hook):
     "Log `time` and `data_time` of each step, in seconds"
     priority = 'LOW'
     def before_epoch(self, runner): self.t = time.perf_counter()
-    def before_train_iter(self, runner): runner.log_buffer.update(dict(data_time=time.perf_counter()-self.t))
+    def before_train_iter(self, runner): runner.log_buffer.update(dict(data_time=max(runner.fetched-self.t, 0.)))
     def after_train_iter(self, runner):
         now = time.perf_counter(); runner.log_buffer.update(dict(time=now-self.t)); self.t = now
 

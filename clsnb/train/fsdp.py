@@ -6,7 +6,6 @@
 __all__ = ['blocks_of', 'shard_model', 'shard_args']
 
 # %% ../../nbs/train/04a_fsdp.ipynb #88d60644
-import inspect
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
