@@ -61,8 +61,7 @@ def _fits(model, batch, optimizer, cfg, n):
 
 def _free():
     "Give memory back"
-    gc.collect()
-    if torch.accelerator.is_available(): torch.accelerator.memory.empty_cache()
+    if torch.accelerator.is_available(): gc.collect(); torch.accelerator.memory.empty_cache()
 
 def _sizes(start, end):
     "`start`, twice that, and so on; `end` at last"

@@ -6,7 +6,7 @@
 __all__ = ['restored', 'trial_parts', 'trial_runner', 'LrFind', 'lr_find']
 
 # %% ../../nbs/apis/04_lr_find.ipynb #470c4079
-import copy, gc, math
+import copy, math
 from contextlib import contextmanager
 from dataclasses import dataclass
 import numpy as np, torch
@@ -163,7 +163,9 @@ class LrFind:
     def suggestion(self):
         "Where the loss falls fastest, to two digits; None where it does not fall"
         y = np.asarray(self.smoothed); low = _lowest(y) if len(y) else 0
-        if low<3 or y[:low].max()-y[low] < 2*np.std(np.asarray(self.losses[:low])-y[:low]): return None
+        if low<3: return None
+        noise = np.std(np.diff(self.losses[:low+1]))/2**.5 / max(1, 2*np.pi**.5*self.smooth*self.steps)**.5 # of the smoothed losses
+        if y[:low].max()-y[low] < 6*noise: return None
         return float(f'{self.lrs[int(np.gradient(y)[:low+1].argmin())]:.1e}')
     def __repr__(self):
         if not self.lrs: return 'LrFind: no step was made'
@@ -210,5 +212,5 @@ def lr_find(
         every = (cfg.get('optimizer_config') or {}).get('cumulative_iters', 1); sweep = _Sweep(start_lr, end_lr, num_iter, diverge_th, every)
         runner = trial_runner(model, optimizer, cfg, num_iter*every, sweep)
         try: runner.run([loader])
-        finally: runner.data_batch,runner.outputs = None,{}; gc.collect()
+        finally: runner.data_batch,runner.outputs = None,{}
     return LrFind(sweep.lrs, sweep.losses, num_iter, str(runner.stop or ''), smooth)
