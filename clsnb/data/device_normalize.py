@@ -61,7 +61,7 @@ def normalize_later(
     steps = list(pipeline if isinstance(pipeline, Compose) else Compose(pipeline))
     at = [i for i,o in enumerate(steps) if type(o) is Normalize]
     after = next((type(o).__name__ for o in steps[at[0]+1:] if _looks_at_pixels(o)), None) if at else None
-    why = "it has no Normalize" if not at else "it has several Normalize" if len(at)>1 else f"{after} comes after Normalize" if after else None
+    why = "it has no Normalize" if not at else "it has several Normalize" if len(at)>1 else f"{after} comes after Normalize" if after else "it does not end with Collect" if type(steps[-1]) is not Collect else None
     if why: return Compose(steps),None,f"device_normalize: this pipeline stays as it is, for {why}."
     n = steps[at[0]]; steps[at[0]] = LateNormalize(n.mean, n.std, n.to_rgb)
     return Compose(steps),DeviceNormalize(n.mean, n.std, n.to_rgb, _dtypes[dtype]),"device_normalize: bytes go to the device and are normalised there; the numbers are the same."

@@ -14,16 +14,19 @@ from torch.utils.data import DataLoader, default_collate, get_worker_info
 from fastcore.basics import patch
 from ..core.dist import get_dist_info
 from ..core.errors import ClsnbError, DataError
+from ..core.log import get_logger
 from ..core.registry import SAMPLERS
 from ..core.seed import mix
+from .device_normalize import normalize_later, with_pipeline
+from .fast_decode import fast_decode as fast_decoding
 from .loading import BrokenPicture
 from .samplers import DistributedSampler, TokenBatches, kept_rng, seed_sample
 from .wrappers import build_dataset # noqa: F401, so that both builders are found here
 
 # %% ../../nbs/data/21_loader.ipynb #3c394e3d
 class Batch(dict):
-    "A dict of stacked values; `index` has the numbers of its samples"
-    index = ()
+    "A dict of stacked values; `index` has the numbers of its samples, `norm` what is to be done to `img` on the device"
+    index,norm = (),None
 
 def _stack(key, values, tokens):
     v = values[0]
@@ -151,6 +154,7 @@ def _start_method(fetch, n, kwargs):
 
 class Loader:
     "Batches of a data set, the same ones for the same seed and epoch"
+    norm = None # A `DeviceNormalize`, if that is left to do
     def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
                  pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
         self.dataset,self.sampler,self.seed,self.max_broken,self.broken,self.seen = dataset,sampler,seed,max_broken,{},0
@@ -201,6 +205,7 @@ def __iter__(self:Loader):
             self.seen += self.batch_size
             if isinstance(b, _Failed): b.throw()
             if isinstance(b, _Patched): self._note(b.broken); b = b.batch
+            if self.norm is not None: b.norm = self.norm
             yield b
     except RuntimeError as e:
         if 'timed out' in str(e) and self.timeout: raise DataError(self._stuck()) from e
@@ -227,6 +232,8 @@ def build_dataloader(
     rank=None, world_size=None, # Instead of torch.distributed's
     drop_last=False, collate_fn=None, # samples -> batch
     max_broken=None, # Share of broken pictures that is left out; None: 1 % when shuffled, else none
+    fast_decode=None, # Decode little more than the crop: True, or 'scaled' for other pixels; see the function
+    device_normalize=None, # Bytes, which `to_device` normalises: True, or 'bfloat16'; see `normalize_later`
     **kwargs, # For torch's DataLoader
 )->Loader:
     "Batches of a data set"
@@ -236,9 +243,11 @@ def build_dataloader(
     if seed is None: seed = _common_seed(world_size if dist else 1)
     share = dict(dataset=dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
     sampler = SAMPLERS.build(sampler_cfg, share) if sampler_cfg else DistributedSampler(round_up=round_up, **share)
-    return Loader(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers,
-                  pin_memory, _OnlySamples(collate_fn) if collate_fn else collate,
-                  (.01 if shuffle else 0) if max_broken is None else max_broken, **kwargs)
+    loader = Loader(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers,
+                    pin_memory, _OnlySamples(collate_fn) if collate_fn else collate,
+                    (.01 if shuffle else 0) if max_broken is None else max_broken, **kwargs)
+    if fast_decode or device_normalize: _speed_up(loader, fast_decode, device_normalize)
+    return loader
 
 # %% ../../nbs/data/21_loader.ipynb #df4ed6b9
 def _common_seed(world_size):
@@ -249,3 +258,19 @@ def _common_seed(world_size):
         torch.distributed.broadcast_object_list(box, src=0)
         seed = box[0]
     return int(seed)
+
+# %% ../../nbs/data/21_loader.ipynb #5dd4afdf
+def _speed_up(loader, fast_decode, device_normalize):
+    "Other pipelines for the samples of a loader"
+    notes,norms = [],[]
+    if device_normalize and isinstance(loader.fetcher.collate, _OnlySamples): device_normalize = notes.append("device_normalize: not with a collate_fn of one's own.")
+    def faster(p):
+        if fast_decode: p,note = fast_decoding(p, fast_decode); notes.append(note)
+        return p
+    def later(p): p,norm,note = normalize_later(p, device_normalize); notes.append(note); norms.append(norm); return p
+    ds = with_pipeline(loader.dataset, faster)
+    if device_normalize:
+        other = with_pipeline(ds, later)
+        if norms and all(o is not None and o==norms[0] for o in norms): ds,loader.norm = other,norms[0]
+    loader.fetcher.dataset = ds
+    for o in dict.fromkeys(notes): get_logger().info(o)
