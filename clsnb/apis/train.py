@@ -54,7 +54,7 @@ def loader_args(
     split, # 'train', 'val' or 'test'
 )->dict: # For `build_dataloader`
     "The loader's arguments of one split"
-    data = cfg.data; kw = {k: v for k,v in data.items() if k in ('samples_per_gpu','workers_per_gpu','persistent_workers','drop_last','pin_memory','prefetch_factor')}
+    data = cfg.data; kw = {k: v for k,v in data.items() if k in ('samples_per_gpu','workers_per_gpu','persistent_workers','drop_last','pin_memory','prefetch_factor','fast_decode','device_normalize')}
     if split!='train': kw.pop('drop_last', None)
     if cfg.get('fsdp') and split!='train': kw['round_up'] = True # processes gather blocks together, so all of them take as many steps
     return dict(_split_defaults[split] | kw, seed=cfg.get('seed') or 0, dist=get_dist_info()[1]>1) | dict(data.get(f'{split}_dataloader') or {})

@@ -110,7 +110,7 @@ def override(
 
 # %% ../../nbs/core/00f_config_override.ipynb #f368b10e
 _expects = dict(data='samples_per_gpu workers_per_gpu train val test train_dataloader val_dataloader test_dataloader persistent_workers '
-                     'drop_last sampler pin_memory seed prefetch_factor imgs_per_gpu',
+                     'drop_last sampler pin_memory seed prefetch_factor imgs_per_gpu fast_decode device_normalize',
                 runner='type max_epochs max_iters meta ipu_model_cfg options_cfg')
 
 def mistyped_keys(cfg)->list: # Pairs (dotted key, what to say)

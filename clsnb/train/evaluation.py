@@ -28,7 +28,7 @@ def predict_loader(
     device = device or next(model.parameters()).device; was = model.training; model.eval()
     index,scores = [],[]
     for batch in loader:
-        index += batch.index; batch = to_device({k: v for k,v in batch.items() if k!='gt_label'}, device)
+        index += batch.index; batch = to_device(batch, device); batch.pop('gt_label', None)
         with autocast() if autocast else torch.inference_mode(): out = model(return_loss=False, **batch)
         scores += [np.asarray(o) for o in out]
         if progress: progress(len(index))

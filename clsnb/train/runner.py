@@ -97,7 +97,10 @@ def to_device(
     "Move a batch, without waiting for the device"
     if torch.is_tensor(o):
         return o.to(device, non_blocking=True, memory_format=memory_format if o.ndim==4 else torch.preserve_format)
-    if isinstance(o, dict): return {k: to_device(v, device, memory_format) for k,v in o.items()}
+    if isinstance(o, dict):
+        out = {k: to_device(v, device, memory_format) for k,v in o.items()}
+        if (norm := getattr(o, 'norm', None)) is not None: out['img'] = norm(out['img'], memory_format) # left to do here, see `DeviceNormalize`
+        return out
     return [to_device(v, device, memory_format) for v in o] if isinstance(o, list) and o and torch.is_tensor(o[0]) else o
 
 # %% ../../nbs/train/02_runner.ipynb #a92ad69c
