@@ -17,7 +17,9 @@ from ..train.progress import _Card, in_notebook, process_born, progress_html, pr
 class GrowingLog:
     "The lines of one log, read as it grows"
     def __init__(self, path, most=4000): # Lines of training that are kept at most
-        self.path,self.most,self.rows,self.facts,self.at,self.rest = Path(path),most,[],{},0,b''
+        self.path,self.most,self.facts,self.at,self.rest,self.kept,self.group,self.each = Path(path),most,{},0,b'',[],[],1
+    @property
+    def rows(self): return self.kept + ([_mean(self.group)] if self.group else [])
     def read(self)->bool: # Is there anything new?
         "Take in what was added since the last time"
         if self.path.stat().st_size<self.at: self.__init__(self.path, self.most) # written anew
@@ -31,17 +33,23 @@ class GrowingLog:
         for line in lines:
             try: o = json.loads(line)
             except ValueError: continue
-            if isinstance(o, dict) and 'mode' in o: self.rows.append(o)
-            elif isinstance(o, dict): self.facts.update(o)
-            if len(self.rows)>2*self.most: self.rows = _halved(self.rows)
+            if isinstance(o, dict): self.add(o) if 'mode' in o else self.facts.update(o)
+    def add(self, row):
+        "As many lines of training as `each` says become one; the first two stay, for the step between lines to be known"
+        if row['mode']=='train': self.group.append(row)
+        if self.group and (row['mode']!='train' or len(self.group)>=self.each or len(self.kept)<2): self.kept.append(_mean(self.group)); self.group = []
+        if row['mode']!='train': self.kept.append(row)
+        if len(self.kept)>=2*self.most: self.kept,self.each = _halved(self.kept),2*self.each
+
+def _mean(rows):
+    "Lines as one, in the place of the last"
+    a = rows[-1]
+    return a if len(rows)==1 else {**a, **{k: sum(o[k] for o in rows)/len(rows) for k,v in a.items() if isinstance(v, float) and all(isinstance(o.get(k), float) for o in rows)}}
 
 def _halved(rows):
-    "Neighbouring lines of training as one, with the place of the second; the first two stay, for the steps between lines to be known"
+    "Neighbouring lines of training as one"
     out,i = list(rows[:2]),2
-    while i<len(rows):
-        a,b = rows[i],rows[i+1] if i+1<len(rows) else {}
-        if a['mode']==b.get('mode')=='train': out.append({**b, **{k: (a[k]+v)/2 for k,v in b.items() if isinstance(v, float) and isinstance(a.get(k), float)}}); i += 2
-        else: out.append(a); i += 1
+    while i<len(rows): n = 2 if i+1<len(rows) and rows[i]['mode']==rows[i+1]['mode']=='train' else 1; out.append(_mean(rows[i:i+n])); i += n
     return out
 
 # %% ../../nbs/analysis/09_attach.ipynb #386ea6da
