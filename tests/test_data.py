@@ -1,5 +1,5 @@
 "Batches do not depend on workers, start methods, restarts or the number of processes"
-import random, warnings
+import random, re, warnings
 import numpy as np, pytest, torch
 from clsnb.core.errors import DataError
 from clsnb.data.loader import build_dataloader, collate
@@ -98,15 +98,25 @@ def test_repeat_aug():
     assert b.index[0]==b.index[1]==b.index[2]!=b.index[3] and not b['img'][0].equal(b['img'][1]) and not b['img'][1].equal(b['img'][2])
 
 def stuck(results):
+    "One picture takes for ever, the others no time at all"
     import time
-    if results['img_info']['filename'].endswith('moose.jpg'): time.sleep(90)
-    return results
+    if results['img_info']['filename'].endswith('moose.jpg'): time.sleep(1e5)
+    return dict(img=torch.zeros(1))
 def test_timeout_names_the_stuck_sample():
+    "That it ends shows that it does not wait; on a machine so busy that quick samples seem stuck, longer waits tell them apart"
+    for timeout in (2, 15, 60):
+        with pytest.raises(DataError, match='stuck|No batch came') as e:
+            for _ in build_dataloader(Photos('train', [stuck]), 4, 2, seed=0, timeout=timeout, multiprocessing_context='fork'): pass
+        if 'moose' in str(e.value): break
+    m = re.search(r'busy with sample (\d+) \(animal/moose.jpg\) for (\d+) s, and timeout is (\d+) s', str(e.value))
+    assert m and int(m[3])==timeout<=int(m[2])+1 and Photos('train').sample_name(int(m[1]))=='animal/moose.jpg', str(e.value)
+def test_the_one_that_is_longest_at_work_is_named():
     import time
-    t = time.time()
-    with pytest.raises(DataError, match=r'busy with sample \d+ \(animal/moose.jpg\)'):
-        for _ in build_dataloader(Photos('train', [stuck, *steps]), 4, 2, seed=0, timeout=8, multiprocessing_context='fork'): pass
-    assert time.time()-t<80
+    loader = build_dataloader(Photos('train', [stuck]), 4, 3, seed=0, timeout=5, multiprocessing_context='fork'); busy = loader.fetcher.busy.numpy(); now = time.time()
+    busy[:] = [[7, now-2], [3, now-31], [-1, now-99]] # the last one has nothing to do
+    assert f'sample 3 ({loader.dataset.sample_name(3)}) for 31 s' in loader._stuck()
+    busy[:,0] = -1; assert loader._stuck()=='No batch came for 5 s.'
+
 def test_shared_memory_is_checked(monkeypatch):
     monkeypatch.setattr('clsnb.data.loader._shared_memory', lambda: 1e5)
     with pytest.raises(DataError, match=r'/dev/shm has 0 MB free.*shm-size'): next(iter(build_dataloader(photos(), 18, 2, seed=0, multiprocessing_context='fork')))
