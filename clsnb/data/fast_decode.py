@@ -118,7 +118,8 @@ def read_part(
     n=8, # At n/8 of the size: 8, 4, 2 or 1
 ):
     "The pixels (BGR) inside a box, or None if only reading it all will do"
-    x1,y1,x2,y2 = max(box[0],0),max(box[1],0),min(box[2],head.width-1),min(box[3],head.height-1)
+    x1,y1,x2,y2 = (int(o) for o in box)
+    x1,y1,x2,y2 = max(x1,0),max(y1,0),min(x2,head.width-1),min(y2,head.height-1)
     if n<8: (x1,x2),(y1,y2) = _scaled(x1, x2, n, head.width),_scaled(y1, y2, n, head.height)
     box = x1,y1,x2,y2
     img = _part_turbo(lib, data, head, box, n) if (lib := turbo_library()) else None
