@@ -109,9 +109,9 @@ def _start(f):
 def _rates(f):
     scale = min(1., (f.batch/32)**.5); lr = lambda x: float(f'{x*scale:.1e}'); flat = dict(norm_decay_mult=0., bias_decay_mult=0.)
     own = f.weights and 'num_classes' in f.cfg.model.head # a head of its own, that begins anew
-    opt,why = dict(type='AdamW', lr=lr(1e-3), weight_decay=.05, paramwise_cfg=flat),'all layers alike, since all have still to learn'
+    opt,why = dict(type='AdamW', lr=lr(5e-4 if f.layered else 1e-3 if f.weights else 3e-3), weight_decay=.05, paramwise_cfg=flat),'all layers alike, since all have still to learn'
     if own and f.layered:
-        opt |= dict(lr=lr(5e-4), constructor='LearningRateDecayOptimizerConstructor', paramwise_cfg=dict(flat, decay_rate=.75)); why = 'each layer 0.75 of the rate of the one above: what is near the picture is good already'
+        opt |= dict(constructor='LearningRateDecayOptimizerConstructor', paramwise_cfg=dict(flat, decay_rate=.75)); why = 'each layer 0.75 of the rate of the one above: what is near the picture is good already'
     elif own: opt['paramwise_cfg'] = dict(custom_keys=dict(backbone=dict(lr_mult=.1))); why = 'a tenth of the rate for the trained backbone'
     yield 'optimizer', opt, f"{opt['lr']:g} at batch {f.batch}; {why}"
     yield 'optimizer_config', dict(grad_clip=dict(max_norm=5.)), 'one odd batch must not undo what was learnt'
