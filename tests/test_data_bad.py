@@ -1,9 +1,11 @@
 "Whatever is wrong with pictures, folders and lists: the right thing happens, or one line names the file"
 import io, os, shutil, warnings
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np, pytest, torch
 from PIL import Image
+from clsnb.apis.train import fit
 from clsnb.core.errors import ConfigError, DataError
+from clsnb.core.registry import MODELS
 from clsnb.data.check_file import check_file, unusable
 from clsnb.data.folder_imagenet import CustomDataset
 from clsnb.data.loader import build_dataloader
@@ -12,6 +14,7 @@ from clsnb.data.packaged import photo_path
 from clsnb.data.samples import read_list
 from clsnb.data.scan import scan_folders
 from clsnb.data.verify import verify_dataset, verify_report
+from clsnb.layers.module import BaseModule
 
 cat = Path(photo_path('cat')).read_bytes()
 im = Image.open(io.BytesIO(cat))
@@ -56,11 +59,19 @@ def test_unusable_pictures_are_named(tmp_path, name):
         with pytest.raises(BrokenPicture) as e: read(p, imdecode_backend=backend)
         one_line(e, 'x.jpg')
     assert check_file(str(p))[0][0][0] in unusable
-@pytest.mark.skipif(os.geteuid()==0, reason='root may read everything')
 def test_unreadable_file(tmp_path):
-    p = put(tmp_path/'x.jpg', cat); p.chmod(0)
-    with pytest.raises(BrokenPicture) as e: read(p)
+    p = put(tmp_path/'x.jpg', cat); p.chmod(0); was = os.geteuid()
+    if was==0: os.seteuid(65534) # root may read everything
+    try:
+        with pytest.raises(BrokenPicture) as e: read(p)
+    finally: os.seteuid(was)
     one_line(e, 'x.jpg', 'ermission')
+@pytest.mark.skipif(not os.path.exists('/proc/self/mem'), reason='needs a file that opens and cannot be read')
+@pytest.mark.parametrize('backend', ['cv2','pillow'])
+def test_disk_error(tmp_path, backend):
+    (tmp_path/'x.jpg').symlink_to('/proc/self/mem')
+    with pytest.raises(BrokenPicture) as e: read(tmp_path/'x.jpg', imdecode_backend=backend)
+    one_line(e, 'x.jpg', 'nput/output error')
 def test_unreadable_file_of_any_cause(tmp_path, monkeypatch):
     def refuse(*a): raise PermissionError(13, 'Permission denied')
     monkeypatch.setattr('builtins.open', refuse)
@@ -149,6 +160,53 @@ def test_all_missing(tmp_path):
     put(tmp_path/'l.txt', b'x.jpg 0\ny.jpg 0\n')
     with pytest.raises(DataError) as e: list(build_dataloader(CustomDataset(str(tmp_path/'gone'), steps, ['a'], tmp_path/'l.txt'), 2, seed=0, max_broken=.9))
     one_line(e, 'in a row', 'does not exist')
+
+# ---- Whole runs
+
+@MODELS.register
+class MeanOfColours(BaseModule):
+    "Enough of a model; remembers what it saw"
+    def __init__(self, num_classes=2): super().__init__(); self.f = torch.nn.Linear(3, num_classes)
+    def train_step(self, b, opt):
+        assert b['img'].shape[1:]==(3,32,32) and b['img'].isfinite().all()
+        loss = torch.nn.functional.cross_entropy(self.f(b['img'].mean((2,3))), b['gt_label']); return dict(loss=loss, log_vars=dict(loss=loss.detach()), num_samples=len(b['img']))
+def train(tmp_path, data, **loader):
+    norm = dict(type='Normalize', mean=[0,0,0], std=[255,255,255])
+    data = dict(type='CustomDataset', pipeline=[steps[0], dict(type='RandomFlip'), steps[1], norm, *steps[2:]], **data)
+    return fit(dict(model=dict(type='MeanOfColours'), seed=0, optimizer=dict(type='SGD', lr=.1), lr_config=dict(policy='fixed'), runner=dict(type='EpochBasedRunner', max_epochs=2), checkpoint_config=None,
+                    log_config=dict(interval=99, hooks=[]), log_level='ERROR', data=dict(samples_per_gpu=4, workers_per_gpu=0, train=data, train_dataloader=loader)), str(tmp_path/'work'), validate=False, device='cpu')
+
+odd = {n: d for n,(_,d) in good.items()} | dict(sixteen=saved(Image.fromarray(np.full((9,7), 30000, np.uint16)), 'PNG'), exif=saved(im, 'JPEG', exif=exif), dot=saved(Image.new('RGB', (1,1)), 'PNG'),
+    wide=saved(Image.new('RGB', (30_000,10)), 'PNG'), high=saved(Image.new('RGB', (10,30_000)), 'JPEG'), grey=saved(im.convert('L'), 'JPEG'), bits=saved(im.convert('1'), 'PNG'), grey_alpha=saved(im.convert('LA'), 'PNG'),
+    clear=saved(im.quantize(8), 'PNG', transparency=3), plain=cat)
+@pytest.mark.parametrize('workers', [0,2])
+def test_a_run_takes_every_odd_picture_and_leaves_out_every_bad_one(tmp_path, workers):
+    "In the list of a run: names with spaces, all kinds of pictures, files that are none"
+    rows = []
+    for i,(n,d) in enumerate(odd.items()): put(tmp_path/'my pictures'/f'{n} {i}.jpg', d); rows.append(f'{n} {i}.jpg {i%2}')
+    for n,make in bad.items(): make(tmp_path/'my pictures'/f'bad {n}.jpg'); rows.append(f'bad {n}.jpg 0')
+    put(tmp_path/'l.txt', '\n'.join(rows).encode())
+    with pytest.warns(UserWarning, match='Left out') as said: run = train(tmp_path, dict(data_prefix=str(tmp_path/'my pictures'), ann_file=str(tmp_path/'l.txt'), classes=['a','b']), max_broken=.9, **(dict(workers_per_gpu=workers) if workers else {}))
+    broken = {run.train_loader.dataset.sample_name(i): m for i,m in run.train_loader.broken.items()}
+    assert set(broken)=={f'bad {n}.jpg' for n in bad} and all(n in m and '\n' not in m for n,m in broken.items())
+    assert run.iter==2*-(-len(rows)//4) and sum('Left out: ' in str(o.message) for o in said)==3
+def test_a_run_over_folders_with_loops_and_strangers(tmp_path):
+    d = tmp_path/'d'
+    for c in 'ab':
+        for i in range(4): put(d/c/'deep er'/f'{i}.jpg', cat)
+        put(d/c/'notes.txt'); (d/c/'x.jpg').mkdir(); (d/c/'up').symlink_to(d); (d/c/'self').symlink_to('.'); (d/c/'dead.jpg').symlink_to('nowhere')
+    with pytest.warns(UserWarning, match='Left out: No such picture: .*dead.jpg'): run = train(tmp_path, dict(data_prefix=str(d)), max_broken=.5)
+    ds = run.train_loader.dataset; assert [ds.sample_name(i) for i in range(len(ds))]==[f'{c}/{o}' for c in 'ab' for o in ('dead.jpg', *(f'deep er/{i}.jpg' for i in range(4)))]
+    assert ds.get_gt_labels().tolist()==[0]*5+[1]*5 and run.iter==2*len(run.train_loader) and len(run.train_loader.broken)==2
+@pytest.mark.parametrize('line,words', [('x.jpg', ['line 3', "'x.jpg'"]), ('x.jpg 0 1', ['line 3', 'more than one label']), ('x.jpg -1', ['sample 2 (x.jpg)', '-1']), ('x.jpg 2', ['sample 2 (x.jpg)', 'label 2', '0 to 1'])])
+def test_a_run_with_a_bad_list_does_not_begin(tmp_path, line, words):
+    put(tmp_path/'l.txt', f'a.jpg 0\nmy b.jpg 1\n{line}\n'.encode())
+    with pytest.raises(DataError) as e: train(tmp_path, dict(data_prefix=str(tmp_path), ann_file=str(tmp_path/'l.txt'), classes=['a','b']))
+    one_line(e, 'l.txt', *words); assert not (tmp_path/'work').exists()
+def test_a_run_with_an_empty_class_folder_does_not_begin(tmp_path):
+    put(tmp_path/'d'/'a'/'x.jpg', cat); (tmp_path/'d'/'nothing here').mkdir()
+    with pytest.raises(DataError) as e: train(tmp_path, dict(data_prefix=str(tmp_path/'d')))
+    one_line(e, str(tmp_path/'d'/'nothing here'))
 
 # ---- verify_dataset
 

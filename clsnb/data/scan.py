@@ -67,8 +67,9 @@ def _no_classes(root, valid):
 def _read_folders(root, folders, valid, threads):
     "A `_Found` for each class folder"
     from tqdm import tqdm
+    s = os.stat(root); above = (s.st_dev, s.st_ino), # a link back to here would put all classes into one
     def one(c):
-        try: return _Found().walk(os.path.join(root, c), c, valid)
+        try: return _Found().walk(os.path.join(root, c), c, valid, above)
         except OSError as e: raise DataError(f"Cannot read the folder {e.filename}: {e.strerror}. Check its permissions.") from e
     with ThreadPoolExecutor(threads) as pool:
         return list(tqdm(pool.map(one, folders), 'Reading folders', len(folders), leave=False, delay=progress_after))
