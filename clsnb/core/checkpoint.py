@@ -318,7 +318,7 @@ def load_state_dict(
     rep = LoadReport(len(weights), ok, missing, list(found.unexpected_keys), skipped, prefix, left)
     if 2*len(ok) < len(weights) or strict and not rep.whole:
         raise CheckpointError(f"{name} does not fit this model: {rep}. Its keys are {top_names(state_dict)}; the model's are {top_names(own)}. " +
-                              (f"Is {prefix.split()[-1]} the right part of it?" if ' of ' in f' {prefix}' else "Is it a checkpoint of another architecture?"))
+                              (f"Is {prefix.split()[-1]} the right part of it?" if ' of ' in f' {prefix}' else "Is it a checkpoint of another architecture? Weights of other libraries are turned into ours by clsnb convert-weights."))
     with torch.no_grad():
         for mine,new in copies: mine.copy_(split_as(new, mine))
     return rep
