@@ -58,12 +58,13 @@ class RangeReader:
             out.append(self.data[self.at-self.start:end-self.start]); self.at += len(out[-1])
         return b''.join(out)
     def _load(self):
-        start,coming = self.coming or (None,None)
-        data = coming.result() if start==self.at else self._fetch(self.at)
-        if not data: raise OSError(f"the server sends nothing after byte {self.at:,} of {self.size:,}")
+        start,coming = self.coming or (-self.piece,None)
+        if not start<=self.at<start+self.piece: start,coming = self.at,None
+        data = coming.result() if coming else self._fetch(start)
+        if not data: raise OSError(f"the server sends nothing after byte {start:,} of {self.size:,}")
         whole = len(data)>self.piece
-        self.start,self.data,self.coming = 0 if whole else self.at,data,None
-        if (then := self.at+len(data))<self.size and not whole: self.coming = then,self.pool.submit(self._fetch, then)
+        self.start,self.data,self.coming = 0 if whole else start,data,None
+        if (then := start+len(data))<self.size and not whole: self.coming = then,self.pool.submit(self._fetch, then)
     def _fetch(self, at): return self.client.ask(self.client.address(self.path), lambda fs,p: fs.cat_file(p, start=at, end=min(at+self.piece, self.size)))
 
 # %% ../../nbs/data/18_archives.ipynb #9e665691
@@ -112,7 +113,7 @@ def _index_shard(path, ext, key, client):
     return [(*rows[o], labels[o]) for o in rows]
 
 # %% ../../nbs/data/18_archives.ipynb #6c09ad48
-_changes = 'ETag','mtime','LastModified','last_modified','updated','created','modified'
+_changes = 'ETag','Last-Modified','LastModified','mtime','updated','created','modified'
 
 def _stamp(path, client):
     "What changes with a shard"

@@ -9,6 +9,7 @@ __all__ = ['parse_bytes', 'SharedFile', 'PictureCache', 'file_stamp']
 import hashlib, os, re, struct, threading, warnings, weakref
 import numpy as np
 from multiprocessing import context, reduction
+from pathlib import Path
 from fastcore.basics import patch
 from ..core.errors import ConfigError, near
 
@@ -26,10 +27,10 @@ def parse_bytes(v):
 def _free_memory():
     "Bytes that are available, as the system and the container say"
     try:
-        kb = next(int(o.split()[1]) for o in open('/proc/meminfo') if o.startswith('MemAvailable'))
-        most = open('/sys/fs/cgroup/memory.max').read().strip() if os.path.exists('/sys/fs/cgroup/memory.max') else 'max'
+        kb = int(re.search(r'MemAvailable: +(\d+)', Path('/proc/meminfo').read_text())[1])
+        group = Path('/sys/fs/cgroup/memory.max'); most = group.read_text().strip() if group.exists() else 'max'
         return min(kb*1024, int(most) if most.isdigit() else kb*1024)
-    except (OSError, StopIteration, ValueError): return float('inf')
+    except (OSError, TypeError): return float('inf')
 
 # %% ../../nbs/data/01b_cache.ipynb #481095e4
 _head,_slot = struct.Struct('<8s3q32x'),struct.Struct('<16s4qQ8x') # mark, slots, end, count; key, two of stamp, offset, length, sum

@@ -6,7 +6,7 @@
 __all__ = ['file_backends', 'join_path', 'file_system_class', 'FileClient', 'file_client', 'file_system']
 
 # %% ../../nbs/data/01a_file_client.ipynb #92fa6c9a
-import difflib, os, re, time
+import difflib, functools, os, re, time
 from fastcore.basics import patch
 from ..core.errors import ConfigError, DependencyError, near, need
 
@@ -71,11 +71,14 @@ def file_client(args=None):
     return args if isinstance(args, FileClient) else FileClient(**dict(args or {}))
 
 # %% ../../nbs/data/01a_file_client.ipynb #8c88e556
+@functools.lru_cache(None)
+def _lmdb(pid, path, **kw): return need('lmdb', "backend='lmdb'").open(path, subdir=os.path.isdir(path), **kw) # a process may open it once only
+
 class _Lmdb:
     "Files in an LMDB, whose keys are their paths"
     def __init__(self, db_path, readonly=True, lock=False, readahead=False, **kw):
         if not os.path.exists(db_path): raise FileNotFoundError(2, 'No such LMDB', db_path)
-        self.env = need('lmdb', "backend='lmdb'").open(str(db_path), readonly=readonly, lock=lock, readahead=readahead, subdir=os.path.isdir(db_path), **kw)
+        self.env = _lmdb(os.getpid(), os.path.realpath(db_path), readonly=readonly, lock=lock, readahead=readahead, **kw)
     def cat_file(self, key, start=None, end=None):
         with self.env.begin() as t: data = t.get(key.encode())
         if data is None: raise FileNotFoundError(key)
@@ -102,15 +105,22 @@ def file_system(client, address):
 # %% ../../nbs/data/01a_file_client.ipynb #fc232212
 _final = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ConfigError, DependencyError
 
+def _reason(e):
+    "What really happened, and a server's status; fsspec says of all that it asks by HTTP that it was not found"
+    c = e.__cause__
+    if isinstance(e, FileNotFoundError) and (isinstance(c, (ConnectionError, TimeoutError)) or type(c).__module__.startswith('aiohttp')): e = c
+    return e,getattr(e, 'status', None) or 500
+
 @patch
 def ask(self:FileClient, address, read):
     "`read(file system, path)`, again if the connection breaks; raises `OSError`"
     for k in range(self.tries):
         try: return read(*file_system(self, address))
-        except _final: raise
         except Exception as e:
-            last,status = e,getattr(e, 'status', None) or 500
-            if 400<=status<500 and status not in (408,429): raise PermissionError(1, f"the server says {status} {getattr(e, 'message', '')}".strip()) from e
+            last,status = _reason(e)
+            if isinstance(last, _final): raise last
+            if status in (404,410): raise FileNotFoundError(2, 'No such file', address) from e
+            if 400<=status<500 and status not in (408,429): raise PermissionError(1, f"the server says {status} {getattr(last, 'message', '')}".strip()) from e
             if k+1<self.tries: time.sleep(.2*2**k)
     raise OSError(f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {self.tries} times") from last
 
