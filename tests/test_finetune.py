@@ -184,7 +184,7 @@ def test_every_head_is_sized(name, tmp_path):
     assert Config.fromfile(tmp_path/'run/finetune.py')==cfg and not cfg.check().errors
 
 def test_choices_follow_the_data(tmp_path, monkeypatch):
-    ckpt = tmp_path/'w.pth'; big = folder(tmp_path/'big', a=6, b=60); cfg = finetune_config(TINY, big, tmp_path/'r1', weights=False)
+    big = folder(tmp_path/'big', a=6, b=60); cfg = finetune_config(TINY, big, tmp_path/'r1', weights=False)
     assert cfg.evaluation.save_best=='f1_score' and 'ClassBalancedDataset' in (tmp_path/'r1/finetune.py').read_text() and cfg.runner.max_epochs==100
     even = folder(tmp_path/'even', a=10, b=12); cfg = finetune_config(TINY, even, tmp_path/'r2', weights=False, options={'optimizer.lr': .5})
     assert cfg.evaluation.save_best=='accuracy_top-1' and cfg.optimizer.lr==.5 and 'optimizer.lr: as asked' in (tmp_path/'r2/finetune.py').read_text()

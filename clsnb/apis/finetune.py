@@ -7,7 +7,7 @@ __all__ = ['finetune_choices', 'picture_folders', 'start_from', 'config_with_rea
 
 # %% ../../nbs/apis/05_finetune.ipynb #c294b53e
 import os, re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,7 +258,7 @@ def finetune(
     work_dir = str(work_dir or Path('work_dirs', f"finetune_{name}_{Path(data).resolve().name}")); path,log = Path(work_dir, 'finetune.py'),get_logger()
     kw = dict(model=model if isinstance(model, dict) else str(model), data=str(data), weights=weights if weights in (None, False) else str(weights), epochs=epochs, batch_size=batch_size, size=size, seed=seed, options=options)
     call = '# ' + repr({k: v for k,v in kw.items() if v is not None}).replace('\n', ' ') + '\n'
-    if path.exists():
+    if path.exists() and any(Path(work_dir).glob('*.pth')): # a call that came to nothing does not count
         first = path.read_text(encoding='utf-8').split('\n', 1)[0]+'\n'
         if first!=call: raise ConfigError(f"{work_dir} holds the run of another call, {first[2:].strip()}. Choose another work_dir, or call it as then to go on.")
         cfg = Config.fromstring(path.read_text(encoding='utf-8'))
