@@ -6,7 +6,7 @@
 __all__ = ['file_backends', 'join_path', 'file_system_class', 'FileClient', 'file_client', 'file_system']
 
 # %% ../../nbs/data/01a_file_client.ipynb #92fa6c9a
-import difflib, functools, os, re, time
+import difflib, os, re, time
 from fastcore.basics import patch
 from ..core.errors import ConfigError, DependencyError, near, need
 
@@ -71,14 +71,20 @@ def file_client(args=None):
     return args if isinstance(args, FileClient) else FileClient(**dict(args or {}))
 
 # %% ../../nbs/data/01a_file_client.ipynb #8c88e556
-@functools.lru_cache(None)
-def _lmdb(pid, path, **kw): return need('lmdb', "backend='lmdb'").open(path, subdir=os.path.isdir(path), **kw) # a process may open it once only
+_lmdbs = {}
+
+def _lmdb(path, **kw):
+    "A process may open an LMDB once, and must not use its parent's"
+    pid,env = _lmdbs.get(path, (None,None))
+    if env is not None and pid!=os.getpid(): env.close(); env = None
+    if env is None: env = need('lmdb', "backend='lmdb'").open(path, subdir=os.path.isdir(path), **kw); _lmdbs[path] = os.getpid(),env
+    return env
 
 class _Lmdb:
     "Files in an LMDB, whose keys are their paths"
     def __init__(self, db_path, readonly=True, lock=False, readahead=False, **kw):
         if not os.path.exists(db_path): raise FileNotFoundError(2, 'No such LMDB', db_path)
-        self.env = _lmdb(os.getpid(), os.path.realpath(db_path), readonly=readonly, lock=lock, readahead=readahead, **kw)
+        self.env = _lmdb(os.path.realpath(db_path), readonly=readonly, lock=lock, readahead=readahead, **kw)
     def cat_file(self, key, start=None, end=None):
         with self.env.begin() as t: data = t.get(key.encode())
         if data is None: raise FileNotFoundError(key)

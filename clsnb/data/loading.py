@@ -159,10 +159,11 @@ class LoadImageFromFile:
         results.update(filename=path, ori_filename=name, img=img, img_shape=img.shape, ori_shape=img.shape,
                        img_norm_cfg=norm)
         return results
+    def decode(self, data): return imdecode(data, self.color_type, self.imdecode_backend, self.reduce_to)
     def pixels(self, path, data=None):
         "The decoded picture, from its bytes if they are there"
         if data is None: data = read_bytes(path, self._client)
-        img = imdecode(data, self.color_type, self.imdecode_backend, self.reduce_to)
+        img = self.decode(data)
         if img is None: raise BrokenPicture(_unreadable(path, data))
         return img
     def _how(self):
