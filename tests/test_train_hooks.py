@@ -141,3 +141,217 @@ def ranks_or_die(die):
     t = torch.tensor([dist.get_rank()]); dist.all_reduce(t)
     if die and dist.get_rank()==1: os.kill(os.getpid(), 9)
     dist.barrier(); return int(t)
+
+# ---- A plain script, CUDA
+
+def test_ten_steps_equal_a_plain_script(tmp_path):
+    "The same data and first weights through torch alone: every weight, every moment of the optimiser, to the last bit"
+    import math
+    from clsnb.all import Config, MODELS, build_dataloader, build_dataset, fit, set_seed
+    from clsnb.core.seed import mix
+    opts = {'runner': dict(type='IterBasedRunner', max_iters=10), 'data.samples_per_gpu': 16, 'data.workers_per_gpu': 0, 'optimizer_config': dict(grad_clip=dict(max_norm=.5)),
+            'lr_config.warmup_iters': 4, 'lr_config.warmup_by_epoch': False, 'log_level': 'ERROR', 'channels_last': False}
+    run = fit('resnet18-tiny_1xb16_photos', tmp_path, opts, validate=False)
+
+    cfg = Config.fromfile('resnet18-tiny_1xb16_photos'); set_seed(mix(0)); model = MODELS.build(cfg.model); model.init_weights(); model.train()
+    loader = build_dataloader(build_dataset(cfg.data.train), samples_per_gpu=16, seed=0, drop_last=True) # as the config says
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=.05)
+    step = 0
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            if step==10: break
+            lr = 1e-5 + .5*(2e-3-1e-5)*(1+math.cos(math.pi*step/10))
+            if step<4: lr *= 1-(1-step/4)*(1-.1)
+            for group in optimizer.param_groups: group['lr'] = lr
+            loss = model(batch['img'], return_loss=True, gt_label=batch['gt_label'])['loss']
+            optimizer.zero_grad(); loss.backward(); torch.nn.utils.clip_grad_norm_(model.parameters(), .5); optimizer.step(); step += 1
+    assert run.iter==step==10
+    for (k,a),(_,b) in zip(run.model.state_dict().items(), model.state_dict().items()): assert torch.equal(a, b), k
+    for a,b in zip(run.optimizer.state_dict()['state'].values(), optimizer.state_dict()['state'].values()): assert all(torch.equal(a[k], b[k]) for k in b)
+    assert float(run.outputs['loss'].detach())==float(loss.detach())
+
+def test_no_import_initialises_cuda():
+    "Every module of the package, in an interpreter in which touching CUDA is an error"
+    import subprocess, sys
+    code = """import importlib, pkgutil, sys, torch
+def touched(*a, **k): raise AssertionError('CUDA was touched')
+torch.cuda._lazy_init = torch._C._cuda_init = touched
+import clsnb.all
+names = [o.name for o in pkgutil.walk_packages(clsnb.__path__, 'clsnb.') if not o.name.startswith(('clsnb.configs', 'clsnb.__main__'))]
+for n in names: importlib.import_module(n)
+from clsnb.core.registry import HOOKS, MODELS, DATASETS
+assert len(HOOKS)>30 and len(MODELS)>60 and len(DATASETS)>5 and not torch.cuda.is_initialized()
+try: torch.zeros(1, device='cuda')
+except (AssertionError, RuntimeError): print(len(names))"""
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
+    assert r.returncode==0 and int(r.stdout)>100, r.stdout+r.stderr[-3000:]
+
+# ---- Going on
+
+@pytest.mark.parametrize('where', ['step', 'evaluation'])
+@pytest.mark.parametrize('kind', ['epoch', 'epoch amp', 'epoch val', 'iter', 'iter val', 'epoch ema', 'iter ema amp seed'])
+def test_the_same_runner_goes_on(kind, where, tmp_path):
+    "Interrupted three times, in steps or in evaluations, `run` is called again: the end is that of an uninterrupted run"
+    import signal
+    from test_resume import final, namespace, same
+    def loaders(): L = namespace['Loader']; return (([L(20), L(3, False)], [('train', 1 if 'iter' not in kind else 15), ('val', 1)]) if 'val' in kind else ([L(20)],))
+    whole = namespace['build'](tmp_path/'a', kind); whole.run(*loaders()); whole = final(whole)
+    net,n = namespace['Net'],[0]; forward = net.forward
+    def interrupted(self, *a, **k):
+        n[0] += 1
+        if n[0] in (2, 5): os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, *a, **k)
+    class Press(Hook):
+        def before_train_iter(self, run):
+            if run.iter in (3, 19, 31) and run.iter not in pressed: pressed.add(run.iter); os.kill(os.getpid(), signal.SIGINT)
+    pressed,times = set(),0; run = namespace['build'](tmp_path/'b', kind)
+    if where=='step': run.register_hook(Press())
+    else: net.forward = interrupted
+    try:
+        while True:
+            run.run(*loaders())
+            if not run.stop: break
+            times += 1; torch.rand(7); assert run.stop=='SIGINT' and times<9
+    finally: net.forward = forward
+    assert times==(3 if where=='step' else 2)
+    mine = final(run); bad = [k for k in whole if not same(mine[k], whole[k])]; assert not bad, bad
+
+def digits(work_dir, press=None, **kw):
+    import signal
+    from clsnb.all import fit
+    class PressCtrlC(Hook):
+        def before_train_iter(self, run):
+            if run.iter==press: os.kill(os.getpid(), signal.SIGINT)
+    HOOKS.register(PressCtrlC, force=True)
+    return fit('lenet5_1xb32_digits', str(work_dir), {'runner.max_epochs': 2, 'data.workers_per_gpu': 0, 'results': False, 'custom_hooks': [dict(type='PressCtrlC')], **kw.pop('options', {})}, **kw)
+
+def test_fit_goes_on_in_the_same_notebook(tmp_path, capsys):
+    whole = digits(tmp_path/'a'); cut = digits(tmp_path/'b', press=50)
+    assert cut.stop=='SIGINT' and cut.iter==51 and 'the step at hand is finished' in capsys.readouterr().err
+    other = digits(tmp_path/'b', options={'optimizer.lr': 1e-3, 'runner.max_epochs': 1}); said = capsys.readouterr().out
+    assert "another config. With resume_from='auto'" in said and other.optimizer.param_groups[0]['initial_lr']==1e-3 and other.epoch==1
+    digits(tmp_path/'b', press=50); capsys.readouterr()
+    rest = digits(tmp_path/'b'); said = capsys.readouterr().out # the same call again
+    assert 'goes on' in said and 'Resumed from' in said and 'iter_51.pth' in said and rest.stop is None
+    for k,v in whole.model.state_dict().items(): assert torch.equal(v, rest.model.state_dict()[k]), k
+    digits(tmp_path/'b', press=50); capsys.readouterr(); new = digits(tmp_path/'b', press=60, resume_from=False)
+    assert 'Resumed' not in capsys.readouterr().out and new.iter==61
+    ended = digits(tmp_path/'b'); assert ended.iter==whole.iter
+    capsys.readouterr(); again = digits(tmp_path/'b') # a run that has ended begins anew
+    assert 'Resumed' not in capsys.readouterr().out and again.iter==whole.iter
+
+# ---- Memory after a failure
+
+fails = '''
+import gc, os, signal, sys, weakref, torch
+from torch import nn
+from clsnb.all import *
+kept = {{}}
+@MODELS.register
+class Heavy(Backbone):
+    "Fails in its third step, with a large activation in a local variable"
+    def __init__(self): super().__init__(); self.f = nn.Conv2d(1, 3, 1); self.n = 0
+    def forward(self, x):
+        self.n += 1; big = torch.zeros(1000, 1000); y = self.f(x.float()).mean((2, 3)); kept.update(model=weakref.ref(self), activation=weakref.ref(big), batch=weakref.ref(x), graph=weakref.ref(y))
+        if self.n==3 and {how!r}=='forward': raise RuntimeError('out of memory, as it were')
+        if self.n==3 and {how!r}=='attribute': return y.colour
+        if self.n==3 and {how!r}=='interrupts': os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(10**6)]
+        if self.n==3 and {how!r}=='chained':
+            try: return y.colour
+            except AttributeError as e: raise ValueError('instead') from e
+        return (y,)
+@HOOKS.register
+class Fails(Hook):
+    def after_train_iter(self, run):
+        kept.update(optimizer=weakref.ref(run.optimizer), runner=weakref.ref(run))
+        if run.iter==2 and {how!r}=='hook': loss = run.outputs['loss']; raise KeyError('hook')
+cfg = dict(model=dict(type='ImageClassifier', backbone=dict(type='Heavy'), head=dict(type='LinearClsHead', in_channels=3, num_classes=10)),
+           data=dict(samples_per_gpu=8, workers_per_gpu={workers}, train=dict(type='Digits', pipeline=[dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img', 'gt_label'])])),
+           optimizer=dict(type='SGD', lr=.1, momentum=.9), runner=dict(type='EpochBasedRunner', max_epochs=1), custom_hooks=[dict(type='Fails')], log_level='ERROR')
+'''
+left = "alive = [k for k,r in kept.items() if r() is not None]; import multiprocessing; alive += multiprocessing.active_children(); assert kept and not alive, alive; print('nothing stays')"
+
+@pytest.mark.parametrize('how', ['forward', 'attribute', 'hook', 'chained', 'interrupts'])
+def test_memory_comes_back_after_a_failure(how, tmp_path, monkeypatch):
+    "Somebody keeps the error, as a notebook does; model, batch, activations, optimiser and workers are gone all the same"
+    import sys
+    space = {'__name__': 'failing'}; exec(fails.format(how=how, workers=0), space)
+    try: space['fit'](space['cfg'], tmp_path/'a', validate=False); pytest.fail('it should fail')
+    except BaseException as e: keep = e
+    assert type(keep).__name__==dict(forward='RuntimeError', attribute='AttributeError', hook='KeyError', chained='ValueError', interrupts='KeyboardInterrupt')[how]
+    assert len(space['kept'])==6; exec(left, space); assert keep.__traceback__.tb_next is not None
+    monkeypatch.setenv('CLSNB_DEBUG', '1')
+    try: space['fit'](space['cfg'], tmp_path/'b', validate=False)
+    except BaseException as e: keep = e # for %debug everything stays
+    if how!='attribute': assert space['kept']['runner']() is not None
+
+def test_memory_comes_back_in_a_real_notebook(tmp_path):
+    nbformat,nbclient = pytest.importorskip('nbformat'),pytest.importorskip('nbclient'); os.environ['JUPYTER_PLATFORM_DIRS'] = '1'
+    cells = [fails.format(how='forward', workers=2), f'fit(cfg, {str(tmp_path)!r}, validate=False)', f'import sys; assert isinstance(sys.last_value, RuntimeError); {left}']
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o) for o in cells]); nb.cells[1].metadata['tags'] = ['raises-exception']
+    nbclient.NotebookClient(nb, timeout=120, kernel_name='python3').execute()
+    assert nb.cells[1].outputs[-1].ename=='RuntimeError' and nb.cells[2].outputs[-1].text=='nothing stays\n'
+    assert 'failed after 2 iterations: RuntimeError: out of memory' in str(nb.cells[1].outputs)
+
+# ---- Schedules and broken files
+
+def test_schedules_written_for_mmcv(tmp_path):
+    "Found by their policy's name, by epoch and by iteration, warmed up, several groups; the rate and the momentum"
+    from clsnb.all import fit
+    from clsnb.train.core_hooks import LrUpdaterHook, MomentumUpdaterHook
+    asked = []
+    @HOOKS.register_module(force=True)
+    class SawLrUpdaterHook(LrUpdaterHook):
+        def __init__(self, teeth, **kwargs): self.teeth = teeth; super().__init__(**kwargs)
+        def get_lr(self, runner, base_lr):
+            now,end = (runner.epoch, runner.max_epochs) if self.by_epoch else (runner.iter, runner.max_iters)
+            asked.append((runner.epoch, runner.iter, base_lr)); return base_lr*(1 - now*self.teeth/end%1)
+    @HOOKS.register_module(force=True)
+    class SawMomentumUpdaterHook(MomentumUpdaterHook):
+        def __init__(self, low, **kwargs): self.low = low; super().__init__(**kwargs)
+        def get_momentum(self, runner, base_momentum): return self.low if runner.iter%2 else base_momentum
+    seen = []
+    @HOOKS.register(force=True)
+    class See(Hook):
+        priority = 'LOWEST'
+        def before_train_iter(self, run): seen.append((run.optimizer.param_groups[0]['lr'], run.optimizer.param_groups[-1]['lr'], run.optimizer.param_groups[0]['betas'][0]))
+    def go(d, **lr): seen.clear(); asked.clear(); fit('lenet5_1xb32_digits', tmp_path/d, {'runner.max_epochs': 2, 'data.samples_per_gpu': 128, 'data.workers_per_gpu': 0, 'log_level': 'ERROR', 'custom_hooks': [dict(type='See')],
+        'lr_config': dict(_delete_=True, **lr), 'momentum_config': dict(policy='Saw', low=.5, by_epoch=False), 'optimizer': dict(_delete_=True, type='AdamW', lr=.01, paramwise_cfg=dict(bias_lr_mult=2.))}, validate=False); return list(seen)
+    rows = go('a', policy='Saw', teeth=4, by_epoch=False, warmup='linear', warmup_iters=4, warmup_ratio=.5); n = len(rows)
+    want = [.01*(1-i*4/n%1)*(1-(1-i/4)*.5 if i<4 else 1) for i in range(n)]
+    assert [a for a,_,_ in rows]==pytest.approx([2*w for w in want]) or [a for a,_,_ in rows]==pytest.approx(want)
+    assert all(max(a, b)==pytest.approx(2*min(a, b)) or a==b==0 for a,b,_ in rows) and [m for _,_,m in rows]==[.5 if i%2 else .9 for i in range(n)]
+    rows = go('b', policy='saw', teeth=1) # by epoch; a name in lower case is the class with a capital
+    assert len(asked)==4 and len({a for a,_,_ in rows})==2 and max(rows[n//2][:2])==pytest.approx(.01) # asked once for each rate in each epoch
+
+def cracked(n):
+    "Digits of which sample 7 and those from 1000 on, three of them, are broken"
+    from clsnb.all import Digits
+    from clsnb.data.loading import BrokenPicture
+    class Cracked(Digits):
+        def __getitem__(self, i):
+            if i==7 or 1000<=i<1000+n: raise BrokenPicture(f'Cannot decode picture {i}.')
+            return super().__getitem__(i)
+    return Cracked('train', [dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img', 'gt_label'])])
+
+class Still(nn.Module):
+    def __init__(self): super().__init__(); self.w = nn.Parameter(torch.zeros(1)); self.seen = set()
+    def train_step(self, batch, optimizer): return dict(loss=self.w.sum(), log_vars={}, num_samples=1)
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_broken_files_are_said_and_listed(workers, tmp_path, capsys):
+    import warnings
+    from clsnb.all import build_dataloader, get_logger
+    warnings.simplefilter('ignore'); get_logger(log_file=tmp_path/'all.log', log_level='INFO')
+    def go(n, epochs, resume=None, work_dir=tmp_path):
+        m = Still(); run = Runner(m, torch.optim.SGD(m.parameters(), lr=.1), work_dir=work_dir and str(work_dir), max_epochs=epochs)
+        for h in (OptimizerHook(), CheckpointHook(), dict(type='BrokenFilesHook')) if work_dir else (OptimizerHook(), dict(type='BrokenFilesHook')): run.register_hook(h)
+        if resume: run.resume(resume)
+        run.run([build_dataloader(cracked(n), 64, workers, seed=0)]); return capsys.readouterr().out
+    screen = go(2, 2); said = [o for o in (tmp_path/'all.log').read_text().splitlines() if 'Broken files' in o]
+    assert screen.count('Broken files')==1 # on the screen only when there are new ones
+    assert len(said)==2 and 'left out so far: 3, 3 of them new' in said[0] and 'so far: 3, 0 of them new' in said[1] and 'broken_files.json' in said[0]
+    rows = json.loads((tmp_path/'broken_files.json').read_text()); assert [o['index'] for o in rows]==[7, 1000, 1001] and rows[0]['why']=='Cannot decode picture 7.' and rows[0]['file']
+    said = go(4, 3, tmp_path/'epoch_2.pth'); assert 'so far: 5, 2 of them new' in said and len(json.loads((tmp_path/'broken_files.json').read_text()))==5
+    assert 'so far: 3, 3 of them new.' in go(2, 1, work_dir=None)
