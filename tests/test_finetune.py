@@ -17,6 +17,7 @@ from clsnb.core.log import get_logger
 from clsnb.core.registry import MODELS
 from clsnb.data.loader import build_dataloader
 from clsnb.data.packaged import Digits, photo_path
+from clsnb.data.wrappers import build_dataset
 from clsnb.train.optim import OptimizerDict
 
 photos = Path(clsnb.__file__).parent/'photos'
@@ -182,6 +183,7 @@ def test_every_head_is_sized(name, tmp_path):
     fitting = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m.out_features==6]
     assert fitting and not any(isinstance(m, nn.Linear) and m.out_features==1000 for m in model.modules())
     assert Config.fromfile(tmp_path/'run/finetune.py')==cfg and not cfg.check().errors
+    shapes = [build_dataset(cfg.data[k])[0]['img'].shape for k in ('train', 'val')]; assert shapes[0]==shapes[1] and shapes[0][1]==shapes[0][2]
 
 def test_choices_follow_the_data(tmp_path, monkeypatch):
     big = folder(tmp_path/'big', a=6, b=60); cfg = finetune_config(TINY, big, tmp_path/'r1', weights=False)
@@ -194,7 +196,7 @@ def test_choices_follow_the_data(tmp_path, monkeypatch):
         cfg = finetune_config(name, even, tmp_path/name); hooks = [h.type for h in cfg.get('custom_hooks', ())]
         assert cfg.load_from==f'zoo://{name}' and ('constructor' in cfg.optimizer)==layered and ('FreezeHook' in hooks)==('vgg' not in name) and 'augments' not in str(cfg.model)
     assert 'custom_keys' in finetune_config('resnet18_8xb32_in1k', even, tmp_path/'r5').optimizer.paramwise_cfg
-    f = m._facts('resnet18_8xb32_in1k', m.picture_folders(even, tmp_path/'r6'), None, None, None, None, 0); f.n = 4000; f.mixed = True
+    f = m._facts('resnet18_8xb32_in1k', m.picture_folders(even, tmp_path/'r6'), None, None, None, None, 0, None); f.n = 4000; f.mixed = True
     assert 'BatchCutMix' in str(dict((k, v) for k, v, _ in m._model(f))['model'])
 
 def test_a_checkpoint_keeps_its_preprocessing(tmp_path):

@@ -6,7 +6,7 @@
 __all__ = ['finetune_choices', 'picture_folders', 'start_from', 'config_with_reasons', 'finetune_config', 'Finetuned', 'finetune']
 
 # %% ../../nbs/apis/05_finetune.ipynb #c294b53e
-import os, re
+import copy, os, re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +66,7 @@ def picture_folders(
 # %% ../../nbs/apis/05_finetune.ipynb #d7796cfe
 def _named(model):
     "`(config, address of its own weights or None)` of what a user names"
-    if isinstance(model, dict): return (model if isinstance(model, Config) else Config(model)),None
+    if isinstance(model, dict): return copy.deepcopy(model if isinstance(model, Config) else Config(model)),None
     p = Path(model)
     if p.is_dir() or p.suffix in ('.pth', '.pt', '.safetensors'):
         path = _find_parts(str(model), None)[1]; text = read_checkpoint(path)['meta'].get('config')
@@ -129,8 +129,10 @@ _imagenet_steps = [dict(type='LoadImageFromFile'), dict(type='Resize', size=(256
 def _test_steps(cfg, size=None):
     "The model's own preprocessing of files, at another size if asked; and the size"
     data = cfg.get('data') or {}; d = data.get('test') or data.get('val') or {}; steps = [dict(o) for o in (d.get('pipeline') if isinstance(d, dict) else None) or _imagenet_steps]
-    norm = next((o for o in steps if o['type']=='Normalize'), {}); old = max(input_size(dict(data=dict(test=dict(pipeline=steps)))))
+    norm = next((o for o in steps if o['type']=='Normalize'), {}); sized = any({'size', 'crop_size'} & set(o) for o in steps)
+    old = max(input_size(dict(data=dict(test=dict(pipeline=steps))) if sized else cfg))
     if not steps[0]['type'].startswith('LoadImage'): steps.insert(0, dict(type='LoadImageFromFile', **(dict(color_type='grayscale') if len(norm.get('mean', ()))==1 else {})))
+    if not sized: steps[1:1] = [dict(type='Resize', size=(old, -1)), dict(type='CenterCrop', crop_size=old)] # made for pictures of one size
     scaled = lambda v: tuple(map(scaled, v)) if isinstance(v, (list, tuple)) else round(v*size/old) if v>0 else v
     for o in steps if size and size!=old else ():
         for k in {'size', 'crop_size'} & set(o): o[k] = scaled(o[k])
@@ -165,14 +167,14 @@ def _schedule(f):
 def _machine(f):
     yield 'seed', f.seed, 'the same seed, the same result'
     if not f.layered: yield 'channels_last', True, 'convolutions are faster so'
-    if default_device().type=='cuda': yield 'fp16', dict(dtype='bfloat16') if torch.cuda.is_bf16_supported() else dict(loss_scale='dynamic'), 'half precision: about twice as fast on this GPU'
+    if torch.device(f.device or default_device()).type=='cuda': yield 'fp16', dict(dtype='bfloat16') if torch.cuda.is_bf16_supported() else dict(loss_scale='dynamic'), 'half precision: about twice as fast on this GPU'
 
 finetune_choices = [_model, _start, _data, _rates, _schedule, _machine]
 
 # %% ../../nbs/apis/05_finetune.ipynb #f7b242f3
-def _facts(model, pics, weights, epochs, batch_size, size, seed):
+def _facts(model, pics, weights, epochs, batch_size, size, seed, device):
     "What the choices depend on"
-    cfg,address,why = start_from(model, weights); steps,px = _test_steps(cfg, size); f = SimpleNamespace(**vars(pics), cfg=cfg, weights=address, why=why, steps=steps, size=px, resized=size is not None, seed=seed)
+    cfg,address,why = start_from(model, weights); steps,px = _test_steps(cfg, size); f = SimpleNamespace(**vars(pics), cfg=cfg, weights=address, why=why, steps=steps, size=px, resized=size is not None, seed=seed, device=device)
     f.name = model if isinstance(model, (str, os.PathLike)) else cfg.model.backbone['type']; f.asked = bool(epochs)
     f.batch = batch_size or next((b for b in (32, 16) if f.n>=8*b), 8); f.batch = min(f.batch, f.n); f.per = f.n//f.batch if f.n>f.batch else 1
     f.epochs = epochs or (min(30, max(5, 100_000//f.n)) if address else min(100, max(30, 500_000//f.n)))
@@ -195,9 +197,10 @@ def finetune_config(
     epochs=None, batch_size=None, size=None, # None: chosen; `size` of pictures in pixels
     seed=0, # Of everything random
     options=None, # Dotted overrides of the config
+    device=None, # What it is for; None: the accelerator if there is one
 )->Config:
     "Look at a folder and a model, choose, and write the choices and their reasons down"
-    f = _facts(model, picture_folders(data, work_dir, seed), weights, epochs, batch_size, size, seed)
+    f = _facts(model, picture_folders(data, work_dir, seed), weights, epochs, batch_size, size, seed, device)
     rows = [o for choose in finetune_choices for o in choose(f)]; cfg = Config({k: v for k,v,_ in rows}).merge_from_dict(options)
     rows = [(k, cfg[k], why) for k,_,why in rows] + [(k.split('.')[0], cfg[k.split('.')[0]], f'{k}: as asked') for k in options or {}]
     path = Path(work_dir, 'finetune.py'); path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +257,7 @@ def finetune(
     device=None, # None: the accelerator if there is one
 )->Finetuned:
     "From a model and a folder of pictures to a trained model; the choices are in finetune.py of the work folder"
-    name = Path(model).stem if isinstance(model, (str, os.PathLike)) else 'model'
+    name = re.sub(r'\.(pth|pt|safetensors|py)$', '', Path(model).name) if isinstance(model, (str, os.PathLike)) else 'model'
     work_dir = str(work_dir or Path('work_dirs', f"finetune_{name}_{Path(data).resolve().name}")); path,log = Path(work_dir, 'finetune.py'),get_logger()
     kw = dict(model=model if isinstance(model, dict) else str(model), data=str(data), weights=weights if weights in (None, False) else str(weights), epochs=epochs, batch_size=batch_size, size=size, seed=seed, options=options)
     call = '# ' + repr({k: v for k,v in kw.items() if v is not None}).replace('\n', ' ') + '\n'
@@ -263,7 +266,7 @@ def finetune(
         if first!=call: raise ConfigError(f"{work_dir} holds the run of another call, {first[2:].strip()}. Choose another work_dir, or call it as then to go on.")
         cfg = Config.fromstring(path.read_text(encoding='utf-8'))
     else:
-        cfg = finetune_config(**{**kw, 'model': model}, work_dir=work_dir); path.write_text(text := call+path.read_text(encoding='utf-8'), encoding='utf-8')
+        cfg = finetune_config(**{**kw, 'model': model}, work_dir=work_dir, device=device); path.write_text(text := call+path.read_text(encoding='utf-8'), encoding='utf-8')
         if (cfg.get('log_level') or 'INFO')=='INFO': log.info(f"{text}\nThis is {path}; clsnb train {path} does the same.\n")
         if not cfg.get('load_from') and weights is not False: log.warning(next(o[2:] for o in text.split('\n') if o.startswith('# from scratch')))
     run = fit(cfg, work_dir, device=device, resume_from='auto'); judge = next(h for h in run.hooks if hasattr(h, 'best'))
