@@ -158,8 +158,7 @@ def is_split(
     o, # A tensor or a model
 )->bool:
     "Does this process hold a part only?"
-    if isinstance(o, torch.nn.Module): return any(map(is_split, o.parameters()))
-    return hasattr(o, 'full_tensor')
+    return hasattr(o, 'set_requires_gradient_sync' if isinstance(o, torch.nn.Module) else 'full_tensor') # of FSDP's modules, of its tensors
 
 def whole_of(t):
     "A tensor with the parts of all processes"

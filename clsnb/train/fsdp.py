@@ -9,7 +9,7 @@ __all__ = ['blocks_of', 'shard_model', 'shard_args']
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from ..core.dist import default_device, get_dist_info
+from ..core.dist import default_device, get_dist_info, is_split
 from ..core.errors import ConfigError, near
 
 # %% ../../nbs/train/04a_fsdp.ipynb #05789bae
@@ -50,7 +50,14 @@ def shard_model(
         norms = [o for o in m.modules() if isinstance(o, _norms) and not isinstance(o, FSDPModule)] if policy else []
         if norms: fully_shard(norms, mesh=mesh, reshard_after_forward=False)
         fully_shard(m, mesh=mesh, **policy, **({} if m is model else dict(reshard_after_forward=reshard_after_forward)))
+    model.register_forward_hook(_let_go)
     return model.to(device)
+
+def _let_go(model, *_):
+    "A pass without gradients leaves nothing gathered: weights may be exchanged before the next one"
+    if torch.is_grad_enabled(): return
+    for m in model.modules():
+        if is_split(m): m.reshard()
 
 # %% ../../nbs/train/04a_fsdp.ipynb #fc2f07e8
 def shard_args(
