@@ -115,8 +115,9 @@ def train_model(
     runner = RUNNERS.build(run_cfg, dict(model=model, optimizer=build_optimizer(model, cfg.optimizer), work_dir=cfg.get('work_dir'), meta=meta))
     runner.memory_format,runner.timestamp,runner.cfg = fmt,timestamp or runner.timestamp,cfg
     if runner.world_size>1 and parts is None:
+        sync = 'forward_sync_buffers' if 'forward_sync_buffers' in accepted_args(DistributedDataParallel) else 'broadcast_buffers' # its name in torch before 2.15
         runner.train_step = DistributedDataParallel(TrainStep(model), device_ids=[runner.device.index] if runner.device.type=='cuda' else None,
-                                                    broadcast_buffers=False, find_unused_parameters=bool(cfg.get('find_unused_parameters')))
+                                                    **{sync: False}, find_unused_parameters=bool(cfg.get('find_unused_parameters')))
     val = build_dataloader(build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0]), **loader_args(cfg, 'val')) if validate else None
     add_hooks(runner, cfg, val, datasets[0])
     if cfg.get('resume_from'): runner.resume(cfg.resume_from)
