@@ -8,6 +8,7 @@ __all__ = ['mix', 'set_seed', 'rng_state', 'set_rng_state']
 # %% ../../nbs/core/03b_seed.ipynb #6d6e7bad
 import random
 import numpy as np, torch
+from functools import cache
 
 # %% ../../nbs/core/03b_seed.ipynb #2b8cdae1
 def mix(*numbers)->int:
@@ -21,13 +22,15 @@ def mix(*numbers)->int:
     return h
 
 # %% ../../nbs/core/03b_seed.ipynb #bb583671
+@cache
+def _seeder(): return torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+
 def set_seed(
     seed:int, # Any integer; 64 bits are used
 ):
     "Seed Python's, NumPy's and torch's generators, those of the accelerators too"
     random.seed(seed); np.random.seed(seed & 0xFFFFFFFF)
-    seeder = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
-    seeder(seed & 0x7FFFFFFFFFFFFFFF)
+    _seeder()(seed & 0x7FFFFFFFFFFFFFFF)
 
 # %% ../../nbs/core/03b_seed.ipynb #ed1a49c2
 def rng_state()->dict:
