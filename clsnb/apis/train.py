@@ -78,6 +78,7 @@ def add_hooks(
     hooks = [dict(type='SeedHook', seed=cfg.get('seed') or 0), schedule_hook(lr), dict(type='AverageLossHook'),
              dict(opt, type=opt.get('type', 'OptimizerHook')) if amp is None else dict(opt, type='Fp16OptimizerHook', **amp),
              dict(type='IterTimerHook'), dict(type='ProgressHook'), dict(type='BrokenFilesHook'), dict(type='ClearLogHook'), dict(type='InterruptHook')]
+    if runner.world_size>1: hooks.append(dict(type='StallHook'))
     if cfg.get('momentum_config'): hooks.append(schedule_hook(count | cfg.momentum_config, 'MomentumUpdaterHook'))
     if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(count | d)
     if val_loader is not None:
