@@ -1,5 +1,5 @@
 "Pictures, lists and shards from disks, servers, archives and buckets; caches; streams"
-import errno, hashlib, io, multiprocessing, os, re, shutil, signal, sys, tarfile, threading, time
+import errno, hashlib, inspect, io, multiprocessing, os, re, shutil, signal, sys, tarfile, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import cv2, fsspec, numpy as np, pytest
@@ -12,8 +12,9 @@ from clsnb.data.file_client import FileClient, file_client, join_path
 from clsnb.data.folder_imagenet import CustomDataset
 from clsnb.data.loader import build_dataloader
 from clsnb.data.loading import BrokenPicture, LoadImageFromFile, read_bytes
+from clsnb.data.samplers import DistributedSampler, RepeatAugSampler
 from clsnb.data.scan import scan_folders
-from clsnb.data.streams import ShardStream
+from clsnb.data.streams import ShardStream, StreamLoader
 from fsspec.implementations.memory import MemoryFileSystem
 
 photos = Path(clsnb.__file__).parent/'photos'
@@ -341,8 +342,9 @@ def web(server, tmp_path, monkeypatch):
     server.files.update({f't-{k}.tar':s for k,s in enumerate(shards)})
     return server
 def stream(web, n=96, **kw): return ShardStream(web.url+'/t-{0..7}.tar', n, steps, classes, **dict(dict(buffer=32, lanes=4), **kw))
-def epochs(ds, which=(0,1), start=0, batch=8, **kw):
-    l = ds.make_loader(batch, seed=3, **kw)
+def loader(ds, batch=8, num_workers=0, rank=0, world_size=1, shuffle=True, seed=3, **kw): return ds.loader_class(ds, DistributedSampler(ds, world_size, rank, shuffle), batch, num_workers, seed, **kw)
+def epochs(ds, which=(0,1), start=0, **kw):
+    l = loader(ds, **kw)
     return [(l.set_epoch(e, start), [(tuple(b.index), digest([b])) for b in l])[1] for e in which]
 
 def test_stream_is_the_same_for_all_workers(web, tmp_path):
@@ -359,17 +361,18 @@ def test_workers_read_their_own_shards(web):
 def test_ranks_share_the_shards(web):
     parts = [[i for b in epochs(stream(web), (0,), rank=r, world_size=2, batch=4)[0] for i in b[0]] for r in (0,1)]
     assert not set(parts[0])&set(parts[1]) and len(set(parts[0]+parts[1]))==96
-    with pytest.raises(ConfigError, match='8 shards cannot be shared by 9'): stream(web).make_loader(4, world_size=9)
+    with pytest.raises(ConfigError, match='RepeatAugSampler'): StreamLoader(ds := stream(web), RepeatAugSampler(ds), 8)
+    with pytest.raises(ConfigError, match='8 shards cannot be shared by 9'): loader(stream(web), world_size=9)
 def test_unshuffled_and_uneven(web):
     a = [i for b in epochs(stream(web, lanes=1), (0,), shuffle=False)[0] for i in b[0]]; assert a==sorted(a)
     assert [len(b[0]) for b in epochs(stream(web, 20, lanes=2), (0,))[0]]==[8,8,4] and [len(b[0]) for b in epochs(stream(web, 20), (0,), drop_last=True)[0]]==[8,8]
     assert len([i for b in epochs(stream(web, 150), (0,))[0] for i in b[0]])==150 # again from the start
 def test_labels_of_a_stream(web):
-    b = next(iter(stream(web).make_loader(24, seed=0))); want = {(k<<32)+i: classes.index(f.parent.name) for k in range(8) for i,f in enumerate(pics[12*k:12*k+12])}
+    b = next(iter(loader(stream(web), 24))); want = {(k<<32)+i: classes.index(f.parent.name) for k in range(8) for i,f in enumerate(pics[12*k:12*k+12])}
     assert b['gt_label'].tolist()==[want[i] for i in b.index]
-    ds = ShardStream(web.url+'/t-*.tar', 96, steps, classes) if False else stream(web); assert ds[13]['gt_label']==want[(1<<32)+1]
+    ds = stream(web); assert ds[13]['gt_label']==want[(1<<32)+1]
     with pytest.raises(ConfigError, match='ShardDataset'): ds.get_gt_labels()
-    with pytest.raises(DataError) as e: next(iter(ShardStream(web.url+'/t-{0..7}.tar', 96, steps, classes[1:]).make_loader(8, shuffle=False)))
+    with pytest.raises(DataError) as e: next(iter(loader(ShardStream(web.url+'/t-{0..7}.tar', 96, steps, classes[1:]), shuffle=False)))
     one_line(e, 't-0.tar', "'animal'")
 
 @pytest.mark.parametrize('workers', [0,2])
@@ -406,7 +409,7 @@ def test_broken_pictures_of_a_stream(web):
     bad = list(pics[36:48]); bad[4] = b'\xff\xd8\xff broken'; web.files['t-3.tar'] = shard(bad)
     runs = []
     for n in (0,2):
-        l = stream(web).make_loader(8, seed=3, num_workers=n, max_broken=.05)
+        l = loader(stream(web), num_workers=n, max_broken=.05)
         with pytest.warns(UserWarning, match='Left out: .*t-3.tar.*0004.jpg'): runs.append([(tuple(b.index), digest([b])) for b in l])
         assert list(l.broken)==[(3<<32)+4]
     assert runs[0]==runs[1] and sum(len(b[0]) for b in runs[0])==96
@@ -422,3 +425,14 @@ def test_shards_at_hand(web, tmp_path):
     assert there[13]['img'].shape
     with pytest.raises(BrokenPicture) as e: ShardDataset(web.url+'/t-{0..7}.tar', steps, classes, file_client_args=dict(tries=1))[0]
     one_line(e, 't-0.tar', 'byte', '0000.jpg')
+
+@pytest.mark.skipif('loader_class' not in inspect.getsource(build_dataloader), reason='build_dataloader does not know streams yet')
+def test_training_from_a_stream(web, tmp_path):
+    from clsnb.all import Config, fit
+    data = dict(type='ShardStream', data_prefix=web.url+'/t-{0..7}.tar', samples=96, classes=classes, lanes=4,
+                pipeline=[steps[0], dict(type='RandomResizedCrop', size=32), dict(type='Normalize', mean=[128]*3, std=[64]*3), *steps[3:]])
+    val = dict(type='CustomDataset', data_prefix=str(photos), classes=classes, pipeline=[steps[0], dict(type='Resize', size=(32,32)), dict(type='Normalize', mean=[128]*3, std=[64]*3), dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])])
+    cfg = Config(dict(model=dict(type='ImageClassifier', backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8), neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=6, in_channels=64, loss=dict(type='CrossEntropyLoss'))),
+        data=dict(samples_per_gpu=16, workers_per_gpu=0, train=data, val=val, test=val), optimizer=dict(type='SGD', lr=.01), optimizer_config={}, lr_config=dict(policy='fixed'),
+        runner=dict(type='EpochBasedRunner', max_epochs=2), log_config=dict(interval=1, hooks=[dict(type='TextLoggerHook')]), checkpoint_config=dict(interval=1), evaluation=dict(interval=2), seed=0, work_dir=str(tmp_path/'run')))
+    run = fit(cfg); assert (tmp_path/'run'/'epoch_2.pth').exists() and run is not None

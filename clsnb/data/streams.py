@@ -8,7 +8,6 @@ __all__ = ['read_shard', 'lane', 'ShardStream', 'StreamLoader']
 # %% ../../nbs/data/18a_streams.ipynb #8b70c7f6
 import itertools, math, random, warnings
 import numpy as np, torch
-from fastcore.basics import patch
 from ..core.errors import ClsnbError, ConfigError, DataError, near
 from ..core.registry import DATASETS
 from ..core.seed import mix
@@ -17,7 +16,7 @@ from .dataset import BaseDataset
 from .file_client import file_client
 from .loader import Loader, _as_is, _Failed, _Fetcher, _start_method, _start_worker, _tries, collate
 from .loading import BrokenPicture
-from .samplers import seed_sample
+from .samplers import DistributedSampler, seed_sample
 from .scan import IMG_EXTENSIONS
 
 # %% ../../nbs/data/18a_streams.ipynb #6c765281
@@ -101,13 +100,13 @@ class ShardStream(BaseDataset):
 # %% ../../nbs/data/18a_streams.ipynb #65bcd799
 class _Streamer(_Fetcher, torch.utils.data.IterableDataset):
     "What workers get"
-    def __init__(self, dataset, seed, collate, batch_size, shuffle, rank, world_size, drop_last):
+    def __init__(self, dataset, sampler, seed, collate, batch_size, drop_last):
         super().__init__(dataset, seed, collate)
-        self.batch_size,self.shuffle,self.rank,self.world_size,self.drop_last = batch_size,shuffle,rank,world_size,drop_last
+        if type(sampler) is not DistributedSampler: raise ConfigError(f"ShardStream: {type(sampler).__name__} cannot choose samples of a stream: leave sampler_cfg out.")
+        self.batch_size,self.drop_last,self.shuffle,self.rank,self.world_size = batch_size,drop_last,sampler.shuffle,sampler.rank,sampler.num_replicas
         n = len(dataset.paths)
-        if n<world_size: raise ConfigError(f"ShardStream: {n} shards cannot be shared by {world_size} processes: each needs one at least.")
-        self.lanes = min(dataset.lanes, n//world_size)
-        self.n = math.ceil(len(dataset)/world_size)
+        if n<self.world_size: raise ConfigError(f"ShardStream: {n} shards cannot be shared by {self.world_size} processes: each needs one at least.")
+        self.lanes,self.n = min(dataset.lanes, n//self.world_size),math.ceil(len(dataset)/self.world_size)
         self.place = torch.zeros(2, dtype=torch.int64).share_memory_() # epoch and first batch
     def __len__(self): return self.n//self.batch_size if self.drop_last else math.ceil(self.n/self.batch_size)
     def open_lanes(self, epoch):
@@ -143,11 +142,11 @@ class _Streamer(_Fetcher, torch.utils.data.IterableDataset):
 
 # %% ../../nbs/data/18a_streams.ipynb #2a2c65e9
 class StreamLoader(Loader):
-    "Batches of a `ShardStream`, the same ones for the same seed and epoch"
-    def __init__(self, dataset, batch_size, num_workers=0, seed=0, shuffle=True, rank=0, world_size=1, drop_last=False,
-                 persistent_workers=True, pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
-        self.dataset,self.seed,self.max_broken,self.broken,self.seen = dataset,seed,max_broken,{},0
-        self.fetcher = f = _Streamer(dataset, seed, collate_fn, batch_size, shuffle, rank, world_size, drop_last)
+    "Batches of a `ShardStream`, the same ones for the same seed and epoch; of the sampler it takes who shares the shards, and whether to mix"
+    def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
+                 pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
+        self.dataset,self.sampler,self.seed,self.max_broken,self.broken,self.seen = dataset,sampler,seed,max_broken,{},0
+        self.fetcher = f = _Streamer(dataset, sampler, seed, collate_fn, batch_size, drop_last)
         f.skip = max_broken>0
         self.num_workers,kwargs = n,kwargs = _start_method(f, num_workers, kwargs)
         if n and f.lanes%n: warnings.warn(f"ShardStream: {n} workers read {f.lanes} lanes, so some shards are fetched more than once: let workers_per_gpu divide lanes.", stacklevel=4)
@@ -161,7 +160,4 @@ class StreamLoader(Loader):
     @property
     def batch_size(self): return self.fetcher.batch_size
 
-@patch
-def make_loader(self:ShardStream, *args, **kwargs):
-    "What `build_dataloader` gives for it"
-    return StreamLoader(self, *args, **kwargs)
+ShardStream.loader_class = StreamLoader # in the place of `Loader`
