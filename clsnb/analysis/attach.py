@@ -68,10 +68,10 @@ def run_state(
     if f['state']=='running' and _alive(f, silent)==False: f.update(state='died', why='its process is gone' if f.get('host')==socket.gethostname() else f'nothing was heard of {f.get("host")}')
     return f
 
-def _ago(t):
-    "When something was written, in words"
-    s = max(time.time()-t, 0); when = time.strftime('%H:%M:%S' if s<12*3600 else '%Y-%m-%d %H:%M', time.localtime(t))
-    return f"last written {when} ({f'{s:.0f} s' if s<90 else f'{s/60:.0f} min' if s<5400 else f'{s/3600:.0f} h'} ago)"
+def _age(t, ended=False):
+    "When something was written; of a run that goes on also how long ago"
+    s = max(time.time()-t, 0); ago = f'{s:.0f} s' if s<90 else f'{s/60:.0f} min' if s<5400 else f'{s/3600:.0f} h'
+    return f"last written {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(t))}" + ('' if ended else f', {ago} ago')
 
 # %% ../../nbs/analysis/09_attach.ipynb #426a4a9a
 def _metric_panel(ax, train, val, **_):
@@ -105,8 +105,8 @@ class RunWatch:
 def facts(self:RunWatch):
     "The state of the run, and what to say about its age"
     f = run_state(self.work_dir); logs = [o.path for o in self.logs.values() if o.path.exists()]
-    if f is None: return None,_ago(max(p.stat().st_mtime for p in logs)) if logs else ''
-    return f,_ago(f['written']) if f['state']!='running' or time.time()-f['written']>15 else ''
+    if f is None: return None,_age(max(p.stat().st_mtime for p in logs)) if logs else ''
+    return f,_age(f['written'], f['state']!='running') if f['state']!='running' or time.time()-f['written']>15 else ''
 
 @patch
 def text(self:RunWatch):
