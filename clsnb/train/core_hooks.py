@@ -88,8 +88,10 @@ class OptimizerHook(Hook):
     def step(self, runner): self.finish(runner); runner.optimizer.step()
     def finish(self, runner):
         "What happens to gradients before a step"
+        f = self.cumulative_iters*self.unit/self.samples if self.samples else 1
+        if f==1 and not self.grad_clip: return
         params = [p for g in runner.optimizer.param_groups for p in g['params'] if p.grad is not None]
-        if self.samples and (f := self.cumulative_iters*self.unit/self.samples)!=1: torch._foreach_mul_([p.grad for p in params], f)
+        if f!=1: torch._foreach_mul_([p.grad for p in params], f)
         if self.grad_clip: runner.log_buffer.update(dict(grad_norm=whole_of(torch.nn.utils.clip_grad_norm_(params, **self.grad_clip))), runner.outputs['num_samples'])
     def state_dict(self): return dict(samples=self.samples, unit=self.unit, grads=[p.grad for p in self.params]) if self.samples else {}
     def load_state_dict(self, state): self._saved = state

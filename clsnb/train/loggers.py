@@ -114,4 +114,4 @@ class TextLoggerHook(LoggerHook):
         return head+'  '+', '.join(f'{k}: {_num(k, v)}' for k,v in tags.items())
     def brief(self, runner, mode): # an epoch's last line, when metrics follow
         return mode=='train' and self.by_epoch and not self.every_n_inner_iters(runner, self.interval) and any(hasattr(h, 'evaluate') for h in runner.hooks)
-    def memory(self): return torch.cuda.max_memory_allocated()>>20 if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    def memory(self): return torch.cuda.max_memory_allocated()>>20 if torch.cuda.is_initialized() else None
