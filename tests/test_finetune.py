@@ -157,6 +157,19 @@ def test_models_that_cannot_be(tmp_path):
         assert '\n' not in str(e.value)
     with pytest.raises(CheckpointError): start_from(TINY, weights=tmp_path/'b.pth') # asked for, so it must be there
 
+def test_without_a_network(tmp_path, monkeypatch):
+    "A name whose weights cannot be had starts from scratch and says so; nothing is frozen"
+    import clsnb.core.checkpoint as c
+    def none(url, *a, **k): raise DataError(f'{url} cannot be fetched (no network)')
+    monkeypatch.setattr(c, 'download', none); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
+    cfg, weights, why = start_from('resnet18_8xb32_in1k'); assert weights is None and 'cannot be fetched' in why
+    cfg = finetune_config('resnet18_8xb32_in1k', photos, tmp_path/'run'); text = (tmp_path/'run/finetune.py').read_text()
+    assert cfg.load_from is None and 'from scratch: http' in text and 'FreezeHook' not in text
+
+def test_published_weights_are_taken(pretrained_home, tmp_path):
+    cfg = finetune_config('mobilenet-v2_1xb16-ft_photos', photos, tmp_path/'run')
+    assert cfg.load_from=='torchvision://mobilenet_v2' and cfg.custom_hooks[0].type=='FreezeHook' and cfg.model.backbone.get('init_cfg') is None
+
 def test_splits(tmp_path):
     d = folder(tmp_path/'d', a=2, b=3, c=20); one, again = (picture_folders(d, tmp_path/k) for k in ('r1', 'r2'))
     lists = [(tmp_path/k/'train.txt').read_text() for k in ('r1', 'r2')]

@@ -33,13 +33,17 @@ def _class_parts(root):
     return {p.name: str(p) for p in sorted(root.iterdir()) if p.is_dir() and any(o.is_dir() for o in p.iterdir())}
 
 def _split_lists(ds, root, work_dir, seed):
-    "Write train.txt, val.txt and classes.txt; the arguments of the two data sets, and a sentence"
+    "Write train.txt, val.txt and classes.txt; the arguments of the two data sets, their samples, and a sentence"
     counts = np.bincount(ds.get_gt_labels(), minlength=len(ds.CLASSES))
-    if len(one := np.flatnonzero(counts==1)): raise DataError(f"{root}: the class {ds.CLASSES[one[0]]!r} has one picture, and a split needs two of each class: add some, or make {root}/train and {root}/val yourself.")
-    share = .2 if counts.min()>2 else .3; parts = dict(zip(('train', 'val'), split(ds, share, seed))); Path(work_dir).mkdir(parents=True, exist_ok=True)
+    if len(one := np.flatnonzero(counts==1)):
+        raise DataError(f"{root}: the class {ds.CLASSES[one[0]]!r} has one picture, and a split needs two of each class: "
+                        f"add some, or make {root}/train and {root}/val yourself.")
+    share = .2 if counts.min()>2 else .3; parts = dict(zip(('train', 'val'), split(ds, share, seed)))
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
     Path(work_dir, 'classes.txt').write_text('\n'.join(ds.CLASSES)+'\n', encoding='utf-8')
     for k,o in parts.items():
-        Path(work_dir, f'{k}.txt').write_text(''.join(f'{o.sample_name(i)} {o.get_cat_ids(i)[0]}\n' for i in range(len(o))), encoding='utf-8', errors='surrogateescape')
+        lines = [f'{o.sample_name(i)} {o.get_cat_ids(i)[0]}\n' for i in range(len(o))]
+        Path(work_dir, f'{k}.txt').write_text(''.join(lines), encoding='utf-8', errors='surrogateescape')
     args = {k: dict(data_prefix=str(root), ann_file=f'{work_dir}/{k}.txt', classes=f'{work_dir}/classes.txt') for k in parts}
     return args,parts,f"{share:.0%} of each class are set aside for validation (seed {seed}); train.txt and val.txt say which"
 
@@ -51,17 +55,20 @@ def picture_folders(
 )->SimpleNamespace: # args of each data set; classes; counts of training; n, n_val; how they were divided
     "Find classes and splits in a folder; raises `DataError`"
     root = Path(data).expanduser()
-    if not root.is_dir(): raise DataError(f"finetune: there is no folder {str(data)!r}. The nearest that exists is {nearest_folder(root)}.")
-    parts = _class_parts(root); train = parts.get('train'); vals = [parts[k] for k in ('val', 'valid', 'validation', 'test') if k in parts] if train else []
-    ds = CustomDataset(train or str(root))
-    if len(ds.CLASSES)<2: raise DataError(f"{train or root} has one class folder, {ds.CLASSES[0]!r}; a classifier needs two at least, one folder for each class.")
+    if not root.is_dir():
+        raise DataError(f"finetune: there is no folder {str(data)!r}. The nearest that exists is {nearest_folder(root)}.")
+    parts = _class_parts(root); train = parts.pop('train', None); where = train or str(root)
+    vals = [parts[k] for k in ('val', 'valid', 'validation', 'test') if k in parts] if train else []
+    ds = CustomDataset(where)
+    if len(ds.CLASSES)<2:
+        raise DataError(f"{where} has one class folder, {ds.CLASSES[0]!r}; a classifier needs two at least, one folder for each class.")
     if vals:
-        sets = dict(train=ds, val=CustomDataset(vals[0], classes=ds.CLASSES)); args = dict(train=dict(data_prefix=train), val=dict(data_prefix=vals[0]))
-        how = f"validation in {vals[0]}"
-        if len(vals)>1 and vals[-1]==parts.get('test'): args['test'] = dict(data_prefix=vals[-1])
-    else: args,sets,how = _split_lists(ds, train or root, work_dir, seed)
+        sets,how = dict(train=ds, val=CustomDataset(vals[0], classes=ds.CLASSES)),f"validation in {vals[0]}"
+        args = dict(train=dict(data_prefix=train), val=dict(data_prefix=vals[0]))
+    else: args,sets,how = _split_lists(ds, where, work_dir, seed)
+    args['test'] = dict(data_prefix=parts['test']) if vals and 'test' in parts else args['val']
     counts = np.bincount(sets['train'].get_gt_labels(), minlength=len(ds.CLASSES))
-    return SimpleNamespace(args=dict(test=args['val'], **args) if 'test' not in args else args, classes=list(ds.CLASSES), counts=counts, n=len(sets['train']), n_val=len(sets['val']), how=how)
+    return SimpleNamespace(args=args, classes=list(ds.CLASSES), counts=counts, n=len(sets['train']), n_val=len(sets['val']), how=how)
 
 # %% ../../nbs/apis/05_finetune.ipynb #d7796cfe
 def _named(model):
@@ -92,95 +99,125 @@ def start_from(
 
 # %% ../../nbs/apis/05_finetune.ipynb #2e0441af
 def _model(f):
-    m,head,n = f.cfg.model,dict(f.cfg.model.get('head') or {}),len(f.classes)
+    m,n = f.cfg.model,len(f.classes); head = dict(m.get('head') or {})
     if head.get('type')=='MultiLabelLinearClsHead': head['type'] = 'LinearClsHead'
-    if re.search('MultiLabel|CSRA', str(head.get('type'))): raise ConfigError(f"finetune: {f.name} gives several labels to a picture ({head['type']}); choose a model with one label each.")
-    for k in ('topk', 'cal_acc'): head.pop(k, None)
-    for k in ('train_cfg', 'pretrained'): m.pop(k, None)
-    where = head if 'num_classes' in head else m.backbone; where['num_classes'] = n; head['loss'] = dict(type='LabelSmoothLoss', label_smooth_val=.1); m['head'] = head
-    if f.mixed: m['train_cfg'] = dict(augments=[dict(type='BatchMixup', alpha=.2, num_classes=n, prob=.5), dict(type='BatchCutMix', alpha=1., num_classes=n, prob=.5)])
-    if 'img_size' in (accepted_args(MODELS.get(m.backbone['type'])) or ()) and f.resized: m.backbone['img_size'] = f.size
+    if re.search('MultiLabel|CSRA', str(head.get('type'))):
+        raise ConfigError(f"finetune: {f.name} gives several labels to a picture ({head['type']}); choose a model with one label each.")
+    for d,k in ((head, 'topk'), (head, 'cal_acc'), (m, 'train_cfg'), (m, 'pretrained')): d.pop(k, None)
+    (head if f.own_head else m.backbone)['num_classes'] = n
+    m['head'] = dict(head, loss=dict(type='LabelSmoothLoss', label_smooth_val=.1))
+    if f.mixed: m['train_cfg'] = dict(augments=[dict(type='BatchMixup', alpha=.2, num_classes=n, prob=.5),
+                                                dict(type='BatchCutMix', alpha=1., num_classes=n, prob=.5)])
+    if f.resized and 'img_size' in (accepted_args(MODELS.get(m.backbone['type'])) or ()): m.backbone['img_size'] = f.size
     yield 'model', m, f"{f.name} with a head of {n} classes; smoothed labels, so that a few pictures are not learnt by heart"
     if f.mixed: yield 'model', m, f"mixup and CutMix: {f.n/n:.0f} pictures of each class and {f.epochs} epochs are enough to gain by it"
-
-def _start(f):
-    yield 'load_from', f.weights, 'trained weights to begin with; what has another shape (the head) begins anew' if f.weights else f"from scratch: {f.why}"
+    yield 'load_from', f.weights, \
+        'trained weights to begin with; what has another shape (the head) begins anew' if f.weights else f"from scratch: {f.why}"
 
 def _rates(f):
-    scale = min(1., (f.batch/32)**.5); lr = lambda x: float(f'{x*scale:.1e}'); flat = dict(norm_decay_mult=0., bias_decay_mult=0.)
-    own = f.weights and 'num_classes' in f.cfg.model.head # a head of its own, that begins anew
-    opt,why = dict(type='AdamW', lr=lr(5e-4 if f.layered else 1e-3 if f.weights else 3e-3), weight_decay=.05, paramwise_cfg=flat),'all layers alike, since all have still to learn'
-    if own and f.layered:
-        opt |= dict(constructor='LearningRateDecayOptimizerConstructor', paramwise_cfg=dict(flat, decay_rate=.75)); why = 'each layer 0.75 of the rate of the one above: what is near the picture is good already'
-    elif own: opt['paramwise_cfg'] = dict(custom_keys=dict(backbone=dict(lr_mult=.1))); why = 'a tenth of the rate for the trained backbone'
-    yield 'optimizer', opt, f"{opt['lr']:g} at batch {f.batch}; {why}"
+    lr = 5e-4 if f.layered else 1e-3 if f.weights else 3e-3; lr = float(f'{lr*min(1., (f.batch/32)**.5):.1e}')
+    opt = dict(type='AdamW', lr=lr, weight_decay=.05, paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.))
+    why = 'all layers alike, since all have still to learn'
+    if f.weights and f.own_head and f.layered:
+        opt['constructor'] = 'LearningRateDecayOptimizerConstructor'; opt['paramwise_cfg']['decay_rate'] = .75
+        why = 'each layer 0.75 of the rate of the one above: what is near the picture is good already'
+    elif f.weights and f.own_head:
+        opt['paramwise_cfg'] = dict(custom_keys=dict(backbone=dict(lr_mult=.1))); why = 'a tenth of the rate for the trained backbone'
+    yield 'optimizer', opt, f"learning rate {lr:g} at batch {f.batch}; {why}"
     yield 'optimizer_config', dict(grad_clip=dict(max_norm=5.)), 'one odd batch must not undo what was learnt'
-    yield 'lr_config', dict(policy='CosineAnnealing', by_epoch=False, min_lr_ratio=.01, warmup='linear', warmup_iters=1, warmup_by_epoch=True), 'an epoch of warm-up, then half a cosine'
+    yield 'lr_config', dict(policy='CosineAnnealing', by_epoch=False, min_lr_ratio=.01, warmup='linear', warmup_iters=1,
+                            warmup_by_epoch=True), 'an epoch of warm-up, then half a cosine'
 
 # %% ../../nbs/apis/05_finetune.ipynb #001ec363
-_augment_steps = [ # Up to so many pictures, smallest part of a picture, further steps, reason
-    (1000, .35, [dict(type='ColorJitter', brightness=.3, contrast=.3, saturation=.3)], 'few pictures, so parts of them are shown, in varied colours'),
-    (10_000, .2, [dict(type='ColorJitter', brightness=.3, contrast=.3, saturation=.3), dict(type='RandomErasing', erase_prob=.1)], 'smaller parts of the pictures, in varied colours, now and then with a piece erased'),
-    (float('inf'), .08, [dict(type='ColorJitter', brightness=.4, contrast=.4, saturation=.4), dict(type='RandomErasing', erase_prob=.25)], 'many pictures, so the changes may be strong')]
+def _jitter(x): return dict(type='ColorJitter', brightness=x, contrast=x, saturation=x)
+def _erase(p): return dict(type='RandomErasing', erase_prob=p)
 
-_imagenet_steps = [dict(type='LoadImageFromFile'), dict(type='Resize', size=(256, -1)), dict(type='CenterCrop', crop_size=224),
-                   dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True), dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])]
+_augment_steps = [ # Up to so many pictures, smallest part of a picture, further steps, reason
+    (1000,         .35, [_jitter(.3)],              'few pictures, so parts of them are shown, in varied colours'),
+    (10_000,       .2,  [_jitter(.3), _erase(.1)],  'smaller parts of the pictures, in varied colours, now and then with a piece erased'),
+    (float('inf'), .08, [_jitter(.4), _erase(.25)], 'many pictures, so the changes may be strong')]
+
+_imagenet_steps = [
+    dict(type='LoadImageFromFile'), dict(type='Resize', size=(256, -1)), dict(type='CenterCrop', crop_size=224),
+    dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
+    dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])]
 
 def _test_steps(cfg, size=None):
     "The model's own preprocessing of files, at another size if asked; and the size"
-    data = cfg.get('data') or {}; d = data.get('test') or data.get('val') or {}; steps = [dict(o) for o in (d.get('pipeline') if isinstance(d, dict) else None) or _imagenet_steps]
-    norm = next((o for o in steps if o['type']=='Normalize'), {}); sized = any({'size', 'crop_size'} & set(o) for o in steps)
+    data = cfg.get('data') or {}; d = data.get('test') or data.get('val') or {}
+    steps = [dict(o) for o in (d.get('pipeline') if isinstance(d, dict) else None) or _imagenet_steps]
+    grey = len(next((o['mean'] for o in steps if o['type']=='Normalize'), 'rgb'))==1
+    sized = any({'size', 'crop_size'} & set(o) for o in steps)
     old = max(input_size(dict(data=dict(test=dict(pipeline=steps))) if sized else cfg))
-    if not steps[0]['type'].startswith('LoadImage'): steps.insert(0, dict(type='LoadImageFromFile', **(dict(color_type='grayscale') if len(norm.get('mean', ()))==1 else {})))
+    if not steps[0]['type'].startswith('LoadImage'):
+        steps.insert(0, dict(type='LoadImageFromFile', color_type='grayscale') if grey else dict(type='LoadImageFromFile'))
     if not sized: steps[1:1] = [dict(type='Resize', size=(old, -1)), dict(type='CenterCrop', crop_size=old)] # made for pictures of one size
     scaled = lambda v: tuple(map(scaled, v)) if isinstance(v, (list, tuple)) else round(v*size/old) if v>0 else v
     for o in steps if size and size!=old else ():
         for k in {'size', 'crop_size'} & set(o): o[k] = scaled(o[k])
     return steps,size or old
 
+# %% ../../nbs/apis/05_finetune.ipynb #24e2ff4f
+def _train_steps(f, least, extra):
+    "The random version of the test steps"
+    resize = next((o for o in f.steps if o['type'].endswith('Resize')), {}); grey = f.steps[0].get('color_type')=='grayscale'
+    same = {k: resize[k] for k in ('backend', 'interpolation') if k in resize}
+    return [f.steps[0], dict(type='RandomResizedCrop', size=f.size, scale=(least, 1.), **same),
+            dict(type='RandomFlip', flip_prob=.5, direction='horizontal'), *(o for o in extra if not grey or o['type']!='ColorJitter'),
+            *(o for o in f.steps if o['type'] in ('Normalize', 'ImageToTensor')),
+            dict(type='ToTensor', keys=['gt_label']), dict(type='Collect', keys=['img', 'gt_label'])]
+
 def _data(f):
-    most,least,extra,why = next(o for o in _augment_steps if f.n<=o[0]); resize = next((o for o in f.steps if o['type'].endswith('Resize')), {})
-    same = {k: resize[k] for k in ('backend', 'interpolation') if k in resize}; tail = [o for o in f.steps if o['type'] in ('Normalize', 'ImageToTensor')]
-    train = [f.steps[0], dict(type='RandomResizedCrop', size=f.size, scale=(least, 1.), **same), dict(type='RandomFlip', flip_prob=.5, direction='horizontal'),
-             *(o for o in extra if f.steps[0].get('color_type')!='grayscale' or o['type']!='ColorJitter'), *tail, dict(type='ToTensor', keys=['gt_label']), dict(type='Collect', keys=['img', 'gt_label'])]
-    sets = {k: dict(type='CustomDataset', **v, pipeline=train if k=='train' else f.steps) for k,v in f.args.items()}
-    d = dict(samples_per_gpu=f.batch, workers_per_gpu=min(4, (os.cpu_count() or 1)-1), train_dataloader=dict(drop_last=f.n>f.batch), **{k: sets[k] for k in ('train', 'val', 'test')})
+    _,least,extra,why = next(o for o in _augment_steps if f.n<=o[0]); steps = dict(train=_train_steps(f, least, extra), val=f.steps, test=f.steps)
+    d = dict(samples_per_gpu=f.batch, workers_per_gpu=min(4, (os.cpu_count() or 1)-1), train_dataloader=dict(drop_last=f.n>f.batch),
+             **{k: dict(type='CustomDataset', **f.args[k], pipeline=o) for k,o in steps.items()})
     yield 'data', d, f"{f.n} training and {f.n_val} validation pictures of {len(f.classes)} classes: {f.how}"
-    yield 'data', d, f"batches of {f.batch}: {f.per} steps in an epoch"
-    yield 'data', d, f"{why} (where left and right matter, set flip_prob=0 in train.pipeline.2); {f.size} pixels" + (', as asked' if f.resized else ', as the model was made for')
-    if f.skew>3: yield 'data', d, f"note: {f.classes[f.counts.argmax()]!r} has {f.skew:.3g} times the pictures of {f.classes[f.counts.argmin()]!r}; to show rare classes more often, wrap train in ClassBalancedDataset"
+    yield 'data', d, f"batches of {f.batch}: {f.per} steps in an epoch; {f.size} pixels, as {'asked' if f.resized else 'the model was made for'}"
+    yield 'data', d, f"{why} (where left and right matter, set flip_prob=0 in train.pipeline.2)"
+    if f.skew>3: yield 'data', d, (f"note: {f.classes[f.counts.argmax()]!r} has {f.skew:.3g} times the pictures of "
+                                   f"{f.classes[f.counts.argmin()]!r}; to show rare classes more often, wrap train in ClassBalancedDataset")
 
 # %% ../../nbs/apis/05_finetune.ipynb #322feea2
+def _hooks(f):
+    n = min(3, f.epochs//5) if f.weights and f.own_head else 0; steps = f.epochs*f.per
+    if n: yield dict(type='FreezeHook', upto='backbone', epochs=n), \
+        f"the new head alone for {n} epoch{'s'*(n>1)}, then everything; batch norms of what is frozen keep their statistics"
+    if steps>=100: yield dict(type='EMAHook', momentum=round(10/steps, 5), priority='ABOVE_NORMAL'), \
+        'the average of about the last tenth of the steps is what is judged and kept'
+
 def _schedule(f):
-    yield 'runner', dict(type='EpochBasedRunner', max_epochs=f.epochs), f"{f.epochs} epochs, {f.epochs*f.per} steps: " + ('as asked' if f.asked else f"few pictures are seen more often{'' if f.weights else ', and scratch takes longer'}")
-    hooks,steps = [],f.epochs*f.per; frozen = min(3, f.epochs//5) if f.weights and 'num_classes' in f.cfg.model.head else 0
-    if frozen: hooks.append((dict(type='FreezeHook', upto='backbone', epochs=frozen), f"the new head alone for {frozen} epoch{'s'*(frozen>1)}, then everything; batch norms of what is frozen keep their statistics"))
-    if steps>=100: hooks.append((dict(type='EMAHook', momentum=round(10/steps, 5), priority='ABOVE_NORMAL'), 'the average of about the last tenth of the steps is what is judged and kept'))
-    for h,why in hooks: yield 'custom_hooks', [o for o,_ in hooks], why
-    if frozen: yield 'find_unused_parameters', True, 'with several processes, what is frozen gives no gradient'
-    rare = f.skew>3; top = dict(topk=(1, 5) if len(f.classes)>10 else (1,))
-    yield 'evaluation', dict(interval=1, metric=['accuracy', 'f1_score'], metric_options=top, save_best='f1_score' if rare else 'accuracy_top-1'), \
-        'the best epoch is kept, by ' + ('f1_score: accuracy would forgive forgetting rare classes' if rare else 'accuracy')
+    long = 'as asked' if f.asked else 'few pictures are seen more often' + ('' if f.weights else ', and scratch takes longer')
+    yield 'runner', dict(type='EpochBasedRunner', max_epochs=f.epochs), f"{f.epochs} epochs, {f.epochs*f.per} steps: {long}"
+    hooks = list(_hooks(f))
+    for _,why in hooks: yield 'custom_hooks', [o for o,_ in hooks], why
+    if hooks and hooks[0][0]['type']=='FreezeHook':
+        yield 'find_unused_parameters', True, 'with several processes, what is frozen gives no gradient'
+    rare = 'f1_score: accuracy would forgive forgetting rare classes'; best = rare if f.skew>3 else 'accuracy'
+    yield 'evaluation', dict(interval=1, metric=['accuracy', 'f1_score'], metric_options=dict(topk=(1, 5) if len(f.classes)>10 else (1,)),
+                             save_best='f1_score' if best==rare else 'accuracy_top-1'), f"the best epoch is kept, by {best}"
     yield 'checkpoint_config', dict(interval=1, max_keep_ckpts=1), 'the newest checkpoint too, to go on from'
     yield 'log_config', dict(interval=max(1, min(50, f.per//2)), hooks=[dict(type='TextLoggerHook')]), 'two lines or more in an epoch'
 
 def _machine(f):
     yield 'seed', f.seed, 'the same seed, the same result'
     if not f.layered: yield 'channels_last', True, 'convolutions are faster so'
-    if torch.device(f.device or default_device()).type=='cuda': yield 'fp16', dict(dtype='bfloat16') if torch.cuda.is_bf16_supported() else dict(loss_scale='dynamic'), 'half precision: about twice as fast on this GPU'
+    if torch.device(f.device or default_device()).type!='cuda': return
+    yield 'fp16', dict(dtype='bfloat16') if torch.cuda.is_bf16_supported() else dict(loss_scale='dynamic'), 'half precision: faster on this GPU'
 
-finetune_choices = [_model, _start, _data, _rates, _schedule, _machine]
+finetune_choices = [_model, _data, _rates, _schedule, _machine]
 
 # %% ../../nbs/apis/05_finetune.ipynb #f7b242f3
 def _facts(model, pics, weights, epochs, batch_size, size, seed, device):
     "What the choices depend on"
-    cfg,address,why = start_from(model, weights); steps,px = _test_steps(cfg, size); f = SimpleNamespace(**vars(pics), cfg=cfg, weights=address, why=why, steps=steps, size=px, resized=size is not None, seed=seed, device=device)
-    f.name = model if isinstance(model, (str, os.PathLike)) else cfg.model.backbone['type']; f.asked = bool(epochs)
-    f.batch = batch_size or next((b for b in (32, 16) if f.n>=8*b), 8); f.batch = min(f.batch, f.n); f.per = f.n//f.batch if f.n>f.batch else 1
+    cfg,address,why = start_from(model, weights); steps,px = _test_steps(cfg, size); own = 'num_classes' in (cfg.model.get('head') or {})
+    f = SimpleNamespace(**vars(pics), cfg=cfg, weights=address, why=why, steps=steps, size=px, resized=size is not None, seed=seed, device=device)
+    f.name = model if isinstance(model, (str, os.PathLike)) else cfg.model.backbone['type']; f.asked,f.own_head = bool(epochs),own
+    f.batch = min(f.n, batch_size or next((b for b in (32, 16) if f.n>=8*b), 8)); f.per = max(f.n//f.batch, 1)
     f.epochs = epochs or (min(30, max(5, 100_000//f.n)) if address else min(100, max(30, 500_000//f.n)))
     f.mixed = f.n>=2000 and f.n>=50*len(f.classes) and f.epochs>=10; f.skew = f.counts.max()/max(f.counts.min(), 1)
     with torch.device('meta'): kinds = {type(m) for m in MODELS.build(cfg.model['backbone']).modules()}
-    f.layered = any(issubclass(o, nn.LayerNorm) for o in kinds) and not any(issubclass(o, nn.modules.batchnorm._BatchNorm) for o in kinds)
+    has = lambda kind: any(issubclass(o, kind) for o in kinds)
+    f.layered = has(nn.LayerNorm) and not has(nn.modules.batchnorm._BatchNorm) # a transformer, or built like one
     return f
 
 def config_with_reasons(rows)->str: # Of triples (key, value, reason)
@@ -225,7 +262,8 @@ class Finetuned:
     def results(self):
         "What the best model says about every validation picture"
         from clsnb.analysis.results import Results # one layer above: only to look at
-        _,scores,ds,_ = test_config(self.work_dir, split='val', device=self.device, options={'data.workers_per_gpu': 0}); return Results.from_dataset(scores, ds)
+        _,scores,ds,_ = test_config(self.work_dir, split='val', device=self.device, options={'data.workers_per_gpu': 0})
+        return Results.from_dataset(scores, ds)
     @property
     def history(self):
         "The log as a table"
@@ -242,10 +280,18 @@ class Finetuned:
         from clsnb.analysis.logs import plot_curves # one layer above: only to look at
         return plot_curves(self.history, **kw)
     def __repr__(self):
-        n = self.config.runner.max_epochs; said = f"best {self.metric} {self.best:.1f}" if self.best is not None else 'not yet judged'
-        return f"Finetuned: {said}, {self.epoch} of {n} epochs; everything is in {self.work_dir}" + ('' if self.finished else '. The same call goes on from here')
+        said = f"best {self.metric} {self.best:.1f}" if self.best is not None else 'not yet judged'
+        at = f"{self.epoch} of {self.config.runner.max_epochs} epochs; everything is in {self.work_dir}"
+        return f"Finetuned: {said}, {at}" + ('' if self.finished else '. The same call goes on from here')
 
 # %% ../../nbs/apis/05_finetune.ipynb #0fe7aea7
+def _first_line(work_dir, path, call):
+    "Is there a run to go on with? Raises `ConfigError` for that of another call"
+    if not path.exists() or not any(Path(work_dir).glob('*.pth')): return False # a call that came to nothing does not count
+    first = path.read_text(encoding='utf-8').split('\n', 1)[0]
+    if first==call: return True
+    raise ConfigError(f"{work_dir} holds the run of another call, {first[2:]}. Choose another work_dir, or call it as then to go on.")
+
 def finetune(
     model='resnet18_8xb32_in1k', # A name of the zoo, a checkpoint, a work folder or a config
     data='data', # data/train and data/val with class folders, or class folders
@@ -257,17 +303,16 @@ def finetune(
     device=None, # None: the accelerator if there is one
 )->Finetuned:
     "From a model and a folder of pictures to a trained model; the choices are in finetune.py of the work folder"
-    name = re.sub(r'\.(pth|pt|safetensors|py)$', '', Path(model).name) if isinstance(model, (str, os.PathLike)) else 'model'
-    work_dir = str(work_dir or Path('work_dirs', f"finetune_{name}_{Path(data).resolve().name}")); path,log = Path(work_dir, 'finetune.py'),get_logger()
-    kw = dict(model=model if isinstance(model, dict) else str(model), data=str(data), weights=weights if weights in (None, False) else str(weights), epochs=epochs, batch_size=batch_size, size=size, seed=seed, options=options)
-    call = '# ' + repr({k: v for k,v in kw.items() if v is not None}).replace('\n', ' ') + '\n'
-    if path.exists() and any(Path(work_dir).glob('*.pth')): # a call that came to nothing does not count
-        first = path.read_text(encoding='utf-8').split('\n', 1)[0]+'\n'
-        if first!=call: raise ConfigError(f"{work_dir} holds the run of another call, {first[2:].strip()}. Choose another work_dir, or call it as then to go on.")
-        cfg = Config.fromstring(path.read_text(encoding='utf-8'))
+    plain = lambda o: str(o) if isinstance(o, os.PathLike) else o; named = isinstance(model, (str, os.PathLike))
+    name = re.sub(r'\.(pth|pt|safetensors|py)$', '', Path(model).name) if named else 'model'
+    work_dir = str(work_dir or Path('work_dirs', f"finetune_{name}_{Path(data).resolve().name}"))
+    kw = dict(model=plain(model), data=str(data), weights=plain(weights), epochs=epochs, batch_size=batch_size, size=size, seed=seed, options=options)
+    call = '# ' + repr({k: v for k,v in kw.items() if v is not None}).replace('\n', ' '); path,log = Path(work_dir, 'finetune.py'),get_logger()
+    if _first_line(work_dir, path, call): cfg = Config.fromstring(path.read_text(encoding='utf-8'))
     else:
-        cfg = finetune_config(**{**kw, 'model': model}, work_dir=work_dir, device=device); path.write_text(text := call+path.read_text(encoding='utf-8'), encoding='utf-8')
-        if (cfg.get('log_level') or 'INFO')=='INFO': log.info(f"{text}\nThis is {path}; clsnb train {path} does the same.\n")
-        if not cfg.get('load_from') and weights is not False: log.warning(next(o[2:] for o in text.split('\n') if o.startswith('# from scratch')))
+        cfg = finetune_config(**kw, work_dir=work_dir, device=device); text = f"{call}\n{path.read_text(encoding='utf-8')}"
+        path.write_text(text, encoding='utf-8')
+        if cfg.get('log_level') in (None, 'INFO'): log.info(f"{text}\nThis is {path}; clsnb train {path} does the same.\n")
+        if not cfg.get('load_from') and weights is not False: log.warning(re.search('# (from scratch.*)', text)[1])
     run = fit(cfg, work_dir, device=device, resume_from='auto'); judge = next(h for h in run.hooks if hasattr(h, 'best'))
     return Finetuned(work_dir, cfg, judge.save_best, judge.best, run.epoch, device)

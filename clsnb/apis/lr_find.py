@@ -25,7 +25,8 @@ from ..train.runner import Hook, IterBasedRunner, StopRun, stop_workers
 # %% ../../nbs/apis/04_lr_find.ipynb #8b5d7f20
 def _keep_dict(d, skip=()):
     "Note a dict of tensors and plain values"
-    refs = dict(d); bits = {k: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v if k in skip else copy.deepcopy(v) for k,v in refs.items()}
+    copied = lambda k,v: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v if k in skip else copy.deepcopy(v)
+    refs = dict(d); bits = {k: copied(k, v) for k,v in refs.items()}
     def back():
         for k,v in refs.items():
             if torch.is_tensor(v): v.data.copy_(bits[k])
@@ -62,16 +63,19 @@ def _keep_optimizer(optimizer):
 
 def _keep_loader(loader):
     "Note where a loader is; processes that it keeps are set aside, and so may be in the middle of an epoch"
-    if iter(loader) is loader: raise ConfigError("A trial run needs a loader that can begin again, such as a DataLoader or a list of batches; this is an iterator.")
-    inner = getattr(loader, 'loader', loader); parts = [loader, inner, *(getattr(o, k, None) for o in (loader, inner) for k in ('sampler', 'batch_sampler'))]
+    if iter(loader) is loader:
+        raise ConfigError("A trial run needs a loader that can begin again, such as a DataLoader or a list of batches; this is an iterator.")
+    inner = getattr(loader, 'loader', loader)
+    parts = [loader, inner, *(getattr(o, k, None) for o in (loader, inner) for k in ('sampler', 'batch_sampler'))]
     parts += [getattr(o, 'sampler', None) for o in parts]
-    plain = [(vars(o), {k: v for k,v in vars(o).items() if isinstance(v, (int, float, str, bool, type(None)))}) for o in parts if hasattr(o, '__dict__')]
+    plain = lambda d: {k: v for k,v in d.items() if isinstance(v, (int, float, str, bool, type(None)))}
+    places = [(vars(o), plain(vars(o))) for o in parts if hasattr(o, '__dict__')]
     gens = [(g, g.get_state()) for o in parts if isinstance(g := getattr(o, 'generator', None), torch.Generator)]
     had = inner.__dict__.pop('_iterator', None) if getattr(inner, 'persistent_workers', False) else None
     if had is not None: inner._iterator = None
     def put():
         stop_workers(loader)
-        for d,old in plain: d.update(old)
+        for d,old in places: d.update(old)
         for g,s in gens: g.set_state(s)
         if had is not None: inner._iterator = had
     return [put]
@@ -97,21 +101,24 @@ def restored(model=None, optimizer=None, loader=None):
         for f in back: f()
 
 # %% ../../nbs/apis/04_lr_find.ipynb #d7d3623c
+def _layout(cfg): return torch.channels_last if cfg.get('channels_last') else torch.preserve_format
+
 def trial_parts(what, loader, optimizer, options=None, device=None, trust=False):
     "`(model, loader, optimiser, config)` of a config, or as given"
     if isinstance(what, torch.nn.Module):
-        if loader is None or optimizer is None: raise ConfigError("A model needs its loader and its optimizer beside it: (model, loader, optimizer); or give a config.")
+        if loader is None or optimizer is None:
+            raise ConfigError("A model needs its loader and its optimizer beside it: (model, loader, optimizer); or give a config.")
         return what,loader,optimizer,Config(options or {})
     cfg = read_config(what, options, trust); ds = build_dataset(cfg.data.train); fit_classes(cfg, ds.CLASSES); set_seed(mix(cfg.get('seed') or 0))
     model = MODELS.build(cfg.model); model.init_weights()
     if cfg.get('load_from'): load_checkpoint(model, cfg.load_from)
-    model.to(device=torch.device(device or default_device()), memory_format=torch.channels_last if cfg.get('channels_last') else torch.preserve_format)
+    model.to(device=torch.device(device or default_device()), memory_format=_layout(cfg))
     return model,build_dataloader(ds, **loader_args(cfg, 'train') | dict(persistent_workers=False)),build_optimizer(model, cfg.optimizer),cfg
 
 def trial_runner(model, optimizer, cfg, iters, *hooks, **opt):
     "A runner that only optimises, as the config says; `opt` overrides `optimizer_config`"
     runner = IterBasedRunner(model, optimizer, max_iters=iters); amp,o = cfg.get('fp16'),dict(cfg.get('optimizer_config') or {}) | opt
-    runner.memory_format = torch.channels_last if cfg.get('channels_last') else torch.preserve_format
+    runner.memory_format = _layout(cfg)
     step = dict(o, type=o.get('type', 'OptimizerHook')) if amp is None else dict(o, type='Fp16OptimizerHook', **amp)
     for h in (dict(type='SeedHook', seed=cfg.get('seed') or 0), step, dict(type='InterruptHook'), *hooks): runner.register_hook(h)
     return runner
@@ -120,7 +127,8 @@ def trial_runner(model, optimizer, cfg, iters, *hooks, **opt):
 class _Sweep(Hook):
     "Raise the rate, note the loss"
     priority = 'VERY_HIGH'
-    def __init__(self, start, end, n, diverge_th, every): self.start,self.end,self.n,self.th,self.every,self.lrs,self.losses,self.sum = start,end,n,diverge_th,every,[],[],0.
+    def __init__(self, start, end, n, diverge_th, every):
+        self.start,self.end,self.n,self.th,self.every,self.lrs,self.losses,self.sum = start,end,n,diverge_th,every,[],[],0.
     def before_run(self, runner):
         opts = list(runner.optimizer.values()) if isinstance(runner.optimizer, dict) else [runner.optimizer]
         self.groups = [g for o in opts for g in o.param_groups]; rates = [float(g.get('initial_lr', g['lr'])) for g in self.groups]
@@ -169,7 +177,8 @@ class LrFind:
         return float(f'{self.lrs[int(np.gradient(y)[:low+1].argmin())]:.1e}')
     def __repr__(self):
         if not self.lrs: return 'LrFind: no step was made'
-        y = self.smoothed; i = _lowest(y); end = f"; it {'diverged' if self.stopped=='diverged' else 'ended' if self.stopped!='no number' else 'was no number any more'} after {self.lrs[-1]:.1e}" if self.stopped else ''
+        y = self.smoothed; i = _lowest(y); how = {'diverged': 'diverged', 'no number': 'was no number any more'}.get(self.stopped, 'ended')
+        end = f"; it {how} after {self.lrs[-1]:.1e}" if self.stopped else ''
         said = f"suggestion {self.suggestion:.1e}: there the loss falls fastest" if self.suggestion else "no suggestion: the loss does not fall"
         return f"LrFind: {said} (lowest, {y[i]:.3g}, at {self.lrs[i]:.1e}{end})"
 
@@ -177,9 +186,12 @@ class LrFind:
 def _curve(ax, found, c):
     "The curve, the raw losses behind it, and the suggestion"
     x,y = np.asarray(found.lrs),np.asarray(found.smoothed); low = _lowest(y); top = max(y[:low+1].max(), y[low]+1e-8); gap = top-y[low]
-    ax.scatter(x, found.losses, s=7, color=c['faint'], lw=0, zorder=2, label='each step'); ax.plot(x, y, color=c['blue'], lw=2.4, zorder=3, label='smoothed')
+    ax.scatter(x, found.losses, s=7, color=c['faint'], lw=0, zorder=2, label='each step')
+    ax.plot(x, y, color=c['blue'], lw=2.4, zorder=3, label='smoothed')
     late = np.flatnonzero(y[low:] > y[low]+.5*gap)
-    if len(late): ax.axvspan(x[low+late[0]], x[-1], color=c['orange'], alpha=.08, lw=0); ax.text(x[-1], 1.0, 'too large ', transform=ax.get_xaxis_transform(), ha='right', va='top', fontsize=8, color=c['orange'])
+    if len(late):
+        ax.axvspan(x[low+late[0]], x[-1], color=c['orange'], alpha=.08, lw=0)
+        ax.text(x[-1], .98, 'too large ', transform=ax.get_xaxis_transform(), ha='right', va='top', fontsize=8, color=c['orange'])
     ax.set(xscale='log', xlim=(x[0], x[-1]), ylim=(y[low]-.12*gap, top+.3*gap))
     if (lr := found.suggestion) is None: return
     at = float(np.interp(np.log(lr), np.log(x), y)); ax.plot([lr, lr], [y[low]-.12*gap, at], color=c['orange'], lw=1, ls=(0, (3, 2)), zorder=3)
