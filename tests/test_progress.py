@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest, torch
 from torch import nn
 
-from clsnb.analysis.attach import Attached, GrowingLog, RunWatch, attach, run_state
+from clsnb.analysis.attach import Attached, RunWatch, attach, run_state
 from clsnb.analysis.logs import read_log
 from clsnb.train import progress
-from clsnb.train.core_hooks import AverageLossHook, CheckpointHook, IterTimerHook, OptimizerHook
+from clsnb.train.core_hooks import AverageLossHook, IterTimerHook, OptimizerHook
 from clsnb.train.interrupt import InterruptHook
 from clsnb.train.loggers import ClearLogHook, TextLoggerHook
 from clsnb.train.progress import ProgressHook, progress_html, progress_text
@@ -173,7 +173,7 @@ digits = ("from clsnb.all import fit; fit('lenet5_1xb32_digits', {work!r}, {{'ru
 def test_attach_to_a_run_of_another_process(tmp_path):
     "While it goes on, to its end; then to one that is killed"
     seen = []
-    def follow(work): return Attached(work, .2, lambda a: seen.append((a.watch.text(), len(a.watch.table()), a.watch.html())), ('loss', 'metric', 'lr'))
+    def follow(work): return Attached(work, .2, lambda a: seen.append((a.watch.text(), len(a.watch.table()), a.watch.page())), ('loss', 'metric', 'lr'))
     p = subprocess.Popen([sys.executable, '-c', digits.format(work=str(tmp_path/'a'), n=4)], env=env, stdout=subprocess.DEVNULL)
     a = follow(tmp_path/'a'); a.thread.start()
     try: assert a.wait(150)=='finished' and p.wait(60)==0 and not a.errors, (a.state, a.errors)

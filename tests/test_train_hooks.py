@@ -276,7 +276,6 @@ left = "alive = [k for k,r in kept.items() if r() is not None]; import multiproc
 @pytest.mark.parametrize('how', ['forward', 'attribute', 'hook', 'chained', 'interrupts'])
 def test_memory_comes_back_after_a_failure(how, tmp_path, monkeypatch):
     "Somebody keeps the error, as a notebook does; model, batch, activations, optimiser and workers are gone all the same"
-    import sys
     space = {'__name__': 'failing'}; exec(fails.format(how=how, workers=0), space)
     try: space['fit'](space['cfg'], tmp_path/'a', validate=False); pytest.fail('it should fail')
     except BaseException as e: keep = e

@@ -116,7 +116,7 @@ def text(self:RunWatch):
     return said + (f'  {age}' if age else '')
 
 @patch
-def html(self:RunWatch, **kw):
+def page(self:RunWatch, **kw):
     "A card and curves"
     f,age = self.facts(); card = progress_html(dict(f, losses=[]), age) if f else f'<div style="font:13px system-ui,sans-serif;opacity:.7">{html.escape(self.text())}</div>'
     if not self.logs: return card
@@ -152,7 +152,7 @@ def _in_place():
     "Something that redraws one notebook output"
     from IPython.display import display
     handle = display(_Card('waiting for a run', ''), display_id=True)
-    def show(a): handle.update(_Card(a.watch.text(), a.watch.html(parts=a.parts)))
+    def show(a): handle.update(_Card(a.watch.text(), a.watch.page(parts=a.parts)))
     return show
 
 def attach(

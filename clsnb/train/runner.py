@@ -127,8 +127,7 @@ class Runner:
                  ):
         self.model,self.optimizer,self.work_dir,self.meta = ckpts.unwrap(model),optimizer,work_dir and str(work_dir),meta or {}
         self.logger,self.max_epochs,self.max_iters = logger or get_logger(),max_epochs,max_iters
-        self.device = device or next(model.parameters(), torch.zeros(0)).device
-        self.rank,self.world_size = get_dist_info()
+        self.device,(self.rank,self.world_size) = device or next(model.parameters(), torch.zeros(0)).device,get_dist_info()
         self.epoch = self.iter = self.inner_iter = self.done = self.phase = self.fetched = 0
         self.stop = self.failed = self.until = self.kept = None; self.moment,self.left,self.entered = (None, 0),(None, ()),False
         self.poll,self.tell,self.averaged = _nothing,_nothing,nullcontext # asked and told during evaluations; puts averaged weights in place
@@ -333,8 +332,7 @@ def resume(self:Runner, path, resume_optimizer=True, map_location='cpu'):
     ckpt = ckpts.load_checkpoint(self.model, path, map_location, logger=self.logger)
     meta,loop = ckpt['meta'],ckpt.get('loop', {}); what,self.kept = ['weights'],None
     if resume_optimizer and 'optimizer' in ckpt and self.optimizer is not None: load_optimizer(self.optimizer, ckpt['optimizer']); what.append('optimizer')
-    what += self.take(loop, meta)
-    lost = [k for k in loop if k not in ('runner', 'rng', 'log_buffer', 'outputs') and k not in what]
+    what += self.take(loop, meta); lost = [k for k in loop if k not in ('runner', 'rng', 'log_buffer', 'outputs') and k not in what]
     self.logger.info(f"Resumed from {path}: {meta.get('epoch', 0)} epochs and {meta.get('iter', 0)} iterations are done. Restored: {', '.join(what)}."
                      + (f" Without a hook that takes it: {', '.join(lost)}." if lost else '') + changed_config(meta.get('config'), self.meta.get('config')))
     return ckpt
