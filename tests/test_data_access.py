@@ -198,7 +198,7 @@ def test_folders_at_addresses(places):
     for k,ds in sets.items():
         ds[0] # this process has opened it: a forked one must not share what it opened
         assert digest(build_dataloader(ds, 9, seed=0))==digest(build_dataloader(ds, 9, 2, seed=0, multiprocessing_context='fork'))==batches, k
-    assert digest(build_dataloader(sets['zip'], 9, 2, seed=0, multiprocessing_context='spawn'))==batches
+    assert digest(build_dataloader(sets['zip'], 9, 1, seed=0, multiprocessing_context='spawn'))==batches
 def test_folders_of_a_server(server):
     server.files.update({'t/':b'<a href="b/">b</a> <a href="a/">a</a>', 't/a/':b'<a href="1.jpg">1</a>', 't/b/':b'<a href="2.jpg">2</a><a href="3.png">3</a>', 't/a/1.jpg':cat})
     assert list(scan_folders(f'{server.url}/t').names)==['a/1.jpg','b/2.jpg','b/3.png']
@@ -333,6 +333,7 @@ def shard(files, label=lambda f: f.parent.name, ext='cls'):
             for e,data in [('jpg', f.read_bytes() if isinstance(f, Path) else f), (ext, label(f).encode() if isinstance(f, Path) else b'fish')]:
                 m = tarfile.TarInfo(f'{i:04}.{e}'); m.size = len(data); tar.addfile(m, io.BytesIO(data))
     return b.getvalue()
+pytestmark = pytest.mark.filterwarnings('ignore:This DataLoader will create', 'ignore:.*has no samples of')
 pics = sorted(photos.glob('*/*.jpg'))[:96]
 classes = sorted({f.parent.name for f in photos.glob('*/*.jpg')})
 shards = [shard(pics[12*k:12*k+12]) for k in range(8)]
@@ -352,8 +353,9 @@ def test_stream_is_the_same_for_all_workers(web, tmp_path):
     assert len(set(numbers))==96 and numbers!=sorted(numbers) and [b[0] for b in want[0]]!=[b[0] for b in want[1]]
     for k in range(8): (tmp_path/f't-{k}.tar').write_bytes(shards[k])
     assert epochs(ShardStream(str(tmp_path/'t-{0..7}.tar'), 96, steps, classes, buffer=32, lanes=4))==want # where they are does not matter
-    for kw in [dict(num_workers=1), dict(num_workers=2), dict(num_workers=4), dict(num_workers=2, multiprocessing_context='spawn')]: assert epochs(stream(web), **kw)==want, kw
-    with pytest.warns(UserWarning, match='divide lanes'): assert epochs(stream(web), num_workers=3)==want
+    for kw in [dict(num_workers=1), dict(num_workers=4)]: assert epochs(stream(web), **kw)==want, kw
+    assert epochs(stream(web), (1,), num_workers=2, multiprocessing_context='spawn')==want[1:]
+    with pytest.warns(UserWarning, match='divide lanes'): assert epochs(stream(web), (0,), num_workers=3)==want[:1]
     assert [epochs(stream(web), (1,), start=5, num_workers=n)[0] for n in (0,2)]==[want[1][5:]]*2 # resumed
 def test_workers_read_their_own_shards(web):
     epochs(stream(web), (0,), num_workers=2)
@@ -383,7 +385,9 @@ def test_connection_breaks_and_comes_back(web, workers):
 @pytest.mark.parametrize('workers', [0,2])
 def test_connection_stays_broken(web, workers):
     web.cut['t-3.tar'] = [50_000, 99]
-    with pytest.raises(DataError) as e: epochs(stream(web, file_client_args=dict(tries=2)), (0,), num_workers=workers)
+    l = loader(stream(web, file_client_args=dict(tries=2)), num_workers=workers)
+    with pytest.raises(DataError) as e: list(l)
+    if workers: l.loader._iterator._shutdown_workers() # before the server goes
     one_line(e, 't-3.tar', 'byte 40,000', 'asked 2 times')
 @pytest.mark.parametrize('spoil,words', [(lambda s: s[:50_000], ['byte 50,000', 'unexpected end']), (lambda s: s[:512], ['byte 512']),
                                          (lambda s: b'', ['byte 0']), (lambda s: b'<html>no</html>'*99, ['invalid header']), (lambda s: None, ['t-3.tar'])])

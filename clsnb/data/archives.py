@@ -7,9 +7,9 @@ __all__ = ['expand_shards', 'RangeReader', 'shard_files', 'label_of', 'open_shar
            'HuggingFaceDataset']
 
 # %% ../../nbs/data/18_archives.ipynb #a152a8a7
-import glob, hashlib, json, os, re, tarfile
+import glob, hashlib, json, os, re, tarfile, threading
 import numpy as np
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from ..core.errors import ConfigError, DataError, near, need
 from ..core.io import atomic_write, cache_dir, progress_after
@@ -41,14 +41,22 @@ def _glob_address(p, client):
     except OSError as e: raise DataError(f"Cannot look for {p}: {e.strerror or e}.") from e
 
 # %% ../../nbs/data/18_archives.ipynb #bd86f85c
+def _later(f, *args):
+    "The result of `f`, computed by a thread for which nobody waits when the process ends"
+    out = Future()
+    def run():
+        try: out.set_result(f(*args))
+        except Exception as e: out.set_exception(e)
+    threading.Thread(target=run, daemon=True).start()
+    return out
+
 class RangeReader:
     "A file at an address, read in pieces"
     def __init__(self, client, path, piece=1<<22):
         self.client,self.path,self.piece,self.at,self.start,self.data,self.coming = client,path,piece,0,0,b'',None
         self.size = client.size(path)
         if self.size is None: self.data = client.get(path); self.size = len(self.data)
-        self.pool = ThreadPoolExecutor(1)
-    def close(self): self.pool.shutdown(wait=False, cancel_futures=True)
+    def close(self): self.data = self.coming = None
     def seek(self, at, whence=0): self.at = at+(0, self.at, self.size)[whence]; return self.at
     def tell(self): return self.at
     def read(self, n=-1):
@@ -64,7 +72,7 @@ class RangeReader:
         if not data: raise OSError(f"the server sends nothing after byte {start:,} of {self.size:,}")
         whole = len(data)>self.piece
         self.start,self.data,self.coming = 0 if whole else start,data,None
-        if (then := start+len(data))<self.size and not whole: self.coming = then,self.pool.submit(self._fetch, then)
+        if (then := start+len(data))<self.size and not whole: self.coming = then,_later(self._fetch, then)
     def _fetch(self, at): return self.client.ask(self.client.address(self.path), lambda fs,p: fs.cat_file(p, start=at, end=min(at+self.piece, self.size)))
 
 # %% ../../nbs/data/18_archives.ipynb #9e665691
