@@ -1,14 +1,16 @@
 """Images per second and core: reading, augmenting and normalising JPEGs, beside torchvision, timm and plain OpenCV; how fast lists open.
 
-usage: pipeline.py [--size 500x375] [--images 48] [--rounds 9] [--size-large 1600x1200] [--lists 1300000,14000000] [--only TEXT]
+usage: pipeline.py [--size 500x375] [--images 48] [--rounds 9] [--size-large 1600x1200] [--lists 1300000,14000000] [--files 100000] [--only TEXT]
 
-The pictures are the packaged photographs, enlarged, with some grain, saved as JPEG of quality 90. One process, one thread. All contestants take turns on
-the same files; each round gives one rate for each, the table has medians, and ratios are medians of ratios within rounds.
+The pictures are the packaged photographs, enlarged, with some grain, saved as JPEG of quality 90. One process, one thread. All contestants take turns every
+eight pictures, with the same random numbers; times are the processor's, not the clock's. Each round gives one rate for each, the table has medians, and ratios
+are medians of ratios within rounds. `--files` pictures (empty ones) are made in 1,000 folders for torchvision's ImageFolder and ours to open; 0: none.
 """
-import argparse, os, statistics, subprocess, sys, tempfile, time
+import argparse, os, random, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 import cv2, numpy as np, torch
 import clsnb
+from clsnb.data.fast_decode import fast_decode, turbo_library
 from clsnb.data.pipeline import Compose
 
 norm = dict(mean=[123.675,116.28,103.53], std=[58.395,57.12,57.375])
@@ -28,6 +30,11 @@ def pictures(folder, n, w, h):
 
 def ours(*steps):
     pipe = Compose([*steps, *end])
+    return lambda path: pipe(dict(img_prefix=None, img_info=dict(filename=path)))['img']
+
+def ours_fast(how, *steps):
+    "The same steps with `fast_decode`"
+    pipe = fast_decode([*steps, *end], how)[0]
     return lambda path: pipe(dict(img_prefix=None, img_info=dict(filename=path)))['img']
 
 def bare(path): return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
@@ -66,23 +73,30 @@ def timm_default(train):
 
 def contestants(train):
     pre = [load, crop, flip] if train else [load, *eval_steps]
-    out = {'bare decode':bare, 'ours, uint8':ours(*pre), 'ours, float':ours(*pre, dict(type='Normalize', **norm)), 'torchvision v2, tensors':tv(train, False),
+    rgb = dict(type='Normalize', **norm)
+    out = {'bare decode':bare, 'ours, uint8':ours(*pre), 'ours, float':ours(*pre, rgb), 'torchvision v2, tensors':tv(train, False),
            'torchvision v2, PIL':tv(train, True), 'timm':timm_default(train), 'plain cv2':plain_cv2(train)}
-    side = 448 if train else 256
-    quick = dict(load, reduce_to=side)
-    out['ours, uint8, reduced decoding'] = ours(quick, *pre[1:]); out['ours, float, reduced decoding'] = ours(quick, *pre[1:], dict(type='Normalize', **norm))
+    if train:
+        for how in ('exact','scaled'): out[f'ours, uint8, fast_decode {how}'],out[f'ours, float, fast_decode {how}'] = ours_fast(how, *pre),ours_fast(how, *pre, rgb)
+    else:
+        quick = dict(load, reduce_to=256)
+        out['ours, uint8, reduce_to'],out['ours, float, reduce_to'] = ours(quick, *eval_steps),ours(quick, *eval_steps, rgb)
     return out
 
 def race(named, files, rounds):
-    "Rates of each round, everyone in turn"
+    "Rates of each round, everyone in turn at each picture"
     rates = {k:[] for k in named}
     for f in named.values(): f(files[0])
     for r in range(rounds):
-        order = list(named); order = order[r%len(order):]+order[:r%len(order)]
-        for k in order:
-            t = time.perf_counter()
-            for p in files: named[k](p)
-            rates[k].append(len(files)/(time.perf_counter()-t))
+        spent = dict.fromkeys(named, 0)
+        for i in range(0, len(files), 8): # in turn every eight pictures: a worker's code is warm, and a slow moment hits everyone
+            order = list(named); random.Random(r*10_000+i).shuffle(order)
+            for k in order:
+                random.seed(r*1000+i); np.random.seed(r*1000+i); torch.manual_seed(r*1000+i)
+                t = time.process_time()
+                for p in files[i:i+8]: named[k](p)
+                spent[k] += time.process_time()-t
+        for k in named: rates[k].append(len(files)/spent[k])
     return rates
 
 def table(title, rates, marks):
@@ -112,7 +126,7 @@ def lists(n, folder):
         s,mb = map(float, subprocess.run([sys.executable, '-c', list_code, who, path], capture_output=True, text=True, check=True).stdout.split())
         print(f'{n:12,} samples, {who:8}{s:8.2f} s{mb:10,.0f} MB kept')
 
-def overhead(files):
+def overhead():
     "Microseconds per sample that are neither reading nor decoding: data set, seeds, collation"
     from clsnb.data.folder_imagenet import CustomDataset
     from clsnb.data.loader import build_dataloader
@@ -124,13 +138,60 @@ def overhead(files):
         loader = build_dataloader(ds, 64, seed=0); t = time.perf_counter()
         for _ in loader: pass
         print(f'\nloader: {(time.perf_counter()-t)/len(ds)*1e6:.0f} microseconds a sample beside the pipeline')
+    from clsnb.data.loader import collate
+    batch = {'float':[dict(img=torch.rand(3,224,224)) for _ in range(64)], 'uint8':[dict(img=torch.randint(256, (224,224,3), dtype=torch.uint8).permute(2,0,1)) for _ in range(64)]}
+    took = {k:[] for k in batch}
+    for _ in range(15):
+        for k,v in batch.items(): t = time.perf_counter(); collate(v); took[k].append((time.perf_counter()-t)/64*1e6)
+    a,b = (statistics.median(took[k]) for k in batch)
+    print(f'collating 64 pictures of 224 x 224: {a:.0f} microseconds a sample as float, {b:.0f} as uint8 (device_normalize), {a/b:.1f} times less')
+
+files_code = '''
+import os, sys, time, random
+who,root = sys.argv[1:3]
+def kb(what, file): return int(next(o for o in open(f'/proc/self/{file}') if o.startswith(what)).split()[1])/1024
+if who=='ImageFolder':
+    from torchvision.datasets import ImageFolder as make
+    at = lambda ds, i: ds.samples[i]
+else:
+    from clsnb.data.folder_imagenet import CustomDataset as make
+    at = lambda ds, i: ds.data_infos[i]
+make(root+'.small')
+base,t = kb('VmRSS', 'status'),time.perf_counter()
+ds = make(root); took,kept = time.perf_counter()-t,kb('VmRSS', 'status')-base
+pipes = []
+for w in range(4): # as a loader's workers would: a quarter of the samples each, in random order
+    r,s = os.pipe()
+    if not os.fork():
+        before,order = kb('Private_Dirty', 'smaps_rollup'),list(range(w, len(ds), 4)); random.Random(w).shuffle(order)
+        del before; before = kb('Private_Dirty', 'smaps_rollup')
+        for i in order: at(ds, i)
+        os.write(s, str(kb('Private_Dirty', 'smaps_rollup')-before).encode()); os._exit(0)
+    pipes.append(r)
+grown = [float(os.read(r, 99)) for r in pipes]
+print(took, kept, sum(grown)/4, len(ds))
+'''
+def folders(n, folder):
+    "Time and memory of opening a tree of `n` files, and what each of 4 workers adds in one epoch"
+    root,t = f'{folder}/tree',time.perf_counter()
+    for name,m in (('tree.small',1),('tree',n//1000)):
+        for c in range(1000 if m>1 else 2):
+            os.makedirs(d := f'{folder}/{name}/n{c:08d}')
+            for i in range(m): os.close(os.open(f'{d}/n{c:08d}_{i}.JPEG', os.O_CREAT|os.O_WRONLY))
+    print(f'\n{n:,} files made in {time.perf_counter()-t:.0f} s')
+    env = {**os.environ, 'XDG_CACHE_HOME':f'{folder}/cache', 'CLSNB_HOME':f'{folder}/cache'}; rows = []
+    for who in ('ImageFolder','ours','ours again','ImageFolder again'):
+        s,mb,grown,k = map(float, subprocess.run([sys.executable, '-c', files_code, who.split()[0], root], capture_output=True, text=True, check=True, env=env).stdout.split())
+        rows.append((s, mb, grown)); print(f'{int(k):12,} files,  {who:18}{s:8.2f} s{mb:10,.0f} MB kept{grown:10,.1f} MB added by each worker in an epoch')
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--size', default='500x375'); p.add_argument('--size-large', default='1600x1200'); p.add_argument('--images', type=int, default=48)
     p.add_argument('--rounds', type=int, default=9); p.add_argument('--lists', default='1300000,14000000'); p.add_argument('--only', default='')
+    p.add_argument('--files', type=int, default=100_000); p.add_argument('--folder', help='where files are made; None: a temporary folder')
     a = p.parse_args(); torch.set_num_threads(1); cv2.setNumThreads(0)
-    print(f'torch {torch.__version__}, OpenCV {cv2.__version__}, one of {os.cpu_count()} cores')
+    lib = turbo_library()
+    print(f'torch {torch.__version__}, OpenCV {cv2.__version__}, one of {os.cpu_count()} cores; fast_decode reads with {"libturbojpeg" if lib else "OpenCV: there is no libturbojpeg 3"}')
     with tempfile.TemporaryDirectory() as d:
         for size in (a.size, a.size_large):
             files = pictures(d, a.images, *map(int, size.split('x'))); big = size==a.size_large
@@ -138,9 +199,11 @@ if __name__=='__main__':
             for train in (True, False):
                 title = f'{size}, {"train: crop, flip, normalise" if train else "eval: resize, centre crop, normalise"}'
                 if a.only not in title: continue
-                marks = [('uint8 of bare decode','ours, uint8','bare decode',.95), ('float of torchvision v2','ours, float','torchvision v2, tensors',1.3), ('float of timm','ours, float','timm',2)][:3 if train else 0]
-                marks = marks if not big else [('reduced decoding of full','ours, float, reduced decoding','ours, float',2)]
-                if not train and not big: marks = [('eval of torchvision v2','ours, float','torchvision v2, tensors',1.3)]
+                marks = [('uint8 of bare decode','ours, uint8','bare decode',.95), ('uint8 of bare decode, fast_decode=True','ours, uint8, fast_decode exact','bare decode',.95),
+                         ('float of torchvision v2','ours, float','torchvision v2, tensors',1.3), ('float of timm','ours, float','timm',2)] if train else [('eval of torchvision v2','ours, float','torchvision v2, tensors',1.3)]
+                if big: marks = [("scaled decoding (fast_decode='scaled') of full",'ours, float, fast_decode scaled','ours, float',2)] if train else [('reduced decoding (reduce_to) of full','ours, float, reduce_to','ours, float',2)]
                 table(title, race(contestants(train), files, a.rounds if not big else max(3, a.rounds//2)), marks)
-        overhead(files)
+        overhead()
         for n in filter(None, a.lists.split(',')): lists(int(n), d)
+    if a.files:
+        with tempfile.TemporaryDirectory(dir=a.folder) as d: folders(a.files, d)

@@ -6,7 +6,7 @@
 __all__ = ['JpegHead', 'jpeg_head', 'turbo_library', 'read_part', 'LoadCrop', 'why_whole', 'fast_decode']
 
 # %% ../../nbs/data/01c_fast_decode.ipynb #f1bf030f
-import copy, ctypes, functools, os, sys, threading
+import ctypes, functools, os, sys, threading
 import numpy as np
 from collections import namedtuple
 from fastcore.basics import store_attr
@@ -29,7 +29,7 @@ def _turned(exif):
 
 def _read_frame(data, i, kind, rows):
     "A `JpegHead` from the marker at `i` that describes the picture"
-    h,w,n = int.from_bytes(data[i+5:i+7], 'big'),int.from_bytes(data[i+7:i+9], 'big'),data[i+9]
+    h,w,n = data[i+5]<<8|data[i+6],data[i+7]<<8|data[i+8],data[i+9]
     if kind>0xC2 or data[i+4]!=8 or n not in (1,3) or not 0<h*w<2**28: return None
     sub = [(data[j]>>4,data[j]&15) for j in range(i+11, i+11+3*n, 3)]
     return JpegHead(h, w, 8*max(v for _,v in sub), 8*max(u for u,_ in sub) if n>1 else 8, i+5, rows and kind<0xC2)
@@ -40,13 +40,13 @@ def jpeg_head(data):
     if data[:2]!=b'\xff\xd8' or data[-2:]!=b'\xff\xd9': return None
     i,head,n = 2,None,0
     while i+20<len(data) and data[i]==0xFF:
-        kind,size = data[i+1],int.from_bytes(data[i+2:i+4], 'big')
+        kind,size = data[i+1],data[i+2]<<8|data[i+3]
         if kind==0xE1 and data[i+4:i+8]==b'Exif' and _turned(data[i+8:i+2+size]): return None
         if kind==0xDD and data[i+4:i+6]!=b'\0\0' or kind==0xE2 and data[i+4:i+8]==b'MPF\0': n = -1 # marks between rows; more pictures behind this one
         if 0xC0<=kind<=0xCF and kind not in (0xC4,0xC8,0xCC):
             if head or not (head := _read_frame(data, i, kind, n==0)): return None
             n = data[i+9]
-        if kind==0xDA: return head and head._replace(rows=head.rows and data[i+4]==n)
+        if kind==0xDA: return head if not head or head.rows and data[i+4]==n else head._replace(rows=False)
         i += 2+size
 
 # %% ../../nbs/data/01c_fast_decode.ipynb #b6032878
@@ -79,10 +79,11 @@ class _TurboLib:
     def __call__(self, data, x, y, w, h, n):
         "That region (of the scaled picture) as an array, or None"
         if not (tj := getattr(self.mine, 'tj', None)):
-            tj = self.mine.tj = self.Init(1)
+            tj = self.mine.tj = self.Init(1); self.mine.n = 8
             self.Set(tj, 0, 1) # stop at the first complaint
         if self.DecompressHeader(tj, data, len(data)): return None
-        if self.SetCroppingRegion(tj, _Region()) or self.SetScalingFactor(tj, _Scale(1, 8//n)) or self.SetCroppingRegion(tj, _Region(x, y, w, h)): return None
+        if self.mine.n!=n: self.SetCroppingRegion(tj, _Region()); self.SetScalingFactor(tj, _Scale(1, 8//n)); self.mine.n = n
+        if self.SetCroppingRegion(tj, _Region(x, y, w, h)): return None
         out = np.empty((h,w,3), np.uint8)
         return None if self.Decompress8(tj, data, len(data), out.ctypes.data, 0, 1) and _surplus not in self.GetErrorStr(tj) else out
 
@@ -159,8 +160,8 @@ class LoadCrop:
         if why := why_whole(load, crop): raise ConfigError(f"LoadCrop: {why}.")
         store_attr()
     def __call__(self, results):
-        load = copy.copy(self.load)
-        load.pixels = part = _Part(self.load, self.crop, self.how)
+        load,part = object.__new__(LoadImageFromFile),_Part(self.load, self.crop, self.how)
+        load.__dict__ = {**self.load.__dict__, 'pixels':part} # a copy for this sample
         results = load(results)
         if part.size is None: return self.crop(results)
         results['img'] = img = self.crop.after(results['img'])

@@ -101,7 +101,7 @@ class RandomCrop(ImageTransform):
 def _inception_box(t, h, w):
     "A box of random area and aspect ratio, or None"
     area = h*w*random.uniform(*t.scale)
-    aspect = math.exp(random.uniform(*(math.log(o) for o in t.ratio)))
+    aspect = math.exp(random.uniform(*t.logs))
     tw,th = int(round(math.sqrt(area*aspect))),int(round(math.sqrt(area/aspect)))
     if 0<tw<=w and 0<th<=h: return th,tw
 
@@ -140,7 +140,7 @@ class RandomResizedCrop(BoxCrop):
         size = _pair(size)
         if scale[0]>scale[1] or ratio[0]>ratio[1]:
             raise ConfigError(f"RandomResizedCrop: scale {scale} and ratio {ratio} are (least, most).")
-        store_attr(); interp_code(interpolation, backend)
+        store_attr(); interp_code(interpolation, backend); self.logs = [math.log(o) for o in ratio]
     def box(self, h, w):
         "Draw a box (x1, y1, x2, y2) for a picture of h x w"
         draw,middle = _box_styles[bool(self.efficientnet_style)]
