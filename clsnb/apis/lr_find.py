@@ -169,17 +169,18 @@ class LrFind:
         w = np.exp(-.5*((x[:,None]-x)/s)**2); return (w@y/w.sum(1)).tolist() if len(y) else []
     @property
     def suggestion(self):
-        "Where the loss falls fastest, to two digits; None where it does not fall"
+        "Where the loss has fallen by half, to two digits; None where it does not fall"
         y = np.asarray(self.smoothed); low = _lowest(y) if len(y) else 0
         if low<3: return None
         noise = np.std(np.diff(self.losses[:low+1]))/2**.5 / max(1, 2*np.pi**.5*self.smooth*self.steps)**.5 # of the smoothed losses
         if y[:low].max()-y[low] < 6*noise: return None
-        return float(f'{self.lrs[int(np.gradient(y)[:low+1].argmin())]:.1e}')
+        top = int(y[:low].argmax()); half = top + int(np.flatnonzero(y[top:low+1] <= (y[top]+y[low])/2)[0])
+        return float(f'{self.lrs[half]:.1e}')
     def __repr__(self):
         if not self.lrs: return 'LrFind: no step was made'
         y = self.smoothed; i = _lowest(y); how = {'diverged': 'diverged', 'no number': 'was no number any more'}.get(self.stopped, 'ended')
         end = f"; it {how} after {self.lrs[-1]:.1e}" if self.stopped else ''
-        said = f"suggestion {self.suggestion:.1e}: there the loss falls fastest" if self.suggestion else "no suggestion: the loss does not fall"
+        said = f"suggestion {self.suggestion:.1e}: there half of the fall is done" if self.suggestion else "no suggestion: the loss does not fall"
         return f"LrFind: {said} (lowest, {y[i]:.3g}, at {self.lrs[i]:.1e}{end})"
 
 # %% ../../nbs/apis/04_lr_find.ipynb #09d4d48d
@@ -203,7 +204,7 @@ def _plot(self, w=6.4, h=2.8, dpi=80):
     from clsnb.analysis.style import calm, chart_colors, chart_legend, new_chart # the look of all figures, one layer above
     if len(self.lrs)<2: raise ConfigError("lr_find: there is nothing to draw, the sweep ended before its second step.")
     fig,ax = new_chart(w, h, f'Loss over the learning rate. {self!r}', dpi=dpi); _curve(ax, self, chart_colors)
-    calm(ax, 'Where does the loss fall fastest?' if self.suggestion else 'The loss does not fall', 'learning rate', 'loss'); chart_legend(ax, loc='lower left')
+    calm(ax, 'Where does the loss fall?' if self.suggestion else 'The loss does not fall', 'learning rate', 'loss'); chart_legend(ax, loc='lower left')
     return fig
 LrFind.plot = _plot
 
