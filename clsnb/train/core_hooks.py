@@ -93,7 +93,7 @@ class OptimizerHook(Hook):
         params = [p for g in runner.optimizer.param_groups for p in g['params'] if p.grad is not None]
         if f!=1: torch._foreach_mul_([p.grad for p in params], f)
         if self.grad_clip: runner.log_buffer.update(dict(grad_norm=whole_of(torch.nn.utils.clip_grad_norm_(params, **self.grad_clip))), runner.outputs['num_samples'])
-    def state_dict(self): return dict(samples=self.samples, unit=self.unit, grads=[p.grad for p in self.params]) if self.samples else {}
+    def state_dict(self): return dict(samples=self.samples, unit=self.unit, grads=[p.grad for p in self.params], split=any(map(is_split, self.params))) if self.samples else {}
     def load_state_dict(self, state): self._saved = state
 
 # %% ../../nbs/train/03_core_hooks.ipynb #13bd0947
@@ -102,8 +102,9 @@ def take_window(hook, runner):
     hook.params,s = [p for g in runner.optimizer.param_groups for p in g['params']],hook._saved
     hook._saved = None
     if not s: return
-    if runner.world_size>1 and not is_split(runner.model): return runner.logger.info("The run was saved between two steps of the optimizer; the gradients gathered until then were those of one process and are left out.")
-    hook.samples,hook.unit = s['samples'],s['unit']
+    was = (runner.restored or {}).get('world_size') or 1 # processes then: without a split model, each had gradients of its own
+    if was>1 and not s.get('split') or runner.world_size>1 and not is_split(runner.model): return runner.logger.info("The run was saved between two steps of the optimizer; the gradients gathered until then were those of one process and are left out.")
+    hook.samples,hook.unit = (s[k]*was/runner.world_size for k in ('samples', 'unit'))
     for p,g in zip(hook.params, s['grads']): p.grad = None if g is None else split_as(g.to(p.device), p)
 
 def name_idle(runner):
