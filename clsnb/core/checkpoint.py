@@ -9,6 +9,7 @@ __all__ = ['CHECKPOINT_SCHEMES', 'unwrap', 'save_checkpoint', 'local_checkpoint'
 # %% ../../nbs/core/06_checkpoint.ipynb #7f7982d9
 import argparse, datetime, hashlib, json, pathlib, re, types, warnings, zipfile
 from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -25,8 +26,7 @@ from .registry import Registry
 def unwrap(model):
     "The model inside DDP and `torch.compile` wrappers"
     while True:
-        inner = getattr(model, '_orig_mod', None)
-        if inner is None and isinstance(model, torch.nn.parallel.DistributedDataParallel): inner = model.module
+        inner = getattr(model, '_orig_mod', model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else None)
         if inner is None: return model
         model = inner
 
@@ -37,7 +37,18 @@ def _to_cpu(o):
     if isinstance(o, dict): return type(o)((k, _to_cpu(v)) for k,v in o.items())
     return type(o)(map(_to_cpu, o)) if type(o) in (list, tuple) else o
 
-# %% ../../nbs/core/06_checkpoint.ipynb #7f968b68
+# %% ../../nbs/core/06_checkpoint.ipynb #28e889b3
+class _Hashed:
+    "A file, and the SHA-256 of what is written to it"
+    def __init__(self, f, pool): self.f,self.pool,self.hash = f,pool,hashlib.sha256()
+    def write(self, b):
+        if len(b)<1<<16: self.hash.update(b); return self.f.write(b)
+        done = self.pool.submit(self.hash.update, b)
+        try: return self.f.write(b)
+        finally: done.result()
+    def flush(self): self.f.flush()
+
+# %% ../../nbs/core/06_checkpoint.ipynb #73a1ad8a
 def save_checkpoint(
     model, # Whose weights; wrappers are taken off
     filename, # Where to write
@@ -46,16 +57,15 @@ def save_checkpoint(
     loop=None, # State of hooks, for an exact resume
 ):
     "Write a checkpoint atomically, with its hash beside it"
-    model = unwrap(model)
-    meta = dict(meta or {})
+    model,meta = unwrap(model),dict(meta or {})
     if getattr(model, 'CLASSES', None) is not None: meta.setdefault('CLASSES', tuple(model.CLASSES))
     out = dict(meta=_to_cpu(meta), state_dict=_to_cpu(model.state_dict()))
     if optimizer is not None: out['optimizer'] = _to_cpu(optimizer.state_dict())
     if loop: out['loop'] = _to_cpu(loop)
     if is_split(model) and get_dist_info()[0]: return # it took part in the gathering; the first process writes
-    with atomic_write(filename) as f:
-        torch.save(out, f); Path(f'{filename}.sha256').unlink(missing_ok=True) # of an older file of that name: no note is better than a wrong one
-    with atomic_write(f'{filename}.sha256', 'w') as f: f.write(f'{sha256(filename)}  {Path(filename).name}\n')
+    with atomic_write(filename) as f, ThreadPoolExecutor(1) as pool:
+        torch.save(out, h := _Hashed(f, pool)); Path(f'{filename}.sha256').unlink(missing_ok=True) # of an older file of that name: no note is better than a wrong one
+    with atomic_write(f'{filename}.sha256', 'w') as f: f.write(f'{h.hash.hexdigest()}  {Path(filename).name}\n')
 
 # %% ../../nbs/core/06_checkpoint.ipynb #6ba5fb7f
 CHECKPOINT_SCHEMES = Registry('checkpoint schemes', ['clsnb.models', 'clsnb.zoo'])
