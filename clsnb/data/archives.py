@@ -50,6 +50,7 @@ def _later(f, *args):
     threading.Thread(target=run, daemon=True).start()
     return out
 
+# %% ../../nbs/data/18_archives.ipynb #5ed91246
 class RangeReader:
     "A file at an address, read in pieces"
     def __init__(self, client, path, piece=1<<22):
@@ -73,7 +74,9 @@ class RangeReader:
         whole = len(data)>self.piece
         self.start,self.data,self.coming = 0 if whole else start,data,None
         if (then := start+len(data))<self.size and not whole: self.coming = then,_later(self._fetch, then)
-    def _fetch(self, at): return self.client.ask(self.client.address(self.path), lambda fs,p: fs.cat_file(p, start=at, end=min(at+self.piece, self.size)))
+    def _fetch(self, at):
+        end = min(at+self.piece, self.size)
+        return self.client.ask(self.client.address(self.path), lambda fs,p: fs.cat_file(p, start=at, end=end))
 
 # %% ../../nbs/data/18_archives.ipynb #9e665691
 _pictures = (*IMG_EXTENSIONS, '.webp')
@@ -92,7 +95,8 @@ def label_of(ext, data, key, where):
     except (ValueError, KeyError, TypeError) as e: raise DataError(f"{where}: no label {key!r} in it ({type(e).__name__}).") from None
     return str(v)
 
-def _bad_shard(path, at, e): return DataError(f"{path} cannot be read beyond byte {at:,}: it is no whole, uncompressed tar file, or its disk or server fails ({e}).")
+def _bad_shard(path, at, e):
+    return DataError(f"{path} cannot be read beyond byte {at:,}: it is no whole, uncompressed tar file, or its disk or server fails ({e}).")
 
 @contextmanager
 def open_shard(path, client):

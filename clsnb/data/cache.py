@@ -86,7 +86,9 @@ class _Locked:
         import fcntl
         self.file._lock.acquire()
         try: fcntl.lockf(self.file.fd, fcntl.LOCK_EX, 64)
-        except OSError as e: self.file._lock.release(); raise ConfigError(f"cache: {self.file.path} cannot be locked ({e.strerror}): use a folder on a local disk.") from None
+        except OSError as e:
+            self.file._lock.release()
+            raise ConfigError(f"cache: {self.file.path} cannot be locked ({e.strerror}): use a folder on a local disk.") from None
     def __exit__(self, *_):
         import fcntl
         fcntl.lockf(self.file.fd, fcntl.LOCK_UN, 64); self.file._lock.release()
@@ -137,7 +139,7 @@ def _stop(self:SharedFile, why=''):
     self.full = True
     from torch.utils.data import get_worker_info
     if (w := get_worker_info()) is None or w.id==0:
-        warnings.warn(f"The cache of pictures {'in memory' if self.path is None else self.path} has no more room ({why}{len(self):,} pictures, {self.nbytes/1e9:.3g} GB, "
+        warnings.warn(f"The cache of pictures {self.path or 'in memory'} has no more room ({why}{len(self):,} pictures, {self.nbytes/1e9:.3g} GB, "
                       f"limit {self.limit/1e9:.3g} GB): the others are read and decoded each time.", stacklevel=6)
     return False
 
@@ -178,8 +180,9 @@ class PictureCache:
         if (where=='disk')!=(folder is not None): raise ConfigError("cache: where='disk' needs folder='...', and where='memory' has none.")
         if not hasattr(os, 'preadv'): raise ConfigError("cache: works on Linux and macOS only; leave it out.")
         limit,self.kind,self.how = parse_bytes(limit),kind,f'{kind} {how}' if kind=='decoded' else kind
-        if where=='memory' and limit>_free_memory():
-            warnings.warn(f"cache: limit={limit/1e9:.3g} GB is more than the {_free_memory()/1e9:.3g} GB of memory that are free: the system may end processes.", stacklevel=2)
+        if where=='memory' and limit>(free := _free_memory()):
+            warnings.warn(f"cache: limit={limit/1e9:.3g} GB is more than the {free/1e9:.3g} GB of memory that are free: "
+                          "the system may end processes.", stacklevel=2)
         path = None if folder is None else os.path.join(os.path.abspath(os.path.expanduser(folder)), 'pictures.cache')
         self.file = _shared_file(where, path, limit)
     def __repr__(self): return f"PictureCache: {self.kind}, {self.file.path or 'in memory'}"

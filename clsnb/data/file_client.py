@@ -20,7 +20,8 @@ def join_path(prefix, name):
 
 # %% ../../nbs/data/01a_file_client.ipynb #6bbf0640
 file_backends = dict(disk='file', local='file', petrel='s3', ceph='s3', lmdb='lmdb')
-_gone = dict(memcached="its client was never published: use dict(backend='disk'), and LoadImageFromFile(cache=dict(where='memory')) to keep pictures in memory")
+_gone = dict(memcached="its client was never published: use dict(backend='disk'), and LoadImageFromFile(cache="
+                       "dict(where='memory')) to keep pictures in memory")
 _unused = 'enable_mc','enable_multi_cluster','conf_path' # of clients that fsspec replaces
 
 def file_system_class(protocol, why=None):
@@ -48,7 +49,8 @@ class FileClient:
                  tries=3, # How often to ask a server before giving up
                  **options): # For fsspec's file system
         for k in options:
-            if hit := difflib.get_close_matches(k, ('backend','path_mapping','tries'), 1, .75): raise ConfigError(f"file_client_args has no {k!r}. Did you mean {hit[0]!r}?")
+            if hit := difflib.get_close_matches(k, ('backend','path_mapping','tries'), 1, .75):
+                raise ConfigError(f"file_client_args has no {k!r}. Did you mean {hit[0]!r}?")
         self.backend = backend or prefix or 'disk'
         self.protocol,self.path_mapping,self.tries = _protocol(self.backend),dict(path_mapping or {}),max(1, tries)
         self.options = {k:v for k,v in options.items() if k not in _unused}
@@ -64,7 +66,8 @@ class FileClient:
         if self.protocol=='file': return path
         if self.protocol!='s3': return f'{self.protocol}://{path}'
         has = f" (it has {', '.join(map(repr, self.path_mapping))})" if self.path_mapping else ''
-        raise ConfigError(f"{path} is no s3:// address, and backend={self.backend!r} reads no others: add it to path_mapping{has}, or write s3://bucket/... in data_prefix.")
+        raise ConfigError(f"{path} is no s3:// address, and backend={self.backend!r} reads no others: add it to path_mapping{has}, "
+                          "or write s3://bucket/... in data_prefix.")
 
 def file_client(args=None):
     "A `FileClient` from `file_client_args`"
@@ -114,7 +117,8 @@ _final = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryErr
 def _reason(e):
     "What really happened, and a server's status; fsspec says of all that it asks by HTTP that it was not found"
     c = e.__cause__
-    if isinstance(e, FileNotFoundError) and (isinstance(c, (ConnectionError, TimeoutError)) or type(c).__module__.startswith('aiohttp')): e = c
+    known = isinstance(c, (ConnectionError, TimeoutError)) or type(c).__module__.startswith('aiohttp')
+    if isinstance(e, FileNotFoundError) and known: e = c
     return e,getattr(e, 'status', None) or 500
 
 @patch
@@ -126,7 +130,8 @@ def ask(self:FileClient, address, read):
             last,status = _reason(e)
             if isinstance(last, _final): raise last
             if status in (404,410): raise FileNotFoundError(2, 'No such file', address) from e
-            if 400<=status<500 and status not in (408,429): raise PermissionError(1, f"the server says {status} {getattr(last, 'message', '')}".strip()) from e
+            if 400<=status<500 and status not in (408,429):
+                raise PermissionError(1, f"the server says {status} {getattr(last, 'message', '')}".strip()) from e
             if k+1<self.tries: time.sleep(.2*2**k)
     raise OSError(f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {self.tries} times") from last
 

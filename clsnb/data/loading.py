@@ -46,7 +46,8 @@ def read_bytes(path, client=_disk):
     except FileNotFoundError as e: raise BrokenPicture(f"No such picture: {_told(path, client)}. {_where(client.address(path))}") from e
     except IsADirectoryError as e: raise BrokenPicture(f"{path} is a folder, not a picture: take it out of the list.") from e
     except (OSError, ValueError) as e:
-        check = "its permissions and the disk" if '://' not in client.address(path) else "the address, the connection and what you may read there"
+        local = '://' not in client.address(path)
+        check = "its permissions and the disk" if local else "the address, the connection and what you may read there"
         raise BrokenPicture(f"Cannot read the picture {_told(path, client)}: {getattr(e, 'strerror', None) or e}. Check {check}.") from e
 
 def _told(path, client):

@@ -104,7 +104,8 @@ def _files_below(fs, root, threads):
 def _scan_address(root, valid, client, threads):
     at = client.address(root)
     try: names = client.ask(join_path(at, ''), lambda fs,folder: _files_below(fs, folder, threads))
-    except OSError as e: raise DataError(f"Cannot read the folder {at} (backend={client.backend!r}): {e.strerror or e}. Check data_prefix.") from e
+    except OSError as e:
+        raise DataError(f"Cannot read the folder {at} (backend={client.backend!r}): {e.strerror or e}. Check data_prefix.") from e
     found = {}
     for name in sorted(names, key=lambda o: [(i<o.count('/'), p) for i,p in enumerate(o.split('/'))]): # files before folders
         folder,_,rest = name.partition('/')

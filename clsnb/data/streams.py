@@ -8,6 +8,7 @@ __all__ = ['read_shard', 'lane', 'ShardStream', 'StreamLoader']
 # %% ../../nbs/data/18a_streams.ipynb #8b70c7f6
 import itertools, math, random, warnings
 import numpy as np, torch
+from fastcore.basics import patch
 from ..core.errors import ClsnbError, ConfigError, DataError, near
 from ..core.registry import DATASETS
 from ..core.seed import mix
@@ -72,7 +73,8 @@ class ShardStream(BaseDataset):
                  buffer=2000, # Samples of each process that wait to be mixed
                  lanes=8, # Shards that each process reads at once; workers_per_gpu should divide it
                  test_mode=False, file_client_args=None): # Of `FileClient`; addresses need none
-        self.samples,self.label_ext,self.label_key,self.buffer,self.lanes,self.file_client_args = samples,label_ext,label_key,buffer,lanes,file_client_args
+        self.samples,self.label_ext,self.label_key,self.buffer,self.lanes = samples,label_ext,label_key,buffer,lanes
+        self.file_client_args = file_client_args
         if not samples or samples<1: raise ConfigError(f"ShardStream: samples={samples!r} must say how many samples the shards hold.")
         super().__init__(data_prefix, pipeline, classes, test_mode=test_mode)
         self.client = file_client(file_client_args)
@@ -81,7 +83,9 @@ class ShardStream(BaseDataset):
     def load_annotations(self): return ()
     def check_labels(self): pass
     def __len__(self): return self.samples
-    def get_gt_labels(self): raise ConfigError(f"ShardStream knows no labels before it has read them: validate and balance with ShardDataset, which lists {self.data_prefix}.")
+    def get_gt_labels(self):
+        raise ConfigError("ShardStream knows no labels before it has read them: validate and balance with ShardDataset, "
+                          f"which lists {self.data_prefix}.")
     def get_cat_ids(self, idx): return self.get_gt_labels()
     def read(self, s): return read_shard(self.paths[s], s, self.client, self.label_ext, self.label_key)
     def sample_name(self, idx): s,i = divmod(int(idx), _per_shard); return f'{self.paths[s]}, picture {i}'
@@ -102,11 +106,12 @@ class _Streamer(_Fetcher, torch.utils.data.IterableDataset):
     "What workers get"
     def __init__(self, dataset, sampler, seed, collate, batch_size, drop_last):
         super().__init__(dataset, seed, collate)
-        if type(sampler) is not DistributedSampler: raise ConfigError(f"ShardStream: {type(sampler).__name__} cannot choose samples of a stream: leave sampler_cfg out.")
-        self.batch_size,self.drop_last,self.shuffle,self.rank,self.world_size = batch_size,drop_last,sampler.shuffle,sampler.rank,sampler.num_replicas
-        n = len(dataset.paths)
-        if n<self.world_size: raise ConfigError(f"ShardStream: {n} shards cannot be shared by {self.world_size} processes: each needs one at least.")
-        self.lanes,self.n = min(dataset.lanes, n//self.world_size),math.ceil(len(dataset)/self.world_size)
+        if type(sampler) is not DistributedSampler:
+            raise ConfigError(f"ShardStream: {type(sampler).__name__} cannot choose samples of a stream: leave sampler_cfg out.")
+        self.batch_size,self.drop_last,self.shuffle = batch_size,drop_last,sampler.shuffle
+        n,(self.rank,self.world_size) = len(dataset.paths),(sampler.rank,world := sampler.num_replicas)
+        if n<world: raise ConfigError(f"ShardStream: {n} shards cannot be shared by {world} processes: each needs one at least.")
+        self.lanes,self.n = min(dataset.lanes, n//world),math.ceil(len(dataset)/world)
         self.place = torch.zeros(2, dtype=torch.int64).share_memory_() # epoch and first batch
     def __len__(self): return self.n//self.batch_size if self.drop_last else math.ceil(self.n/self.batch_size)
     def open_lanes(self, epoch):
@@ -126,35 +131,41 @@ class _Streamer(_Fetcher, torch.utils.data.IterableDataset):
                 self.now = [(epoch, s[0], t, s) for t,s in rows]
             except ClsnbError as e: yield _Failed(e); return
             yield self.__getitems__(self.now)
-    def _good(self, row, broken):
-        "A sample and its token; in the place of a broken one, the next of the batch"
-        i = next(i for i,o in enumerate(self.now) if o is row)
-        for k in range(_tries):
-            epoch,index,turn,sample = self.now[(i+k)%len(self.now)]
-            token = epoch,index,turn+k*_per_shard
-            if self.busy is not None: self._tell(index)
-            seed_sample(self.seed, *token)
-            try: return self.dataset.prepare(sample),token
-            except BrokenPicture as e:
-                if not self.skip: raise
-                broken.append((index, str(e)))
-        raise DataError(f"{_tries} pictures in a row are broken. The first: {broken[-_tries][1]}")
 
 # %% ../../nbs/data/18a_streams.ipynb #2a2c65e9
+@patch
+def _good(self:_Streamer, row, broken):
+    "A sample and its token; in the place of a broken one, the next of the batch"
+    i = next(i for i,o in enumerate(self.now) if o is row)
+    for k in range(_tries):
+        epoch,index,turn,sample = self.now[(i+k)%len(self.now)]
+        token = epoch,index,turn+k*_per_shard
+        if self.busy is not None: self._tell(index)
+        seed_sample(self.seed, *token)
+        try: return self.dataset.prepare(sample),token
+        except BrokenPicture as e:
+            if not self.skip: raise
+            broken.append((index, str(e)))
+    raise DataError(f"{_tries} pictures in a row are broken. The first: {broken[-_tries][1]}")
+
+# %% ../../nbs/data/18a_streams.ipynb #6ae7969f
 class StreamLoader(Loader):
-    "Batches of a `ShardStream`, the same ones for the same seed and epoch; of the sampler it takes who shares the shards, and whether to mix"
+    "Batches of a `ShardStream`; of the sampler it takes who shares the shards, and whether to mix"
     def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
                  pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
         self.dataset,self.sampler,self.seed,self.max_broken,self.broken,self.seen = dataset,sampler,seed,max_broken,{},0
         self.fetcher = f = _Streamer(dataset, sampler, seed, collate_fn, batch_size, drop_last)
         f.skip = max_broken>0
         self.num_workers,kwargs = n,kwargs = _start_method(f, num_workers, kwargs)
-        if n and f.lanes%n: warnings.warn(f"ShardStream: {n} workers read {f.lanes} lanes, so some shards are fetched more than once: let workers_per_gpu divide lanes.", stacklevel=4)
+        if n and f.lanes%n:
+            warnings.warn(f"ShardStream: {n} workers read {f.lanes} lanes, so some shards are fetched more than once: "
+                          "let workers_per_gpu divide lanes.", stacklevel=4)
         self.timeout = kwargs.get('timeout', 0)
         if n and self.timeout: f.busy = torch.full((n, 2), -1., dtype=torch.float64).share_memory_()
         f.ahead = n*(kwargs.get('prefetch_factor') or 2)
         self.loader = torch.utils.data.DataLoader(f, batch_size=None, num_workers=n, collate_fn=_as_is, worker_init_fn=_start_worker,
-            persistent_workers=persistent_workers and n>0, pin_memory=pin_memory and torch.cuda.is_available(), generator=torch.Generator(), **kwargs)
+            persistent_workers=persistent_workers and n>0, pin_memory=pin_memory and torch.cuda.is_available(),
+            generator=torch.Generator(), **kwargs)
     def set_epoch(self, epoch, start=0): self.fetcher.place[:] = torch.tensor([epoch, start])
     def __len__(self): return len(self.fetcher)
     @property
