@@ -170,6 +170,7 @@ def wait_for(what, seconds=60):
 
 digits = ("from clsnb.all import fit; fit('lenet5_1xb32_digits', {work!r}, {{'runner.max_epochs': {n}, 'results': False, 'log_config.interval': 5, 'data.workers_per_gpu': 0, 'log_level': 'ERROR'}})")
 
+@pytest.mark.slow
 def test_attach_to_a_run_of_another_process(tmp_path):
     "While it goes on, to its end; then to one that is killed"
     seen = []
