@@ -169,12 +169,13 @@ def s3():
     "A server that speaks S3"
     pytest.importorskip('s3fs'); moto = pytest.importorskip('moto.server')
     s = moto.ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False); s.start()
-    os.environ.update(AWS_ACCESS_KEY_ID='x', AWS_SECRET_ACCESS_KEY='x', AWS_DEFAULT_REGION='us-east-1')
+    mp = pytest.MonkeyPatch()
+    for k,v in dict(AWS_ACCESS_KEY_ID='x', AWS_SECRET_ACCESS_KEY='x', AWS_DEFAULT_REGION='us-east-1').items(): mp.setenv(k, v)
     args = dict(endpoint_url=f'http://127.0.0.1:{s.get_host_and_port()[1]}')
     fs = fsspec.filesystem('s3', **args); fs.mkdir('mine')
     for f in some: fs.pipe(f'mine/pets/{f.relative_to(photos)}', f.read_bytes())
     yield args
-    s.stop()
+    s.stop(); mp.undo()
 def test_s3(s3, tmp_path):
     for f in some: (q := tmp_path/f.relative_to(photos)).parent.mkdir(exist_ok=True); shutil.copy(f, q)
     want = digest(build_dataloader(CustomDataset(str(tmp_path), steps), 9, seed=0))
