@@ -66,7 +66,6 @@ def _part_cv2(data, head, box, n):
 # %% ../../nbs/data/01c_fast_decode.ipynb #356e9552
 class _Region(ctypes.Structure): _fields_ = [(o, ctypes.c_int) for o in ('x','y','w','h')]
 class _Scale(ctypes.Structure): _fields_ = [(o, ctypes.c_int) for o in ('num','denom')]
-_surplus = b'extraneous bytes before marker 0xd9'
 
 class _TurboLib:
     "libturbojpeg 3, as far as it is needed here"
@@ -74,7 +73,7 @@ class _TurboLib:
         self.path,self.lib,self.mine = path,ctypes.CDLL(path),threading.local()
         p,i,n = ctypes.c_void_p,ctypes.c_int,ctypes.c_size_t
         for name,res,args in [('Init', p, [i]), ('DecompressHeader', i, [p,ctypes.c_char_p,n]), ('Set', i, [p,i,i]), ('SetCroppingRegion', i, [p,_Region]),
-                              ('SetScalingFactor', i, [p,_Scale]), ('Decompress8', i, [p,ctypes.c_char_p,n,p,i,i]), ('GetErrorStr', ctypes.c_char_p, [p])]:
+                              ('SetScalingFactor', i, [p,_Scale]), ('Decompress8', i, [p,ctypes.c_char_p,n,p,i,i])]:
             f = getattr(self.lib, 'tj3'+name); f.restype,f.argtypes = res,args; setattr(self, name, f)
     def __call__(self, data, x, y, w, h, n):
         "That region (of the scaled picture) as an array, or None"
@@ -85,7 +84,7 @@ class _TurboLib:
         if self.mine.n!=n: self.SetCroppingRegion(tj, _Region()); self.SetScalingFactor(tj, _Scale(1, 8//n)); self.mine.n = n
         if self.SetCroppingRegion(tj, _Region(x, y, w, h)): return None
         out = np.empty((h,w,3), np.uint8)
-        return None if self.Decompress8(tj, data, len(data), out.ctypes.data, 0, 1) and _surplus not in self.GetErrorStr(tj) else out
+        return None if self.Decompress8(tj, data, len(data), out.ctypes.data, 0, 1) else out
 
 # %% ../../nbs/data/01c_fast_decode.ipynb #24c62aac
 def _places():
@@ -103,7 +102,7 @@ def _part_turbo(lib, data, head, box, n):
     x1,y1,x2,y2 = box
     unit = head.unit_w*n//8
     left,right = max(0, x1//unit-1)*unit,min(-(-head.width*n//8), (x2//unit+2)*unit)
-    out = lib(_shorten(data, head, -(-(y2+1)*8//n)), left, y1, right-left, y2+1-y1, n)
+    out = lib(data, left, y1, right-left, y2+1-y1, n)
     return None if out is None else out[:,x1-left:x2+1-left]
 
 # %% ../../nbs/data/01c_fast_decode.ipynb #f30b5ba3
