@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['get_dist_info', 'master_only', 'barrier', 'launcher_env', 'first_host', 'job_port', 'dist_timeout', 'init_dist',
-           'default_device', 'sync_buffers', 'gather_by_index', 'is_split', 'whole_of', 'split_as']
+           'agree_on_name', 'default_device', 'sync_buffers', 'gather_by_index', 'is_split', 'whole_of', 'split_as']
 
 # %% ../../nbs/core/03a_dist.ipynb #e857716a
-import datetime, functools, os, re, zlib
+import datetime, functools, json, os, re, time, uuid, zlib
 import torch, torch.distributed as dist
 from .errors import ConfigError
 
@@ -99,18 +99,43 @@ def init_dist(
     if launcher not in ('pytorch', *_words): raise ConfigError(f"--launcher: {launcher!r} is unknown; choose none, pytorch, slurm or mpi.")
     if launcher!='pytorch': os.environ.update(launcher_env(launcher, os.environ, port))
     if 'RANK' not in os.environ: raise ConfigError("--launcher pytorch needs torchrun: torchrun --nproc-per-node 2 -m clsnb train CONFIG --launcher pytorch; or say clsnb dist-train CONFIG 2")
-    cuda = torch.cuda.is_available(); _wait[0] = float(timeout)
+    cuda = torch.cuda.is_available(); _wait[0] = float(timeout); kw['timeout'] = datetime.timedelta(seconds=timeout); t = time.monotonic()
     if cuda: torch.cuda.set_device(default_device())
     kind = backend if backend and (cuda or backend!='nccl') else 'nccl' if cuda else 'gloo'
-    try: dist.init_process_group(kind, timeout=datetime.timedelta(seconds=timeout), **kw)
-    except RuntimeError as e: raise ConfigError(_no_meeting(e, timeout)) from e
+    try: dist.init_process_group(kind, **(_fresh_start(timeout) if os.environ.get('TORCHELASTIC_USE_AGENT_STORE')=='True' and not {'store', 'init_method'} & kw.keys() else {}), **kw)
+    except RuntimeError as e: raise ConfigError(_no_meeting(e, time.monotonic()-t)) from e
 
-def _no_meeting(e, timeout):
+def _no_meeting(e, took):
     "Why processes did not find each other, in one line"
     at,who = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}",f"Process {os.environ['RANK']} of {os.environ.get('WORLD_SIZE')}"
     if 'EADDRINUSE' in str(e) or 'already in use' in str(e): return f"{who} cannot open {at}: another program has that port. Say another one: MASTER_PORT=..., or dist_params=dict(port=...)."
-    if 'imed out' in str(e) or 'timeout' in str(e): return f"{who} waited {timeout:g} s at {at}, and not all others came. Did they all start, and is that the address of the first one? ({str(e).splitlines()[0][:200]})"
+    if 'imed out' in str(e) or 'timeout' in str(e): return f"{who} waited {took:.0f} s at {at}, and not all others came. Did they all start, and is that the address of the first one? ({str(e).splitlines()[0][:200]})"
     return f"{who} cannot join the others at {at}: {str(e).splitlines()[0][:300]}"
+
+# %% ../../nbs/core/03a_dist.ipynb #ce69573b
+def _fresh_start(timeout):
+    "Store, rank and number of processes, apart from what an earlier attempt left"
+    store,rank,world = next(dist.rendezvous('env://', timeout=datetime.timedelta(seconds=timeout)))
+    return dict(store=dist.PrefixStore(agree_on_name(store, rank, world, timeout), store), rank=rank, world_size=world)
+
+def agree_on_name(
+    store, # That all processes can reach; what it holds may be old
+    rank, world, # Who I am, of how many
+    timeout=1800, # Seconds
+)->str:
+    "A name that the processes alive now share, and no earlier ones"
+    me,end = uuid.uuid4().hex,time.monotonic()+timeout
+    def read(k): return store.get(k).decode() if store.check([k]) else ''
+    def wait():
+        if time.monotonic()>end: raise RuntimeError('timed out: some processes did not say hello')
+        time.sleep(.02)
+    if rank==0:
+        while any(read(f'heard{r}')!=me for r in range(1, world)): store.set('list', json.dumps([me, *(read(f'hello{r}') for r in range(1, world))])); wait()
+        return me
+    store.set(f'hello{rank}', me)
+    while me not in (names := json.loads(read('list') or '[]')): wait()
+    store.set(f'heard{rank}', names[0])
+    return names[0]
 
 # %% ../../nbs/core/03a_dist.ipynb #919c2926
 def default_device()->torch.device:
