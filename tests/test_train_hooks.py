@@ -355,3 +355,17 @@ def test_broken_files_are_said_and_listed(workers, tmp_path, capsys):
     rows = json.loads((tmp_path/'broken_files.json').read_text()); assert [o['index'] for o in rows]==[7, 1000, 1001] and rows[0]['why']=='Cannot decode picture 7.' and rows[0]['file']
     said = go(4, 3, tmp_path/'epoch_2.pth'); assert 'so far: 5, 2 of them new' in said and len(json.loads((tmp_path/'broken_files.json').read_text()))==5
     assert 'so far: 3, 3 of them new.' in go(2, 1, work_dir=None)
+
+def broken_ranks(work_dir):
+    import json, os, torch, torch.distributed as dist
+    from clsnb.train.runner import Runner
+    rank = dist.get_rank()
+    class Pictures(list):
+        broken,dataset = {rank: f'found by rank {rank}', 7: 'found by both'},None
+    m = torch.nn.Linear(1, 1); run = Runner(m, torch.optim.SGD(m.parameters(), lr=.1), work_dir=work_dir, max_epochs=1); run.step = lambda: None
+    run.register_hook(dict(type='BrokenFilesHook')); run.run([Pictures([{}])]); dist.barrier()
+    return [o['why'] for o in json.load(open(os.path.join(work_dir, 'broken_files.json')))]
+
+def test_broken_files_of_all_processes_are_listed(tmp_path):
+    from clsnb.apis.launch import launch
+    assert launch(broken_ranks, 2, str(tmp_path))==[['found by rank 0', 'found by rank 1', 'found by both']]*2
