@@ -4,7 +4,7 @@ import cv2, numpy as np, pytest, torch
 from PIL import Image
 from clsnb.core.errors import ClsnbError, ConfigError
 from clsnb.data import fast_decode as F
-from clsnb.data.device_normalize import DeviceNormalize, normalize_later, with_pipeline
+from clsnb.data.device_normalize import DeviceNormalize, normalize_later
 from clsnb.data.fast_decode import LoadCrop, fast_decode, jpeg_head, read_part
 from clsnb.data.loader import build_dataloader
 from clsnb.data.loading import LoadImageFromFile
