@@ -1,5 +1,5 @@
 "Pictures, lists and shards from disks, servers, archives and buckets; caches; streams"
-import errno, hashlib, inspect, io, multiprocessing, os, re, shutil, signal, sys, tarfile, threading, time
+import errno, hashlib, io, multiprocessing, os, re, shutil, signal, sys, tarfile, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import cv2, fsspec, numpy as np, pytest
@@ -206,6 +206,16 @@ def test_folders_at_addresses(places):
         ds[0] # this process has opened it: a forked one must not share what it opened
         assert digest(build_dataloader(ds, 9, seed=0))==digest(build_dataloader(ds, 9, 2, seed=0, multiprocessing_context='fork'))==batches, k
     assert digest(build_dataloader(sets['zip'], 9, 1, seed=0, multiprocessing_context='spawn'))==batches
+def test_verify_at_addresses(places, bucket):
+    from clsnb.all import Config, verify_dataset
+    want = verify_dataset(places['local'], 0)[['file','problem']].values.tolist(); assert want==[['animal/deep/er/zoo.jpg','duplicate']]
+    for k in ('memory','zip','chain'):
+        df = verify_dataset(places[k], 0); assert df[['file','problem']].values.tolist()==want and df.usable.all() and df.attrs['checked']==len(some)+2, k
+    fill(lambda n,data: bucket.pipe(f'/mine/pets/{n}', data)); bucket.pipe('/mine/pets/fish/empty.jpg', b'')
+    d = dict(type='CustomDataset', data_prefix='data/pets', file_client_args=dict(backend='petrel', path_mapping={'data/pets':'s3://mine/pets'}))
+    df = verify_dataset(d, 0); assert df.attrs['checked']==len(some)+3 and df[~df.usable][['file','problem']].values.tolist()==[['fish/empty.jpg','empty']]
+    def said(**kw): return [str(o) for o in Config(dict(model=dict(type='ImageClassifier'), data=dict(samples_per_gpu=2, workers_per_gpu=0, train=dict(d, **kw)))).check() if 'data_prefix' in str(o)]
+    assert not said() and 'data/pets' in said(file_client_args=dict(backend='disk'))[0] and 'path_mapping' in said(data_prefix='other')[0]
 def test_folders_of_a_server(server):
     server.files.update({'t/':b'<a href="b/">b</a> <a href="a/">a</a>', 't/a/':b'<a href="1.jpg">1</a>', 't/b/':b'<a href="2.jpg">2</a><a href="3.png">3</a>', 't/a/1.jpg':cat})
     assert list(scan_folders(f'{server.url}/t').names)==['a/1.jpg','b/2.jpg','b/3.png']
@@ -440,7 +450,6 @@ def test_shards_at_hand(web, tmp_path):
     with pytest.raises(BrokenPicture) as e: ShardDataset(web.url+'/t-{0..7}.tar', steps, classes, file_client_args=dict(tries=1))[0]
     one_line(e, 't-0.tar', 'byte', '0000.jpg')
 
-@pytest.mark.skipif('loader_class' not in inspect.getsource(build_dataloader), reason='build_dataloader does not know streams yet')
 def test_training_from_a_stream(web, tmp_path):
     from clsnb.all import Config, fit
     data = dict(type='ShardStream', data_prefix=web.url+'/t-{0..7}.tar', samples=96, classes=classes, lanes=4,

@@ -17,9 +17,10 @@ from ..core.errors import ClsnbError, near
 from ..core.init import _fillers
 from ..core.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS, TRANSFORMS, accepted_args
 from ..data.dataset import list_from_file
+from ..data.file_client import file_client
 from ..layers.conv import CONV_LAYERS
 from ..layers.norm_act import ACTIVATION_LAYERS, NORM_LAYERS
-from ..train.schedules import Schedule
+from ..train.core_hooks import schedule_hook
 
 # %% ../../nbs/apis/03_check.ipynb #4bf16556
 class Findings(list):
@@ -198,12 +199,15 @@ _makes_folder = ('MNIST', 'FashionMNIST', 'CIFAR10', 'CIFAR100')
 @patch
 def paths(self:_Check):
     "Does everything exist that will be read?"
-    def look(key, p, what):
-        if isinstance(p, str) and p and '://' not in p and not os.path.exists(os.path.expanduser(p)): self.say(key, f"{what} {p!r} is not there.")
+    def look(key, p, what, client=None):
+        if not isinstance(p, str) or not p: return
+        try: at = file_client(client).address(p)
+        except ClsnbError as e: return self.say(key, str(e))
+        if '://' not in at and not os.path.exists(os.path.expanduser(at)): self.say(key, f"{what} {at!r} is not there.")
     def walk(v, key):
         for k,d in _dicts(v, key):
             for a,o in d.items():
-                if a in ('ann_file', 'image_file', 'classes') or a=='data_prefix' and d.get('type') not in _makes_folder: look(f'{k}.{a}', o, 'the folder' if a=='data_prefix' else 'the file')
+                if a in ('ann_file', 'image_file', 'classes') or a=='data_prefix' and d.get('type') not in _makes_folder: look(f'{k}.{a}', o, 'the folder' if a=='data_prefix' else 'the file', d.get('file_client_args') if a!='classes' else None)
                 elif a in ('dataset', 'datasets'): walk(o, f'{k}.{a}')
     for k in ('train', 'val', 'test'): walk((self.cfg.get('data') or {}).get(k), f'data.{k}')
     for k in ('load_from', 'resume_from'): look(k, self.cfg.get(k), 'the checkpoint')
@@ -220,7 +224,7 @@ def schedule(self:_Check):
     n,iters = run.get('max_epochs') or cfg.get('total_epochs'),run.get('max_iters')
     if not n and not iters: return self.say('runner', "nothing says how long to train: runner = dict(type='EpochBasedRunner', max_epochs=...).")
     if cfg.get('total_epochs') and run.get('max_epochs', cfg.total_epochs)!=cfg.total_epochs: self.warn('total_epochs', f"total_epochs is {cfg.total_epochs}, but runner.max_epochs is {n}, which counts.")
-    if self.tried('lr_config', lambda: Schedule(**lr)) is None: return
+    if self.tried('lr_config', lambda: HOOKS.build(schedule_hook(lr))) is None: return
     by_epoch = lr.get('by_epoch', True); end,unit = (n, 'epochs') if by_epoch else (iters, 'iterations')
     step,periods,warm = lr.get('step'),lr.get('periods'),lr.get('warmup_iters', 0) if lr.get('warmup') else 0
     steps = [step] if isinstance(step, int) else step or []

@@ -8,16 +8,20 @@ __all__ = ['unusable', 'check_bytes', 'check_file', 'check_files', 'one_thread']
 # %% ../../nbs/data/19_check_file.ipynb #c8658a8b
 import hashlib, os
 import numpy as np
+from .file_client import FileClient
 
 # %% ../../nbs/data/19_check_file.ipynb #28c80300
 _formats = dict(JPEG=('.jpg','.jpeg','.jpe','.jfif'), PNG=('.png',), GIF=('.gif',), BMP=('.bmp',), TIFF=('.tif','.tiff'), WEBP=('.webp',),
                 PPM=('.ppm','.pgm','.pbm','.pnm'), MPO=('.jpg','.jpeg','.mpo'))
 _plain_modes = 'RGB','L','1'
 
+_client = FileClient()
+
 def _read(job):
     "Bytes of a file, or of a part of it"
-    path,offset,size = job if isinstance(job, tuple) else (job,0,None)
-    with open(path, 'rb') as f: f.seek(offset); return f.read(size)
+    if not isinstance(job, tuple): return _client.get(job)
+    path,offset,size = job
+    return _client.get_part(path, offset, offset+size)
 
 def _look(data):
     "`(Pillow's image or None, what it said when decoding in full)`"
@@ -64,7 +68,7 @@ def _oddities(im, name):
 def check_file(job, tiny=32):
     "`check_bytes` for a path, or (path, offset, size); never raises"
     path = job[0] if isinstance(job, tuple) else job
-    try: return check_bytes(_read(job), path, tiny)
+    try: return check_bytes(_read(job), str(path).partition('::')[0], tiny) # of zip://name::archive
     except FileNotFoundError: return [('missing','no such file')],None
     except IsADirectoryError: return [('folder','a folder, not a picture')],None
     except OSError as e: return [('unreadable', e.strerror or str(e))],None

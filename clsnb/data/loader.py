@@ -254,9 +254,10 @@ def build_dataloader(
     if seed is None: seed = _common_seed(world_size if dist else 1)
     share = dict(dataset=dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
     sampler = SAMPLERS.build(sampler_cfg, share) if sampler_cfg else DistributedSampler(round_up=round_up, **share)
-    loader = Loader(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers,
-                    pin_memory, _OnlySamples(collate_fn) if collate_fn else collate,
-                    (.01 if shuffle else 0) if max_broken is None else max_broken, **kwargs)
+    make = getattr(dataset, 'loader_class', Loader) # streams have their own
+    loader = make(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers,
+                  pin_memory, _OnlySamples(collate_fn) if collate_fn else collate,
+                  (.01 if shuffle else 0) if max_broken is None else max_broken, **kwargs)
     if fast_decode or device_normalize: _speed_up(loader, fast_decode, device_normalize)
     return loader
 

@@ -14,6 +14,7 @@ from ..core.errors import ConfigError
 from ..core.io import progress_after
 from .archives import ShardSamples
 from .check_file import check_files, one_thread, unusable
+from .file_client import file_client, join_path
 from .folder_imagenet import CustomDataset
 from .wrappers import build_dataset
 
@@ -32,9 +33,9 @@ def picture_files(ds):
         return [(n, (infos.paths[s], int(a), int(k)), labels[i]) for i,(n,s,a,k) in enumerate(zip(infos.names, infos.shard, infos.offset, infos.size))]
     names = [ds.sample_name(i) for i in range(len(ds))]
     if None in names[:1]: raise ConfigError(f"{type(ds).__name__} has no picture files that could be verified.")
-    join = lambda prefix,n: os.path.join(prefix, n) if prefix else n
+    at = file_client(getattr(ds, 'file_client_args', None)).address
     prefix = lambda i: infos.prefix if hasattr(infos, 'prefix') else infos[i].get('img_prefix')
-    return [(n, join(prefix(i), n), labels[i]) for i,n in enumerate(names)]
+    return [(n, at(join_path(prefix(i), n)), labels[i]) for i,n in enumerate(names)]
 
 # %% ../../nbs/data/22_verify.ipynb #50eae978
 def _pool(workers):
