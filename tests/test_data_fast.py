@@ -169,3 +169,8 @@ def test_without_a_library_or_with_an_old_one(tmp_path):
     for path in (str(tmp_path/'libturbojpeg.so.0'), str(tmp_path/'none.so'), 'libm.so.6'):
         r = subprocess.run([sys.executable, '-c', code, photo_path('animal/cow.jpg')], capture_output=True, text=True, env={**os.environ, 'CLSNB_TURBOJPEG':path})
         assert r.returncode==0 and '(27, 18, 3)' in r.stdout and not r.stderr, r.stderr
+
+def test_batches_are_shown_as_ever():
+    from clsnb.data.looking import show_batch
+    a,b = (show_batch(build_dataloader(Photos('val', [load, crop, norm]+end), 8, seed=0, device_normalize=o)) for o in (None,True))
+    assert a._repr_html_()==b._repr_html_()

@@ -55,7 +55,8 @@ def show_batch(
     "Pictures of a batch with their labels"
     if hasattr(batch, 'dataset'): classes,batch = classes or batch.dataset.CLASSES,next(iter(batch))
     metas,labels = batch.get('img_metas') or [{}]*len(batch['img']),batch.get('gt_label')
-    imgs = [denormalize(x, m.get('img_norm_cfg')) for x,m in zip(batch['img'][:n], metas)]
+    imgs = batch['img'][:n] if getattr(batch, 'norm', None) is None else batch.norm(batch['img'][:n]) # left to the device
+    imgs = [denormalize(x, m.get('img_norm_cfg')) for x,m in zip(imgs, metas)]
     return show_images(imgs, None if labels is None else [_title(y, classes) for y in labels[:n]], cols, bgr=False, size=size)
 
 # %% ../../nbs/data/23_looking.ipynb #f47c5d01
