@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['commands', 'train', 'dist_train', 'slurm_train', 'finetune', 'test', 'predict', 'configs', 'zoo', 'demo',
-           'print_config', 'check', 'copy_config', 'convert_weights', 'verify', 'make_parser', 'main']
+           'print_config', 'check', 'copy_config', 'convert_weights', 'verify', 'attach', 'make_parser', 'main']
 
 # %% ../nbs/cli.ipynb #53e4a29a
 import argparse, inspect, os, re, signal, sys
@@ -229,7 +229,7 @@ def verify(
     "Decode every picture and list broken, odd and duplicate ones"
     from clsnb.core.config import Config
     from clsnb.data.verify import verify_dataset, verify_report
-    if len(data)==1 and not Path(data[0]).is_dir():
+    if len(data)==1 and not Path(data[0]).is_dir() and '://' not in data[0]:
         cfg = Config.fromfile(data[0]).data
         splits = {k: cfg[k] for k in ('train','val','test') if k in cfg and (k!='test' or cfg.get('val')!=cfg.test)}
     else: splits = {'data' if len(data)==1 else o: o for o in data}
@@ -238,8 +238,16 @@ def verify(
     if out: df.to_csv(out, index=False); print(f'Written: {out}')
     if not df.usable.all(): sys.exit(2)
 
+def attach(
+    work_dir:str, # Folder of a run that goes on, has ended, or will begin
+    every:float=5., # Seconds between looks
+):
+    "Watch a run from another terminal"
+    from clsnb.analysis.attach import attach as look
+    look(work_dir, every)
+
 # %% ../nbs/cli.ipynb #cb9f2ef7
-commands = dict(train=train, finetune=finetune, test=test, predict=predict, configs=configs, zoo=zoo, demo=demo,
+commands = dict(train=train, finetune=finetune, test=test, attach=attach, predict=predict, configs=configs, zoo=zoo, demo=demo,
                 **{'dist-train': dist_train, 'slurm-train': slurm_train, 'print-config': print_config, 'check': check, 'copy-config': copy_config, 'convert-weights': convert_weights, 'verify': verify})
 
 def make_parser()->argparse.ArgumentParser:
