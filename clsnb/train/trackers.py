@@ -129,7 +129,7 @@ class DvcliveLoggerHook(LoggerHook):
         self.live.make_summary()
     def after_train_epoch(self, runner):
         super().after_train_epoch(runner)
-        if self.model_file and not runner.rank: runner.save_checkpoint(self.model_file)
+        if self.model_file: runner.save_checkpoint(self.model_file) # all call it, the first process writes
     def close(self, runner): self.live.end()
 
 @HOOKS.register

@@ -8,6 +8,7 @@ __all__ = ['EarlyStopHook', 'first_bad', 'StopOnNanHook']
 # %% ../../nbs/train/05b_watchdogs.ipynb #88001fa3
 import torch
 from pathlib import Path
+from ..core.dist import is_split
 from ..core.errors import ClsnbError
 from ..core.registry import HOOKS
 from .runner import Hook
@@ -67,7 +68,7 @@ class StopOnNanHook(Hook):
     def after_train_iter(self, runner):
         loss = runner.outputs['loss'].detach(); bad = ~loss.isfinite(); self.bad = bad if self.bad is None else self.bad | bad
         if not self.every_n_iters(runner, self.interval or (1 if loss.device.type=='cpu' else 10)) or not self.bad: return
-        where = first_bad(runner.model, runner.data_batch); kept = ''
+        where = 'a place that one process cannot look for alone, as parameters are split' if is_split(runner.model) else first_bad(runner.model, runner.data_batch); kept = ''
         if runner.work_dir:
             path = Path(runner.work_dir)/f'nan_batch_rank{runner.rank}.pth'; path.parent.mkdir(parents=True, exist_ok=True)
             torch.save({k: v.cpu() for k,v in runner.data_batch.items() if torch.is_tensor(v)}, path); kept = f" The batch is in {path}."
