@@ -13,6 +13,7 @@ from clsnb.models.base import Backbone
 from clsnb.models.batch_augs import Augments, build_augment
 from clsnb.models.classifier import (BaseClassifier, ImageClassifier, build_backbone, build_classifier, build_head, build_loss, build_neck)
 from clsnb.models.freeze import freeze
+from clsnb.data.fast_decode import fast_decode
 from clsnb.data.pipeline import Compose, ImageTransform, build_pipeline, build_transform
 from clsnb.data.dataset import BaseDataset
 from clsnb.data.folder_imagenet import CustomDataset, ImageNet
@@ -25,7 +26,7 @@ from clsnb.data.wrappers import build_dataset, split
 from clsnb.imgops.show import show_images
 from clsnb.train.optim import build_optimizer
 from clsnb.train.schedules import Schedule, lr_curve
-from clsnb.train.runner import Hook, IterBasedRunner, Runner
+from clsnb.train.runner import Hook, IterBasedRunner, Runner, to_device
 from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.train import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
