@@ -27,8 +27,8 @@ class Trouble(Hook):
         if self.kind=='tell': os.kill(os.getppid(), signal.SIGINT) # the notebook
 
 def options(samples=16, **kw):
-    "Twenty steps on digits, four checkpoints, one evaluation"
-    return {'data.samples_per_gpu': samples, 'data.workers_per_gpu': 0, 'runner': dict(type='IterBasedRunner', max_iters=20), 'results': False, 'evaluation': dict(interval=20),
+    "Twenty steps on digits, two evaluations, three checkpoints"
+    return {'data.samples_per_gpu': samples, 'data.workers_per_gpu': 0, 'runner': dict(type='IterBasedRunner', max_iters=20), 'results': False, 'evaluation': dict(interval=10),
             'checkpoint_config': dict(interval=7, max_keep_ckpts=-1), 'log_config': dict(interval=20, hooks=[dict(type='TextLoggerHook')]), **kw}
 
 def train(work_dir, opts, **kw):
@@ -56,7 +56,7 @@ def split_and_resumed(d):
 
 def split_options(samples=16, **kw):
     return options(samples, optimizer_config=dict(grad_clip=dict(max_norm=.5), cumulative_iters=2), custom_hooks=[dict(type='EMAHook', momentum=.05)],
-                   fsdp=dict(min_params=1000), **kw)
+                   fsdp=dict(min_params=1000), evaluation=dict(interval=10, save_best=None), **kw)
 
 def test_split_model(tmp_path):
     a,b = launch(split_and_resumed, 2, str(tmp_path), timeout=limit)
