@@ -1,7 +1,7 @@
 "Several processes: split models, nodes, launchers, hangs, deaths, interrupts. gloo on the CPU; every wait has its limit"
 import json, os, shutil, signal, socket, subprocess, sys, time
 from pathlib import Path
-import numpy as np, pytest, torch
+import pytest, torch
 
 from clsnb.apis.launch import launch
 from clsnb.apis.train import fit
