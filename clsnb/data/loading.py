@@ -24,6 +24,7 @@ def nearest_folder(path):
 
 def _where(path):
     if '://' in path: return "Check the address, or take the sample out of the list."
+    if os.path.islink(path): return f"It is a link to {os.readlink(path)}, which does not exist: mend the link, or take the sample out of the list."
     folder,name = os.path.split(os.path.abspath(path))
     if not os.path.isdir(folder):
         return f"Its folder does not exist either, the nearest is {nearest_folder(folder)}: check data_prefix."
