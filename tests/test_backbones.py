@@ -154,3 +154,9 @@ def test_a_cam_finds_its_layer(name):
     maps = tokens_to_map(net.num_extra_tokens, x.shape[2:])(seen[-1])
     assert maps.ndim==4 and len(maps)==2 and maps[0, 0].numel() > 1
     assert torch.autograd.grad(sum(o.square().sum() for o in out), seen[-1])[0].abs().sum() > 0
+
+@every
+def test_blocks_to_split_can_be_called(name):
+    "`fully_shard` gathers a block when it is called"
+    from clsnb.train.fsdp import blocks_of
+    assert [k for k,m in blocks_of(build(name), 1000).items() if '_forward_unimplemented' in str(type(m).forward)]==[]

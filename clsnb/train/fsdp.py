@@ -13,6 +13,8 @@ from ..core.dist import default_device, get_dist_info, is_split
 from ..core.errors import ConfigError, near
 
 # %% ../../nbs/train/04a_fsdp.ipynb #05789bae
+_lists = nn.ModuleList, nn.ModuleDict # are never called, so there is no moment to gather them
+
 def _parts(m): return [c for c in m.children() if next(c.children(), None) is not None]
 def _is_row(m):
     kinds = [type(c) for c in _parts(m)]
@@ -25,7 +27,7 @@ def blocks_of(
     "The blocks that are worth a message of their own"
     rows = {n: m for n,m in model.named_modules() if _is_row(m)}
     inner = {n: m for n,m in rows.items() if not any(_is_row(o) for o in m.modules() if o is not m)}
-    return {f'{n}.{k}' if n else k: c for n,m in inner.items() for k,c in m.named_children() if c in _parts(m) and sum(p.numel() for p in c.parameters())>=min_params}
+    return {f'{n}.{k}' if n else k: c for n,m in inner.items() for k,c in m.named_children() if c in _parts(m) and not isinstance(c, _lists) and sum(p.numel() for p in c.parameters())>=min_params}
 
 # %% ../../nbs/train/04a_fsdp.ipynb #7c644de0
 _norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
