@@ -1,5 +1,5 @@
 "Loggers of other packages, where they are installed; a profiler's trace; several processes"
-import json, os
+import json, os, subprocess, sys
 import pytest, torch
 from torch import nn
 
@@ -174,7 +174,7 @@ def test_ten_steps_equal_a_plain_script(tmp_path):
 
 def test_no_import_initialises_cuda():
     "Every module of the package, in an interpreter in which touching CUDA is an error"
-    import subprocess, sys
+
     code = """import importlib, pkgutil, sys, torch
 def touched(*a, **k): raise AssertionError('CUDA was touched')
 torch.cuda._lazy_init = torch._C._cuda_init = touched
@@ -369,3 +369,22 @@ def broken_ranks(work_dir):
 def test_broken_files_of_all_processes_are_listed(tmp_path):
     from clsnb.apis.launch import launch
     assert launch(broken_ranks, 2, str(tmp_path))==[['found by rank 0', 'found by rank 1', 'found by both']]*2
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork')
+def test_loading_processes_keep_quiet_about_signals():
+    "A terminal sends Ctrl-C to all processes: one line is enough, and a batch under way is finished; a stuck one can still be ended"
+    code = '''
+import os, signal
+from types import SimpleNamespace
+from clsnb.train.interrupt import InterruptHook
+InterruptHook().before_run(SimpleNamespace())
+pid = os.fork()
+if not pid:
+    for s in ('SIGINT', 'SIGINT', 'SIGUSR1'): os.kill(os.getpid(), getattr(signal, s))
+    os.write(1, b'going on;'); os.kill(os.getpid(), signal.SIGTERM); os.write(1, b'still there'); os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True); os.kill(os.getpid(), signal.SIGINT)
+try: os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt: print('second')
+'''
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert r.stdout=='going on;143\nsecond\n' and r.stderr.count('finished and the run saved')==1, (r.stdout, r.stderr)

@@ -6,7 +6,7 @@
 __all__ = ['InterruptHook']
 
 # %% ../../nbs/train/02a_interrupt.ipynb #8a4ef48a
-import signal, sys, threading, time
+import os, signal, sys, threading, time
 from fastcore.basics import patch
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,15 @@ class InterruptHook(Hook):
         self.signals,self.every,self.got,self.old = signals,every,None,{}
     def before_run(self, runner):
         self.got,self.old,self.wait,self.t,self.calm = None,{},0,time.monotonic(),False
-        self.main = threading.current_thread() is threading.main_thread(); runner.poll = partial(self.look, runner)
+        self.pid = os.getpid(); self.main = threading.current_thread() is threading.main_thread(); runner.poll = partial(self.look, runner)
         for n in self.signals if self.main else (): self._take(n, self.hear)
     def _take(self, name, handler):
         if hasattr(signal, name): self.old[name] = signal.signal(getattr(signal, name), handler)
     def hear(self, number, frame):
-        if self.got and number==signal.SIGINT: raise KeyboardInterrupt
-        self.got = signal.Signals(number).name; print(f'\n{self.got}: the step at hand is finished and the run saved.', file=sys.stderr)
+        again,self.got = self.got,signal.Signals(number).name
+        if os.getpid()!=self.pid: return os._exit(143) if again and number==signal.SIGTERM else None # a forked loading process goes on until the step is done
+        if again and number==signal.SIGINT: raise KeyboardInterrupt
+        print(f'\n{self.got}: the step at hand is finished and the run saved.', file=sys.stderr)
     def before_train_iter(self, runner): # the death of a loading process is noticed between steps, not within one
         if self.main and not self.calm: self.calm = True; self._take('SIGCHLD', signal.SIG_DFL)
     def after_train_iter(self, runner):
