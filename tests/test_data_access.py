@@ -113,6 +113,7 @@ def test_local_files_are_simply_opened(monkeypatch):
     monkeypatch.setattr(loading, 'open', lambda *a: opened.append(a[0]) or open(*a), raising=False)
     load('animal/cat.jpg', str(photos)); assert opened==[str(photos/'animal/cat.jpg')]
 def test_mapped_prefix_in_archives():
+    assert join_path(Path('a'), 'x.jpg')=='a/x.jpg' and join_path(None, 'x.jpg')=='x.jpg'
     assert join_path('zip://::a.zip', 'x/y.jpg')=='zip://x/y.jpg::a.zip' and join_path('zip://x::s3://b/a.zip', 'y.jpg')=='zip://x/y.jpg::s3://b/a.zip'
 
 def test_zip(tmp_path):

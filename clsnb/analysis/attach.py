@@ -160,10 +160,11 @@ def attach(
     every=2., # Seconds between looks
     once=False, # Return a figure of the present state
     parts=('loss', 'metric', 'lr'), # Panels; see `curve_panels`
+    live=None, # Redraw in the background; None: in a notebook
 ): # An `Attached`, or a figure
     "Show a run's progress and curves while it goes on, whichever process it is"
     if once: w = RunWatch(work_dir); w.read(); return w.figure(parts)
-    key,live = os.path.abspath(work_dir),in_notebook()
+    key,live = os.path.abspath(work_dir),in_notebook() if live is None else live
     if key in _attached: _attached[key].stop()
     a = _attached[key] = Attached(work_dir, max(every, .5) if live else max(every, 5.), _in_place() if live else lambda a: print(a.watch.text(), flush=True), parts)
     if live: a.thread.start(); return a

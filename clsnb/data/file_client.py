@@ -14,6 +14,7 @@ from ..core.errors import ConfigError, DependencyError, near, need
 def join_path(prefix, name):
     "`os.path.join`, also for addresses into archives"
     if not prefix: return name
+    prefix = os.fspath(prefix)
     if '::' not in prefix: return os.path.join(prefix, name)
     head,_,tail = prefix.partition('::')
     return f"{head if head.endswith('/') else head+'/'}{name}::{tail}"
