@@ -339,6 +339,22 @@ class Still(nn.Module):
     def __init__(self): super().__init__(); self.w = nn.Parameter(torch.zeros(1)); self.seen = set()
     def train_step(self, batch, optimizer): return dict(loss=self.w.sum(), log_vars={}, num_samples=1)
 
+def test_the_schedule_reaches_groups_that_come_later():
+    "A state that is loaded, or a group that is added, in the middle of a run"
+    line,more,seen = Line(),nn.Parameter(torch.zeros(1)),[]
+    opt = torch.optim.SGD(line.parameters(), lr=.4)
+    class Change(Hook):
+        priority = 'HIGHEST'
+        def before_train_iter(self, run):
+            if run.iter==1: opt.load_state_dict(opt.state_dict()) # torch makes new groups of it
+            if run.iter==2: opt.add_param_group(dict(params=[more], lr=.1))
+    class See(Hook):
+        def before_train_iter(self, run): seen.append([g['lr'] for g in opt.param_groups])
+    run = Runner(line, opt, max_epochs=1)
+    for h in (Change(), HOOKS.build(dict(type='LrUpdaterHook', policy='poly', by_epoch=False)), OptimizerHook(), See()): run.register_hook(h)
+    run.run([[dict(x=x, y=3*x+1)]*4])
+    assert seen==[pytest.approx(o) for o in ([.4], [.3], [.2,.05], [.1,.025])]
+
 @pytest.mark.parametrize('workers', [0, 2])
 def test_broken_files_are_said_and_listed(workers, tmp_path, capsys):
     import warnings

@@ -10,7 +10,7 @@ import copy, math
 from contextlib import contextmanager
 from dataclasses import dataclass
 import numpy as np, torch
-from .train import fit_classes, loader_args, read_config
+from .train import fit_classes, loader_args, read_config, step_hook
 from ..core.checkpoint import load_checkpoint
 from ..core.config import Config
 from ..core.dist import default_device
@@ -19,7 +19,7 @@ from ..core.registry import MODELS
 from ..core.seed import mix, rng_state, set_rng_state, set_seed
 from ..data.loader import build_dataloader
 from ..data.wrappers import build_dataset
-from ..train.optim import build_optimizer
+from ..train.optim import build_optimizer, each_optimizer
 from ..train.runner import Hook, IterBasedRunner, StopRun, stop_workers
 
 # %% ../../nbs/apis/04_lr_find.ipynb #8b5d7f20
@@ -51,7 +51,7 @@ def _keep_model(model):
 # %% ../../nbs/apis/04_lr_find.ipynb #0093a695
 def _keep_optimizer(optimizer):
     "Note groups and state of one optimiser, or of several in a dict"
-    opts = list(optimizer.values()) if isinstance(optimizer, dict) else [optimizer]
+    opts = each_optimizer(optimizer)
     groups = [_keep_dict(g, ('params',)) for o in opts for g in o.param_groups]
     states = [(o.state, {p: (s, _keep_dict(s)) for p,s in o.state.items()}) for o in opts]
     def put():
@@ -83,7 +83,7 @@ def _keep_loader(loader):
 # %% ../../nbs/apis/04_lr_find.ipynb #f7722185
 def _keep_generators():
     "Note all generators"
-    was,cuda = rng_state(),torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    was,cuda = rng_state(),torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     def put():
         set_rng_state(was)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
@@ -117,10 +117,9 @@ def trial_parts(what, loader, optimizer, options=None, device=None, trust=False)
 
 def trial_runner(model, optimizer, cfg, iters, *hooks, **opt):
     "A runner that only optimises, as the config says; `opt` overrides `optimizer_config`"
-    runner = IterBasedRunner(model, optimizer, max_iters=iters); amp,o = cfg.get('fp16'),dict(cfg.get('optimizer_config') or {}) | opt
+    runner = IterBasedRunner(model, optimizer, max_iters=iters)
     runner.memory_format = _layout(cfg)
-    step = dict(o, type=o.get('type', 'OptimizerHook')) if amp is None else dict(o, type='Fp16OptimizerHook', **amp)
-    for h in (dict(type='SeedHook', seed=cfg.get('seed') or 0), step, dict(type='InterruptHook'), *hooks): runner.register_hook(h)
+    for h in (dict(type='SeedHook', seed=cfg.get('seed') or 0), step_hook(cfg, **opt), dict(type='InterruptHook'), *hooks): runner.register_hook(h)
     return runner
 
 # %% ../../nbs/apis/04_lr_find.ipynb #46472344
@@ -130,9 +129,8 @@ class _Sweep(Hook):
     def __init__(self, start, end, n, diverge_th, every):
         self.start,self.end,self.n,self.th,self.every,self.lrs,self.losses,self.sum = start,end,n,diverge_th,every,[],[],0.
     def before_run(self, runner):
-        opts = list(runner.optimizer.values()) if isinstance(runner.optimizer, dict) else [runner.optimizer]
-        self.groups = [g for o in opts for g in o.param_groups]; rates = [float(g.get('initial_lr', g['lr'])) for g in self.groups]
-        base = float(opts[0].defaults.get('lr') or max(rates))
+        self.groups = runner.optimizer.param_groups; rates = [float(g.get('initial_lr', g['lr'])) for g in self.groups]
+        base = float(each_optimizer(runner.optimizer)[0].defaults.get('lr') or max(rates))
         if not base: raise ConfigError("lr_find: the optimizer's learning rate is 0; give it any other, for the ratios of its groups.")
         self.ratios = [r/base for r in rates]
     def before_train_iter(self, runner):

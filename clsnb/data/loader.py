@@ -169,16 +169,20 @@ class Loader:
     def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
                  pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
         self.dataset,self.sampler,self.seed,self.max_broken,self.broken,self.seen = dataset,sampler,seed,max_broken,{},0
-        self.batch_sampler = TokenBatches(sampler, batch_size, drop_last)
-        self.fetcher = fetch = _Fetcher(dataset, seed, collate_fn)
+        fetch,how = self.reads(batch_size, drop_last, collate_fn)
+        self.fetcher = fetch
         fetch.skip = max_broken>0
         self.num_workers,kwargs = n,kwargs = _start_method(fetch, num_workers, kwargs)
         self.timeout = kwargs.get('timeout', 0)
         if n and self.timeout: fetch.busy = torch.full((n, 2), -1., dtype=torch.float64).share_memory_()
         fetch.ahead = n*(kwargs.get('prefetch_factor') or 2)
-        self.loader = DataLoader(fetch, batch_sampler=self.batch_sampler, num_workers=n, collate_fn=_as_is,
+        self.loader = DataLoader(fetch, num_workers=n, collate_fn=_as_is,
             worker_init_fn=_start_worker, persistent_workers=persistent_workers and n>0,
-            pin_memory=pin_memory and torch.cuda.is_available(), generator=torch.Generator(), **kwargs)
+            pin_memory=pin_memory and torch.cuda.is_available(), generator=torch.Generator(), **how, **kwargs)
+    def reads(self, batch_size, drop_last, collate):
+        "What workers get, and how torch's loader asks for batches"
+        self.batch_sampler = TokenBatches(self.sampler, batch_size, drop_last)
+        return _Fetcher(self.dataset, self.seed, collate),dict(batch_sampler=self.batch_sampler)
     def set_epoch(self, epoch, start=0): self.batch_sampler.set_epoch(epoch, start)
     def __len__(self): return len(self.batch_sampler)
     @property

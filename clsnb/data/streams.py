@@ -12,17 +12,15 @@ from fastcore.basics import patch
 from ..core.errors import ClsnbError, ConfigError, DataError, near
 from ..core.registry import DATASETS
 from ..core.seed import mix
-from .archives import expand_shards, label_of, open_shard, shard_files
+from .archives import _pictures, expand_shards, label_of, open_shard, shard_files
 from .dataset import BaseDataset
 from .file_client import file_client
-from .loader import Loader, _as_is, _Failed, _Fetcher, _start_method, _start_worker, _tries, collate
+from .loader import Loader, _Failed, _Fetcher, _tries
 from .loading import BrokenPicture
 from .samplers import DistributedSampler, seed_sample
-from .scan import IMG_EXTENSIONS
 
 # %% ../../nbs/data/18a_streams.ipynb #6c765281
 _per_shard = 1<<32
-_pictures = (*IMG_EXTENSIONS, '.webp')
 
 def read_shard(path, number, client, ext='cls', key='label'):
     "`(number of the sample, name, bytes, label's text)` of each picture of a shard, in its order"
@@ -151,21 +149,13 @@ def _good(self:_Streamer, row, broken):
 # %% ../../nbs/data/18a_streams.ipynb #6ae7969f
 class StreamLoader(Loader):
     "Batches of a `ShardStream`; of the sampler it takes who shares the shards, and whether to mix"
-    def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
-                 pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
-        self.dataset,self.sampler,self.seed,self.max_broken,self.broken,self.seen = dataset,sampler,seed,max_broken,{},0
-        self.fetcher = f = _Streamer(dataset, sampler, seed, collate_fn, batch_size, drop_last)
-        f.skip = max_broken>0
-        self.num_workers,kwargs = n,kwargs = _start_method(f, num_workers, kwargs)
-        if n and f.lanes%n:
-            warnings.warn(f"ShardStream: {n} workers read {f.lanes} lanes, so some shards are fetched more than once: "
+    def __init__(self, *args, **kwargs): # Those of `Loader`
+        super().__init__(*args, **kwargs); n,lanes = self.num_workers,self.fetcher.lanes
+        if n and lanes%n:
+            warnings.warn(f"ShardStream: {n} workers read {lanes} lanes, so some shards are fetched more than once: "
                           "let workers_per_gpu divide lanes.", stacklevel=4)
-        self.timeout = kwargs.get('timeout', 0)
-        if n and self.timeout: f.busy = torch.full((n, 2), -1., dtype=torch.float64).share_memory_()
-        f.ahead = n*(kwargs.get('prefetch_factor') or 2)
-        self.loader = torch.utils.data.DataLoader(f, batch_size=None, num_workers=n, collate_fn=_as_is, worker_init_fn=_start_worker,
-            persistent_workers=persistent_workers and n>0, pin_memory=pin_memory and torch.cuda.is_available(),
-            generator=torch.Generator(), **kwargs)
+    def reads(self, batch_size, drop_last, collate):
+        return _Streamer(self.dataset, self.sampler, self.seed, collate, batch_size, drop_last),dict(batch_size=None)
     def set_epoch(self, epoch, start=0): self.fetcher.place[:] = torch.tensor([epoch, start])
     def __len__(self): return len(self.fetcher)
     @property

@@ -11,6 +11,7 @@ import torch
 from ..core.errors import ConfigError
 from ..core.registry import HOOKS
 from .core_hooks import OptimizerHook
+from .optim import each_optimizer
 
 # %% ../../nbs/train/04_amp.ipynb #debfc040
 @HOOKS.register
@@ -32,7 +33,7 @@ class Fp16OptimizerHook(OptimizerHook):
         if self._scaler: self.scaler.load_state_dict(self._scaler)
     def backward(self, runner, loss): self.scaler.scale(loss).backward()
     def step(self, runner):
-        opts = list(runner.optimizer.values()) if isinstance(runner.optimizer, dict) else [runner.optimizer]
+        opts = each_optimizer(runner.optimizer)
         for o in opts: self.scaler.unscale_(o)
         self.finish(runner)
         for o in opts: self.scaler.step(o)

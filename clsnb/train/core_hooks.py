@@ -36,12 +36,12 @@ class LrUpdaterHook(Hook):
     def get(self, g): return g[self.key]
     def set(self, g, v): g[self.key] = v
     def before_run(self, runner):
-        self.runner,opts = runner,runner.optimizer.values() if isinstance(runner.optimizer, dict) else [runner.optimizer]
-        self.groups = [g for o in opts for g in o.param_groups]
-        for g in self.groups: g.setdefault(f'initial_{self.key}', self.get(g))
+        self.runner = runner
+        for g in runner.optimizer.param_groups: g.setdefault(f'initial_{self.key}', self.get(g))
     def before_train_iter(self, runner):
-        for i,g in enumerate(self.groups):
-            self.set(g, self.schedule(g[f'initial_{self.key}'], runner.iter, len(runner.data_loader), runner.max_iters, i))
+        for i,g in enumerate(runner.optimizer.param_groups):
+            base = g.setdefault(f'initial_{self.key}', self.get(g)) # a group may have come later
+            self.set(g, self.schedule(base, runner.iter, len(runner.data_loader), runner.max_iters, i))
 
 @HOOKS.register
 class MomentumUpdaterHook(LrUpdaterHook):

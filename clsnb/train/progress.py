@@ -121,7 +121,7 @@ class _TermBar:
 # %% ../../nbs/train/08b_progress.ipynb #92b17cdd
 def _memory():
     "In use: of the GPU if there is one, else of this process, in GB"
-    if torch.cuda.is_available() and torch.cuda.is_initialized(): return dict(memory=torch.cuda.max_memory_allocated()/2**30, memory_of='GPU memory')
+    if torch.cuda.is_initialized(): return dict(memory=torch.cuda.max_memory_allocated()/2**30, memory_of='GPU memory')
     try: return dict(memory=int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/2**30)
     except (OSError, ValueError, AttributeError): return {}
 

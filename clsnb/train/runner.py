@@ -20,6 +20,7 @@ from ..core.registry import HOOKS, RUNNERS
 from ..core.seed import rng_state, set_rng_state
 from ..models.classifier import read_log_vars
 from .failure import let_go
+from .optim import as_one
 from .resume import changed_config, load_optimizer
 
 # %% ../../nbs/train/02_runner.ipynb #147c4aee
@@ -125,7 +126,7 @@ class Runner:
                  max_epochs=None, max_iters=None, # Where the run ends
                  device=None, # None: where the model is
                  ):
-        self.model,self.optimizer,self.work_dir,self.meta = ckpts.unwrap(model),optimizer,work_dir and str(work_dir),meta or {}
+        self.model,self.optimizer,self.work_dir,self.meta = ckpts.unwrap(model),as_one(optimizer),work_dir and str(work_dir),meta or {}
         self.logger,self.max_epochs,self.max_iters = logger or get_logger(),max_epochs,max_iters
         self.device,(self.rank,self.world_size) = device or next(model.parameters(), torch.zeros(0)).device,get_dist_info()
         self.epoch = self.iter = self.inner_iter = self.done = self.phase = self.fetched = 0
