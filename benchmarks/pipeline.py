@@ -1,10 +1,10 @@
 """Images per second and core: reading, augmenting and normalising JPEGs, beside torchvision, timm and plain OpenCV; how fast lists open.
 
-usage: pipeline.py [--size 500x375] [--images 48] [--rounds 9] [--size-large 1600x1200] [--lists 1300000,14000000] [--files 100000] [--only TEXT]
+usage: pipeline.py [--size 500x375] [--images 48] [--rounds 9] [--size-large 1600x1200,3200x2400] [--lists 1300000,14000000] [--files 100000] [--only TEXT]
 
-The pictures are the packaged photographs, enlarged, with some grain, saved as JPEG of quality 90. One process, one thread. All contestants take turns every
-sixteen pictures, with the same random numbers; times are the processor's, not the clock's. Each round gives one rate for each, the table has medians, and ratios
-are medians of ratios within rounds. `--files` pictures (empty ones) are made in 1,000 folders for torchvision's ImageFolder and ours to open; 0: none.
+The pictures are the packaged photographs, enlarged, with some grain, saved as JPEG of quality 90. One process, one thread. All contestants take turns, each with
+all pictures (a loading process stays with its task, too) and the same random numbers; times are the processor's, not the clock's. Each round gives one rate for
+each, the table has medians, and ratios are medians of ratios within rounds. `--files` pictures (empty ones) are made in 1,000 folders for torchvision's ImageFolder and ours to open; 0: none.
 """
 import argparse, os, random, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -18,13 +18,13 @@ end = [dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img
 load,crop,flip = dict(type='LoadImageFromFile'),dict(type='RandomResizedCrop', size=224),dict(type='RandomFlip')
 eval_steps = [dict(type='Resize', size=(256,-1)), dict(type='CenterCrop', crop_size=224)]
 
-def pictures(folder, n, w, h):
+def pictures(folder, n, w, h, grain=4):
     "`n` photographs of w x h (or h x w)"
     out,rng = [],np.random.default_rng(0)
     for i,f in enumerate(sorted((Path(clsnb.__file__).parent/'photos').glob('*/*.jpg'))[::3][:n]):
         img = cv2.imread(str(f)); tall = img.shape[0]>img.shape[1]
         img = cv2.resize(img, (h,w) if tall else (w,h), interpolation=cv2.INTER_CUBIC)
-        img = np.clip(img+rng.normal(0, 4, img.shape), 0, 255).astype(np.uint8)
+        if grain: img = np.clip(img+rng.normal(0, grain, img.shape), 0, 255).astype(np.uint8)
         out.append(f'{folder}/{i:03}.jpg'); cv2.imwrite(out[-1], img, [cv2.IMWRITE_JPEG_QUALITY, 90])
     return out
 
@@ -71,31 +71,32 @@ def timm_default(train):
     t = create_transform(224, is_training=train, **({} if train else dict(crop_pct=.875)), color_jitter=None)
     return lambda path: t(Image.open(path).convert('RGB'))
 
-def contestants(train):
+def contestants(train, big=False):
     pre = [load, crop, flip] if train else [load, *eval_steps]
     rgb = dict(type='Normalize', **norm)
     out = {'bare decode':bare, 'ours, uint8':ours(*pre), 'ours, float':ours(*pre, rgb), 'torchvision v2, tensors':tv(train, False),
            'torchvision v2, PIL':tv(train, True), 'timm':timm_default(train), 'plain cv2':plain_cv2(train)}
     if train:
         for how in ('exact','scaled'): out[f'ours, uint8, fast_decode {how}'],out[f'ours, float, fast_decode {how}'] = ours_fast(how, *pre),ours_fast(how, *pre, rgb)
+        if big: out['ours, float, reduced and kept'] = ours(dict(load, reduce_to=512, cache=dict(kind='decoded', limit='1GB')), crop, flip, rgb) # from the second epoch on
     else:
         quick = dict(load, reduce_to=256)
         out['ours, uint8, reduce_to'],out['ours, float, reduce_to'] = ours(quick, *eval_steps),ours(quick, *eval_steps, rgb)
     return out
 
 def race(named, files, rounds):
-    "Rates of each round, everyone in turn at each picture"
-    rates = {k:[] for k in named}
-    for f in named.values(): f(files[0])
+    "Rates of each round, in which everyone has a turn"
+    rates,spent = {k:[] for k in named},{}
+    np.ones(31<<20, np.uint8) # freed at once: like a loading process after its first batch, the allocator keeps what it gets from here on
+    for f in named.values():
+        for p in files: f(p)
     for r in range(rounds):
-        spent = dict.fromkeys(named, 0)
-        for i in range(0, len(files), 16): # in turn every sixteen pictures: a worker's code is warm, and a slow moment hits everyone
-            order = list(named); random.Random(r*10_000+i).shuffle(order)
-            for k in order:
-                random.seed(r*1000+i); np.random.seed(r*1000+i); torch.manual_seed(r*1000+i)
-                t = time.process_time()
-                for p in files[i:i+16]: named[k](p)
-                spent[k] += time.process_time()-t
+        order = list(named); random.Random(r).shuffle(order)
+        for k in order:
+            random.seed(r); np.random.seed(r); torch.manual_seed(r)
+            t = time.process_time()
+            for p in files: named[k](p)
+            spent[k] = time.process_time()-t
         for k in named: rates[k].append(len(files)/spent[k])
     return rates
 
@@ -186,15 +187,16 @@ def folders(n, folder):
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--size', default='500x375'); p.add_argument('--size-large', default='1600x1200'); p.add_argument('--images', type=int, default=48)
+    p.add_argument('--size', default='500x375'); p.add_argument('--size-large', default='1600x1200,3200x2400'); p.add_argument('--images', type=int, default=48)
     p.add_argument('--rounds', type=int, default=9); p.add_argument('--lists', default='1300000,14000000'); p.add_argument('--only', default='')
+    p.add_argument('--grain', type=float, default=4, help='standard deviation; 0: as smooth as enlarging makes them, so that fewer bits are to be unpacked')
     p.add_argument('--files', type=int, default=100_000); p.add_argument('--folder', help='where files are made; None: a temporary folder')
     a = p.parse_args(); torch.set_num_threads(1); cv2.setNumThreads(0)
     lib = turbo_library()
     print(f'torch {torch.__version__}, OpenCV {cv2.__version__}, one of {os.cpu_count()} cores; fast_decode reads with {"libturbojpeg" if lib else "OpenCV: there is no libturbojpeg 3"}')
     with tempfile.TemporaryDirectory() as d:
-        for size in (a.size, a.size_large):
-            files = pictures(d, a.images, *map(int, size.split('x'))); big = size==a.size_large
+        for size in (a.size, *filter(None, a.size_large.split(','))):
+            files = pictures(d, a.images, *map(int, size.split('x')), a.grain); big = size!=a.size
             print(f'\n{size}: {len(files)} files of {sum(map(os.path.getsize, files))/len(files)/1000:,.0f} kB')
             for train in (True, False):
                 title = f'{size}, {"train: crop, flip, normalise" if train else "eval: resize, centre crop, normalise"}'
@@ -202,7 +204,7 @@ if __name__=='__main__':
                 marks = [('uint8 of bare decode','ours, uint8','bare decode',.95), ('uint8 of bare decode, fast_decode=True','ours, uint8, fast_decode exact','bare decode',.95),
                          ('float of torchvision v2','ours, float','torchvision v2, tensors',1.3), ('float of timm','ours, float','timm',2)] if train else [('eval of torchvision v2','ours, float','torchvision v2, tensors',1.3)]
                 if big: marks = [("scaled decoding (fast_decode='scaled') of full",'ours, float, fast_decode scaled','ours, float',2)] if train else [('reduced decoding (reduce_to) of full','ours, float, reduce_to','ours, float',2)]
-                table(title, race(contestants(train), files, a.rounds if not big else max(3, a.rounds//2)), marks)
+                table(title, race(contestants(train, big), files, a.rounds if not big else max(3, a.rounds//3)), marks)
         overhead()
         for n in filter(None, a.lists.split(',')): lists(int(n), d)
     if a.files:

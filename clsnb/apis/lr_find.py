@@ -10,7 +10,7 @@ import copy, math
 from contextlib import contextmanager
 from dataclasses import dataclass
 import numpy as np, torch
-from .train import fit_classes, loader_args, read_config, step_hook
+from .train import fit_classes, layout, loader_args, read_config, step_hook
 from ..core.checkpoint import load_checkpoint
 from ..core.config import Config
 from ..core.dist import default_device
@@ -101,8 +101,6 @@ def restored(model=None, optimizer=None, loader=None):
         for f in back: f()
 
 # %% ../../nbs/apis/04_lr_find.ipynb #d7d3623c
-def _layout(cfg): return torch.channels_last if cfg.get('channels_last') else torch.preserve_format
-
 def trial_parts(what, loader, optimizer, options=None, device=None, trust=False):
     "`(model, loader, optimiser, config)` of a config, or as given"
     if isinstance(what, torch.nn.Module):
@@ -112,13 +110,13 @@ def trial_parts(what, loader, optimizer, options=None, device=None, trust=False)
     cfg = read_config(what, options, trust); ds = build_dataset(cfg.data.train); fit_classes(cfg, ds.CLASSES); set_seed(mix(cfg.get('seed') or 0))
     model = MODELS.build(cfg.model); model.init_weights()
     if cfg.get('load_from'): load_checkpoint(model, cfg.load_from)
-    model.to(device=torch.device(device or default_device()), memory_format=_layout(cfg))
+    device = torch.device(device or default_device()); model.to(device=device, memory_format=layout(cfg, model, device))
     return model,build_dataloader(ds, **loader_args(cfg, 'train') | dict(persistent_workers=False)),build_optimizer(model, cfg.optimizer),cfg
 
 def trial_runner(model, optimizer, cfg, iters, *hooks, **opt):
     "A runner that only optimises, as the config says; `opt` overrides `optimizer_config`"
     runner = IterBasedRunner(model, optimizer, max_iters=iters)
-    runner.memory_format = _layout(cfg)
+    runner.memory_format = layout(cfg, model, runner.device)
     for h in (dict(type='SeedHook', seed=cfg.get('seed') or 0), step_hook(cfg, **opt), dict(type='InterruptHook'), *hooks): runner.register_hook(h)
     return runner
 

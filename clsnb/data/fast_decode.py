@@ -190,5 +190,5 @@ def fast_decode(
     if why: return Compose(steps),f"fast_decode: this pipeline stays as it is, for {why}."
     if isinstance(steps[i+1], CenterCrop): how = 'exact' # evaluation is not to change
     lib = turbo_library()
-    by = "what lies around the crop is not decoded (libturbojpeg)" if lib else "rows below the crop are not decoded (columns and rows above neither, if there were libturbojpeg 3)"
+    by = "what lies around the crop is not decoded (libturbojpeg)" if lib else "rows below the crop are not decoded (with libturbojpeg 3, e.g. conda's libjpeg-turbo, other rows and columns neither)"
     return Compose(steps[:i]+[LoadCrop(*steps[i:i+2], how)]+steps[i+2:]),f"fast_decode: {by}; {_ways[how]}."
