@@ -9,7 +9,7 @@ from clsnb.data.archives import HuggingFaceDataset, ShardDataset
 from clsnb.data.labels import packaged_classes
 from clsnb.data.packaged import photo_path
 from clsnb.data.samplers import ClassBalancedSampler
-from clsnb.data.wrappers import KFoldDataset, build_dataset, split
+from clsnb.data.wrappers import ConcatDataset, KFoldDataset, build_dataset, split
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*has no samples of')
 def touch(root, *names):
@@ -65,6 +65,33 @@ def test_explicit_classes_hold_by_name(tmp_path):
     touch(tmp_path, 'dog/1.jpg', 'cat/1.jpg'); (tmp_path/'names.txt').write_text('dog\ncow\n\ncat\n')
     ds = build_dataset(folder(tmp_path, classes=str(tmp_path/'names.txt')))
     assert ds.get_gt_labels().tolist()==[2,0] and list(ds.CLASSES)==['dog','cow','cat'] # cat's pictures come first
+@pytest.mark.parametrize('folders,classes,want', [('cat dog', ['Dog','Cat'], [1,0]), ('cat dog', ['dog ',' cat'], [1,0]), (' '.join(map(str, range(11))), list(range(11)), [0,1,10,*range(2,10)]),
+    ('Aal Ba\u0308r', ['B\u00e4r','Aal'], [1,0]), ('cat Dog', ['dog','Cat','cow'], [0,1]), ('A a', ['a','A'], [1,0])])
+def test_folders_in_other_letters_are_their_classes(tmp_path, folders, classes, want):
+    assert DATASETS.get('CustomDataset')(touch(tmp_path, *(f'{o}/1.jpg' for o in folders.split())), classes=classes).get_gt_labels().tolist()==want
+def test_blanks_in_a_file_of_classes(tmp_path):
+    touch(tmp_path/'d', 'cat/1.jpg', 'dog/1.jpg'); (tmp_path/'names.txt').write_text('dog \n cat\t\r\n')
+    ds = DATASETS.get('CustomDataset')(tmp_path/'d', classes=tmp_path/'names.txt')
+    assert ds.CLASSES==['dog','cat'] and ds.get_gt_labels().tolist()==[1,0]
+def test_one_strange_folder_among_others_in_other_letters(tmp_path):
+    with pytest.raises(DataError, match='dgo is none of'): DATASETS.get('CustomDataset')(touch(tmp_path, 'cat/1.jpg', 'dgo/1.jpg'), classes=['Cat','Dog'])
+def test_hidden_files_are_no_pictures(tmp_path):
+    touch(tmp_path, 'cat/1.jpg', 'cat/._1.jpg', 'cat/.ipynb_checkpoints/1-checkpoint.jpg', 'cat/deep/.x/2.jpg', 'cat/deep/3.jpg', '.git/4.jpg')
+    for at in (str(tmp_path), tmp_path.as_uri()): assert list(DATASETS.get('CustomDataset')(at).data_infos.names)==['cat/1.jpg', 'cat/deep/3.jpg']
+def test_one_ending(tmp_path):
+    touch(tmp_path, 'cat/1.jpg', 'cat/2.png', 'cat/notes.pdg')
+    for ext in ('.PNG', ['.png']): assert list(DATASETS.get('CustomDataset')(str(tmp_path), extensions=ext).data_infos.names)==['cat/2.png']
+    from clsnb.data.scan import scan_folders
+    assert len(scan_folders(str(tmp_path), '.png'))==1
+def test_lines_with_several_labels(tmp_path):
+    for line in ('a.jpg 0 1', 'a.jpg 0 1 0', 'a b.jpg 1 0 0 1 1'):
+        (tmp_path/'l.txt').write_text(line)
+        with pytest.raises(DataError, match='more than one label'): DATASETS.get('CustomDataset')('', ann_file=tmp_path/'l.txt')
+    (tmp_path/'l.txt').write_text('a 1 0 jpg 0\nimg 1 2 1')
+    assert list(DATASETS.get('CustomDataset')('', ann_file=tmp_path/'l.txt').data_infos.names)==['a 1 0 jpg', 'img 1 2']
+def test_a_prefix_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path)); touch(tmp_path, 'd/cat/1.jpg')
+    for p in ('~/d', Path('~/d')): assert len(DATASETS.get('CustomDataset')(p))==1
 def test_parts_of_imagenet_keep_their_numbers(tmp_path):
     ds = DATASETS.get('ImageNet')(touch(tmp_path, 'n02123045/a.JPEG', 'n15075141/b.JPEG'))
     assert ds.get_gt_labels().tolist()==[281,999]
@@ -101,6 +128,52 @@ def test_split():
     assert np.abs(split(multi, .2)[1].get_gt_labels().sum(0)-[12,6,1.4]).max()<=1
     with pytest.raises(ConfigError): split(Labels(y), 2)
     with pytest.raises(DataError): split(Labels([0]), .2)
+def test_evaluate_through_wrappers_of_wrappers():
+    import pandas as pd
+    from clsnb.data.tables import CSVDataset
+    y = np.random.default_rng(0).integers(0, 3, 40); scores = np.random.default_rng(1).random((40,3)); acc = lambda i: (scores[i].argmax(1)==y[i]).mean()*100
+    make = lambda y: CSVDataset(ann_file=pd.DataFrame(dict(path=[f'{i}.jpg' for i in range(len(y))], label=y)), classes=list('abc'))
+    ds = make(y); kw = dict(metric_options=dict(topk=(1,)))
+    judge = lambda d, i: d.evaluate(list(scores[i]), **kw)['accuracy_top-1']==pytest.approx(acc(i))
+    fold = KFoldDataset(ds, 1, 2, test_mode=True, seed=3); i = fold.indices; part = split(fold, .3)[1]; j = i[part.indices]
+    assert judge(fold, i) and judge(part, j)
+    inner = KFoldDataset(part, 0, 2, test_mode=True); assert judge(inner, j[inner.indices])
+    a,b = make(y[:25]),make(y[25:])
+    for both in (ConcatDataset([a,b], separate_eval=False), ConcatDataset([ConcatDataset([a]), b], separate_eval=False), ConcatDataset([*split(a, .4), b], separate_eval=False)):
+        i = np.r_[both.datasets[0].indices, both.datasets[1].indices, 25:40] if len(both.datasets)==3 else np.arange(40)
+        assert judge(both, i)
+        val = split(both, .3)[1]; assert judge(val, i[val.indices])
+    val = split(ConcatDataset([a,b]), .3)[1]; k = val.indices; res = val.evaluate(list(scores[k]), **kw)
+    assert res=={'0_accuracy_top-1': pytest.approx(acc(k[k<25])), '1_accuracy_top-1': pytest.approx(acc(k[k>=25]))}
+    rows = pd.DataFrame(dict(path=list('pq'), a=[1,0], b=[0,1])); multi = CSVDataset(ann_file=rows, label_col=['a','b'])
+    assert ConcatDataset([multi, multi], separate_eval=False).evaluate(list(np.eye(2))*2)=={'mAP':100}
+def test_concatenated_folders_of_other_classes(tmp_path):
+    touch(tmp_path, 'a/cat/1.jpg', 'a/dog/1.jpg', 'b/cow/1.jpg', 'b/dog/1.jpg')
+    with pytest.raises(ConfigError, match="part 1: class 0 is 'cow', but in part 0 it is 'cat'"): build_dataset([folder(tmp_path/'a'), folder(tmp_path/'b')])
+    ds = build_dataset([folder(tmp_path/'a', classes=(names := ['cat','cow','dog'])), folder(tmp_path/'b', classes=names)])
+    assert ds.get_gt_labels().tolist()==[0,2,1,2]
+def test_groups_without_a_value():
+    for g in ([None, *'aabb'], [float('nan'), 1, 1, 2, 2]):
+        with pytest.raises(ConfigError, match='no value for sample 0'): KFoldDataset(Labels([0,1,0,1,0]), 0, 2, groups=g)
+def test_many_groups_and_classes_need_little_memory():
+    import tracemalloc
+    y = np.arange(20_000)%2000; tracemalloc.start()
+    KFoldDataset(Labels(y), 0, 4, groups=np.arange(20_000)//200, stratified=True); peak = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
+    assert peak<50e6 # a row per sample would be 320 MB
+def test_indices_are_not_copied_to_new_processes():
+    import multiprocessing.context, pickle
+    ds = split(Labels(np.zeros(400_000, np.int64)), .5)[0]; ds.dataset.y = None
+    multiprocessing.context.set_spawning_popen(object())
+    try: sent = pickle.dumps(ds)
+    finally: multiprocessing.context.set_spawning_popen(None)
+    assert len(sent)<1e4 and (pickle.loads(sent).indices==ds.indices).all()
+def test_categories_of_own_multi_label_samples_are_asked_one_by_one():
+    from clsnb.data.multi_label import MultiLabelDataset
+    class Own(MultiLabelDataset):
+        CLASSES = ['a','b']
+        def load_annotations(self): return [dict(img_info=dict(filename=f'{i}.jpg'), gt_label=np.array([1,i%2])) for i in range(4)]
+    ds = Own('', []); ds.get_gt_labels = None
+    assert [ds.get_cat_ids(i) for i in range(2)]==[[0],[0,1]]
 def test_class_balanced_sampler():
     ds = Labels(y)
     for power,want in [(0,[33,32,32]), (1,[60,30,7])]:

@@ -32,7 +32,7 @@ class BaseDataset:
                  classes=None, # Names, or a text file of names; by default the class's own
                  ann_file=None, # Where the labels are written
                  test_mode=False):
-        self.data_prefix = os.path.expanduser(data_prefix) if isinstance(data_prefix, str) else data_prefix
+        self.data_prefix = os.path.expanduser(data_prefix) if isinstance(data_prefix, (str, os.PathLike)) else data_prefix
         self.pipeline,self.ann_file,self.test_mode = Compose(pipeline),ann_file,test_mode
         self.CLASSES = self.get_classes(classes)
         self.data_infos = self.load_annotations()
@@ -47,7 +47,7 @@ class BaseDataset:
 def get_classes(cls:BaseDataset, classes=None):
     "Class names from a list, a tuple or a file"
     if classes is None: return cls.CLASSES
-    if isinstance(classes, (str, os.PathLike)): return [o for o in list_from_file(os.path.expanduser(classes)) if o.strip()]
+    if isinstance(classes, (str, os.PathLike)): return [o.strip() for o in list_from_file(os.path.expanduser(classes)) if o.strip()]
     if isinstance(classes, (tuple, list)): return classes
     raise ConfigError(f"classes is a list of names or a text file, not {type(classes).__name__}.")
 

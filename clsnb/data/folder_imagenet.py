@@ -23,6 +23,7 @@ class CustomDataset(BaseDataset):
                  extensions=IMG_EXTENSIONS, test_mode=False,
                  file_client_args=None # Of `FileClient`, for the scan and the list; addresses need none
                  ):
+        extensions = [extensions] if isinstance(extensions, str) else extensions
         self.extensions,self.file_client_args = tuple(o.lower() for o in extensions),file_client_args
         super().__init__(data_prefix, pipeline, classes=classes, ann_file=ann_file, test_mode=test_mode)
     def is_valid_file(self, filename): return filename.lower().endswith(self.extensions)

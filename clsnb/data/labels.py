@@ -7,7 +7,7 @@ __all__ = ['ClassNames', 'packaged_classes', 'match_folders', 'check_label_range
            'check_same_classes']
 
 # %% ../../nbs/data/08_labels.ipynb #01cc7375
-import warnings
+import unicodedata, warnings
 import numpy as np
 from pathlib import Path
 from ..core.errors import ConfigError, DataError, near
@@ -27,6 +27,10 @@ def packaged_classes(name)->ClassNames:
 # %% ../../nbs/data/08_labels.ipynb #11b7bfe8
 def _some(names, n=5): return ', '.join(map(str, names[:n])) + (f', ... ({len(names)})' if len(names)>n else '')
 
+def _plain(name):
+    "A name as people compare it"
+    return unicodedata.normalize('NFC', str(name)).strip().casefold()
+
 def match_folders(
     folders, # Names of the class folders, sorted
     classes, # Names of the classes, or None: the folders are the classes
@@ -34,11 +38,13 @@ def match_folders(
 )->ClassNames: # With `folders`: the number of each folder
     "Give each folder its number; raises `DataError`"
     if classes is None: return ClassNames(folders, {f:i for i,f in enumerate(folders)})
-    known,names = getattr(classes, 'folders', {}),{c:i for i,c in enumerate(classes)}
+    known,names,plain = getattr(classes, 'folders', {}),{c:i for i,c in enumerate(classes)},{f:_plain(f) for f in folders}
     if not folders: return ClassNames(classes, known)
-    for numbers in (known, names):
+    alike = {_plain(c):i for i,c in enumerate(classes)}
+    alike = {f:alike[p] for f,p in plain.items() if p in alike and len(alike)==len(classes) and len({*plain.values()})==len(plain)}
+    for numbers in (known, names, alike):
         if all(f in numbers for f in folders): return ClassNames(classes, {f:numbers[f] for f in folders})
-    strange = [f for f in folders if f not in known and f not in names]
+    strange = [f for f in folders if f not in known and f not in names and f not in alike]
     if len(strange)<len(folders):
         raise DataError(f"{where}: {_some(strange)} {'is' if len(strange)==1 else 'are'} none of the {len(classes)} classes."
                         f"{near(strange[0], [*classes, *known])} Rename the folder, or correct `classes`.")
@@ -77,12 +83,12 @@ def warn_missing(labels, classes, where):
 def check_same_classes(
     classes, # Of a split
     like, # Of the training data
-    where, # Shown in messages
+    where, # Shown in messages, as are these:
+    whose='the training data', hint="Leave `classes` out there: the training data's are used."
 ):
     "Raise a `ConfigError` unless the two are the same names in the same order"
     if classes is None or like is None or list(classes)==list(like): return
     a,b = list(classes),list(like)
-    hint = "Leave `classes` out there: the training data's are used."
-    if len(a)!=len(b): raise ConfigError(f"{where} has {len(a)} classes ({_some(a)}), but the training data has {len(b)} ({_some(b)}). {hint}")
+    if len(a)!=len(b): raise ConfigError(f"{where} has {len(a)} classes ({_some(a)}), but {whose} has {len(b)} ({_some(b)}). {hint}")
     i = next(i for i in range(len(a)) if a[i]!=b[i])
-    raise ConfigError(f"{where}: class {i} is {a[i]!r}, but in the training data it is {b[i]!r}. {hint}")
+    raise ConfigError(f"{where}: class {i} is {a[i]!r}, but in {whose} it is {b[i]!r}. {hint}")

@@ -11,7 +11,7 @@ import numpy as np
 from ..core.errors import ConfigError, DataError, near
 from ..core.registry import DATASETS
 from .dataset import BaseDataset, _checked_metrics, _scores, list_from_file
-from .samples import FileSamples
+from .samples import FileSamples, PackedSamples
 from ..metrics.multi_label import average_performance, mAP
 
 # %% ../../nbs/data/14_multi_label.ipynb #3b4583df
@@ -21,7 +21,8 @@ class MultiLabelDataset(BaseDataset):
     "Samples with a row of 0 and 1 as label"
     def get_cat_ids(self, idx):
         "Classes of one sample"
-        return np.flatnonzero(self.get_gt_labels()[idx]==1).tolist()
+        infos = self.data_infos
+        return np.flatnonzero((infos.labels[idx] if isinstance(infos, PackedSamples) else np.asarray(infos[idx]['gt_label']))==1).tolist()
     def evaluate(self, results, metric='mAP', # One or several of mAP, CP, CR, CF1, OP, OR, OF1
                  metric_options=None, # dict(thr=.5) or dict(k=3)
                  indices=None, logger=None):

@@ -124,7 +124,7 @@ def _parse_lines(a, first_line, where):
     if len(bad): raise DataError(f"{where}, line {line(bad[0])}: expected 'path label', the label a whole number, got {text(bad[0], ends)[:80]!r}.")
     ends = _trim(a, starts, rest)[1]
     for i in np.flatnonzero(a.take(ends-1)-np.uint8(48)<10)[:1000]:
-        if re.search(r'\.[A-Za-z]{3,4}\s+-?[\d.]+$', text(i, ends)):
+        if re.search(r'\.[A-Za-z]{3,4}(\s+-?[\d.]+)+$', text(i, ends)):
             raise DataError(f"{where}, line {line(i)}: more than one label after the picture in {text(i, ends)+' '+str(labels[i])!r:.90}; "
                             "each line is 'path label'. For several labels, use MultiLabelDataset or CSVDataset.")
     return starts,ends,labels,first_line+len(stop)

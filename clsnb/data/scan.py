@@ -28,9 +28,10 @@ class _Found:
         dirs,names = [],[]
         with os.scandir(path) as it:
             for e in it:
+                if e.name.startswith('.'): continue
                 if _is_dir(e): dirs.append(e.name)
                 elif valid(e.name): names.append(e.name)
-                elif not e.name.startswith('.'): self.others.add(os.path.splitext(e.name)[1].lower() or e.name)
+                else: self.others.add(os.path.splitext(e.name)[1].lower() or e.name)
         self.names += [os.path.join(rel, o) for o in sorted(names)]
         for o in sorted(dirs): self.walk(os.path.join(path, o), os.path.join(rel, o), valid, (*above, (s.st_dev, s.st_ino)))
         return self
@@ -109,7 +110,7 @@ def _scan_address(root, valid, client, threads):
     found = {}
     for name in sorted(names, key=lambda o: [(i<o.count('/'), p) for i,p in enumerate(o.split('/'))]): # files before folders
         folder,_,rest = name.partition('/')
-        if not rest or folder.startswith('.'): continue
+        if not rest or name.startswith('.') or '/.' in name: continue
         f = found.setdefault(folder, _Found())
         if valid(rest.rpartition('/')[2]): f.names.append(name)
         else: f.others.add(os.path.splitext(rest)[1].lower() or rest)
@@ -120,7 +121,7 @@ def _scan_address(root, valid, client, threads):
 cache_from = 10_000 # Pictures
 _settled = 3 # Seconds since the last change
 
-def _cache_file(root, key): return cache_dir('scans')/f"{hashlib.sha1(repr((os.path.abspath(root), key)).encode()).hexdigest()}.npz"
+def _cache_file(root, key): return cache_dir('scans')/f"{hashlib.sha1(repr((os.path.abspath(root), key, 2)).encode()).hexdigest()}.npz"
 def _text(names): return np.frombuffer('\0'.join(names).encode('utf-8', 'surrogateescape'), np.uint8)
 def _names(a): return a.tobytes().decode('utf-8', 'surrogateescape').split('\0')
 
@@ -157,6 +158,7 @@ def scan_folders(
     "All pictures of all class folders; raises `DataError`"
     import time
     own = callable(extensions)
+    if isinstance(extensions, str): extensions = extensions,
     valid = extensions if own else (lambda name, ends=tuple(extensions): name.lower().endswith(ends))
     client = file_client(client)
     if '://' in (at := client.address(root)): return _as_scan(*_scan_address(root, valid, client, threads))
