@@ -8,7 +8,7 @@ from clsnb.core.registry import DATASETS
 from clsnb.data.archives import HuggingFaceDataset, ShardDataset
 from clsnb.data.labels import packaged_classes
 from clsnb.data.packaged import photo_path
-from clsnb.data.samplers import ClassBalancedSampler
+from clsnb.data.samplers import ClassBalancedSampler, RepeatAugSampler
 from clsnb.data.wrappers import ConcatDataset, KFoldDataset, build_dataset, split
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*has no samples of')
@@ -182,6 +182,13 @@ def test_class_balanced_sampler():
     s = ClassBalancedSampler(ds, seed=1); first = list(s); s.set_epoch(1)
     assert list(s)!=first and list(ClassBalancedSampler(ds, seed=1))==first
 
+def test_samplers_that_would_choose_nothing():
+    for n,kw in [(255, {}), (100, dict(selected_round=0, selected_ratio=1e9)), (300, dict(selected_ratio=500))]:
+        if 'selected_round' in kw: assert len(RepeatAugSampler(range(n), 1, 0, **kw))==1
+        else:
+            with pytest.raises(ConfigError, match='selected_round=0'): RepeatAugSampler(range(n), 1, 0, **kw)
+    with pytest.raises(ConfigError, match='no sample has a class'): ClassBalancedSampler(Labels(np.zeros((3,2), int)))
+
 # ---- Archives and tables
 
 def test_shards(tmp_path, monkeypatch):
@@ -210,6 +217,38 @@ def test_webdataset_writes_what_we_read(tmp_path, monkeypatch):
     with wds.TarWriter(str(tmp_path/'s.tar')) as w:
         for i in range(3): w.write({'__key__': f'{i:03}', 'jpg': Path(photo_path('cat')).read_bytes(), 'cls': i%2})
     assert ShardDataset(str(tmp_path/'s.tar'), classes=['a','b']).get_gt_labels().tolist()==[0,1,0]
+def csv(path, content, **kw):
+    from clsnb.data.tables import CSVDataset
+    if isinstance(content, str): path.write_bytes(content.encode()); content = path
+    ds = CSVDataset(ann_file=content, **kw); return list(ds.CLASSES),ds.get_gt_labels().tolist(),[ds.sample_name(i) for i in range(len(ds))]
+def test_tables_as_spreadsheets_write_them(tmp_path):
+    t = tmp_path/'t.csv'
+    assert csv(t, 'path,label\n007,NA\n010,None\n', suffix='.jpg')==(['NA','None'], [0,1], ['007.jpg','010.jpg'])
+    assert csv(t, 'path,label\na,007\nb,7\n')[:2]==(['007','7'], [0,1])
+    for sep in ',;\t|': assert csv(t, f'\ufeffpath{sep}label\r\n"a{sep}b"{sep} cat\r\nc d{sep}dog \r\n')==(['cat','dog'], [0,1], [f'a{sep}b','c d'])
+    assert csv(tmp_path/'t.tsv', 'path\tmore\tlabel\na\t\tx\n')==(['x'], [0], ['a'])
+    assert csv(t, 'path,label,fold\na,x,0\nb,y,1\nc,y,\n', split_col='fold', split=0)==(['x'], [0], ['a'])
+    assert csv(tmp_path/'t.jsonl', '{"path":"007","label":"010"}\n{"path":"008","label":"2"}\n')==(['010','2'], [0,1], ['007','008'])
+    assert csv(t, 'path,label\na,10\nb,9\n')[:2]==(['9','10'], [1,0]) and csv(t, 'path,label\na,1.0\nb,0.0\n', classes=['n','y'])[:2]==(['n','y'], [1,0])
+    for text,words in [('path,label\na,x\n,y\n', 'row 2 names no picture'), ('path,label\na,x\nb,\n', r'row 2 \(b\) has no label'), ('path,label\na,x\nb," "\n', r'row 2 \(b\) has no label')]:
+        with pytest.raises(DataError, match=words): csv(t, text)
+    t.write_bytes('path,label\n\xe4,x\n'.encode('latin-1'))
+    with pytest.raises(DataError, match='not UTF-8'): csv(t, t)
+def test_classes_that_are_called_by_numbers(tmp_path):
+    import pandas as pd
+    df = lambda *y: pd.DataFrame(dict(path=list('abc')[:len(y)], label=list(y)))
+    train = df(0,1,3); classes = csv(None, train)[0]
+    assert classes==['0','1','3'] and csv(None, df(3,0), classes=classes)[1]==[2,0] and csv(None, df('3','0'), classes=classes)[1]==[2,0]
+    for y in ([2,0],[1,4]):
+        with pytest.raises(DataError, match='none of the 3 classes'): csv(None, df(*y), classes=classes) # never taken for the third
+    assert csv(None, df(2,0), classes=['a','b','c'])[1]==[2,0] and csv(None, df(1,'1','x'))[:2]==(['1','x'], [0,0,1])
+def test_frames_as_notebooks_have_them():
+    import pandas as pd
+    assert csv(None, pd.DataFrame([['a','x'],['b','y']]), path_col=0, label_col=1)==(['x','y'], [0,1], ['a','b'])
+    assert csv(None, pd.DataFrame(dict(path=[7.,12.], label=list('xy')), index=[5,5]), suffix='.jpg')[2]==['7.jpg','12.jpg']
+    with pytest.raises(DataError, match='row 2 names no picture'): csv(None, pd.DataFrame(dict(path=[7.,None], label=list('xy'))))
+    with pytest.raises(ConfigError, match='several columns'): csv(None, pd.DataFrame([['a','x','y']], columns=['path','label','label']))
+    assert csv(None, pd.DataFrame(dict(path=list('ab'), label=pd.Categorical(['z','y'], categories=list('xzy')))))[:2]==(['y','z'], [1,0])
 def test_hugging_face(tmp_path):
     try: import datasets
     except ImportError:

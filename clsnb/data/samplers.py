@@ -66,7 +66,9 @@ class RepeatAugSampler(DistributedSampler):
         super().__init__(dataset, num_replicas, rank, shuffle, seed=seed)
         n,ratio = len(dataset),selected_ratio or self.num_replicas
         self.num_repeats = num_repeats
-        self.num_selected_samples = n//selected_round*selected_round//ratio if selected_round else math.ceil(n/ratio)
+        self.num_selected_samples = int(n//selected_round*selected_round//ratio) if selected_round else math.ceil(n/ratio)
+        if n and not self.num_selected_samples:
+            raise ConfigError(f"RepeatAugSampler: of {n} samples none is selected with selected_round={selected_round}: say selected_round=0.")
     @property
     def total_size(self): return math.ceil(len(self.dataset)*self.num_repeats/self.num_replicas)*self.num_replicas
     def order(self):
@@ -117,6 +119,7 @@ class ClassBalancedSampler(DistributedSampler):
         rows,cats = np.nonzero(y==1) if y.ndim==2 else (np.arange(len(y)),y)
         by = np.argsort(cats, kind='stable')
         self.members = [o for o in np.split(rows[by], np.cumsum(np.bincount(cats))[:-1]) if len(o)]
+        if not self.members: raise ConfigError("ClassBalancedSampler: no sample has a class.")
         self.power = power
     def permutation(self):
         rng,n = np.random.default_rng(mix(self.seed, self.epoch)),len(self.dataset)

@@ -6,7 +6,7 @@
 __all__ = ['read_table', 'CSVDataset']
 
 # %% ../../nbs/data/17_tables.ipynb #f157899d
-import os
+import os, re
 import numpy as np
 from ..core.errors import ConfigError, DataError, DependencyError, near
 from ..core.registry import DATASETS
@@ -17,37 +17,65 @@ from .samples import FileSamples
 # %% ../../nbs/data/17_tables.ipynb #c86036a5
 _readers = {'.csv':'read_csv', '.tsv':'read_csv', '.txt':'read_csv', '.parquet':'read_parquet', '.json':'read_json', '.jsonl':'read_json', '.xlsx':'read_excel'}
 
-def read_table(path):
+def _reading(pd, path, ext, text):
+    "Arguments for the reader of pandas"
+    if ext.startswith('.json'): return dict(dtype=False, lines=ext=='.jsonl')
+    if ext=='.parquet': return {}
+    kw = dict(dtype={o:str for o in text}, keep_default_na=False, na_values=[''])
+    if ext=='.xlsx': return kw
+    if ext=='.txt': return dict(kw, skipinitialspace=True, sep=None, engine='python')
+    head = list(pd.read_csv(path, nrows=0, sep='\t' if ext=='.tsv' else ','))
+    other = [o for o in ';\t|' if len(head)==1 and o in head[0]]
+    return dict(kw, skipinitialspace=True, sep=other[0] if other else '\t' if ext=='.tsv' else ',')
+
+def read_table(path, text=() # Columns that stay text, though they may look like numbers
+               ):
     "A DataFrame from a file, by its ending"
     import pandas as pd
     ext = os.path.splitext(str(path))[1].lower()
     if ext not in _readers: raise ConfigError(f"{path}: tables end with {', '.join(_readers)}, not {ext or 'nothing'!r}.")
-    kw = {'.tsv':dict(sep='\t'), '.txt':dict(sep=None, engine='python'), '.jsonl':dict(lines=True)}.get(ext, {})
-    try: return getattr(pd, _readers[ext])(path, **kw)
+    try: return getattr(pd, _readers[ext])(path, **_reading(pd, path, ext, text))
     except ImportError as e: raise DependencyError(f"Reading {path} needs another package: {str(e).splitlines()[0]}") from e
     except OSError as e: raise DataError(f"Cannot read the table {path}: {e.strerror or e}.") from e
+    except UnicodeDecodeError as e: raise DataError(f"The table {path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
     except ValueError as e: raise DataError(f"{path} is no readable table: {str(e).splitlines()[0]}.") from e
 
 def _column(df, name, where):
     if name not in df: raise ConfigError(f"{where} has no column {name!r}.{near(name, df.columns)}")
+    if df[name].ndim>1: raise ConfigError(f"{where} has several columns {name!r}: rename all but one.")
     return df[name]
 
-# %% ../../nbs/data/17_tables.ipynb #a7cded42
+# %% ../../nbs/data/17_tables.ipynb #308e20cc
+def _file_names(col, suffix, where):
+    "The pictures of a column, as text"
+    gone = np.flatnonzero(col.isna())
+    if len(gone): raise DataError(f"{where}: row {gone[0]+1} names no picture; {len(gone)} of {len(col)} rows name none.")
+    if col.dtype.kind=='f' and (col==col.round()).all(): col = col.astype(np.int64) # numbers of pictures, from a table with gaps
+    return [str(o)+suffix for o in col]
+
+_number = re.compile(r'(-?(?:0|[1-9]\d*))(?:\.0*)?')
+def _as_numbers(values):
+    "'3' for 3, 3.0 and '3', if all values are whole numbers"
+    found = [_number.fullmatch(o) for o in values]
+    return ([o[1] for o in found],True) if all(found) else (values,False)
+
+# %% ../../nbs/data/17_tables.ipynb #324c9f36
 def _numbered_labels(col, classes, where, names):
     "Class names, and the number of each value"
-    gone = np.flatnonzero(col.isna())
+    at,values = col.factorize()
+    values = [str(o).strip() for o in values]
+    gone = np.flatnonzero((at<0) | np.isin(at, [i for i,o in enumerate(values) if not o]))
     if len(gone): raise DataError(f"{where}: row {gone[0]+1} ({names[gone[0]]}) has no label; {len(gone)} of {len(col)} rows have none.")
-    whole = col.dtype.kind in 'iu' or col.dtype.kind=='f' and (col==col.round()).all()
-    if whole: col = col.astype(np.int64)
-    if classes is not None and whole and not set(map(str, col.unique()))<=set(map(str, classes)): return classes,col.to_numpy()
-    if classes is None: classes = [str(o) for o in sorted(col.unique())] if whole else sorted(map(str, col.unique()))
+    values,whole = _as_numbers(values)
+    if classes is None: classes = sorted(set(values), key=int if whole else None)
     number = {str(c):i for i,c in enumerate(classes)}
-    labels = col.astype(str).map(number)
-    bad = np.flatnonzero(labels.isna())
+    if whole and not any(map(_number.fullmatch, number)): return classes,np.array(values, np.int64)[at]
+    labels = np.array([number.get(o, -1) for o in values], np.int64)[at]
+    bad = np.flatnonzero(labels<0)
     if len(bad):
-        v = str(col.iloc[bad[0]])
+        v = values[at[bad[0]]]
         raise DataError(f"{where}: row {bad[0]+1} ({names[bad[0]]}) has the class {v!r}, which is none of the {len(classes)} classes.{near(v, number)}")
-    return classes,labels.to_numpy(np.int64)
+    return classes,labels
 
 def _label_rows(df, cols, where, names):
     "Rows of 0, 1 and -1 from one column per class"
@@ -69,17 +97,18 @@ class CSVDataset(BaseDataset):
                  suffix='', # Added to each path, e.g. '.jpg'
                  test_mode=False):
         self.path_col,self.label_col,self.split_col,self.split,self.suffix = path_col,label_col,split_col,split,suffix
-        self.multi = not isinstance(label_col, str)
+        self.multi = not isinstance(label_col, (str, int))
         if ann_file is None: raise ConfigError("CSVDataset: ann_file is a table's path, or a DataFrame.")
         self._table,path = (None,ann_file) if isinstance(ann_file, (str, os.PathLike)) else (ann_file,None)
         super().__init__(data_prefix, pipeline, classes, path, test_mode)
         del self._table
     def load_annotations(self):
         where = 'CSVDataset' if self.ann_file is None else str(self.ann_file)
-        df = read_table(os.path.expanduser(self.ann_file)) if self._table is None else self._table
-        if self.split_col: df = self._rows(df, where)
+        text = [self.path_col, *([] if self.multi else [self.label_col]), self.split_col]
+        df = read_table(os.path.expanduser(self.ann_file), text) if self._table is None else self._table
+        if self.split_col is not None: df = self._rows(df, where)
         if not len(df): raise DataError(f"{where} has no rows.")
-        names = [str(o)+self.suffix for o in _column(df, self.path_col, where)]
+        names = _file_names(_column(df, self.path_col, where), self.suffix, where)
         if not self.multi:
             self.CLASSES,labels = _numbered_labels(_column(df, self.label_col, where), self.CLASSES, where, names)
             return FileSamples(self.data_prefix, names, labels)
