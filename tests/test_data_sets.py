@@ -83,6 +83,16 @@ def test_one_ending(tmp_path):
     for ext in ('.PNG', ['.png']): assert list(DATASETS.get('CustomDataset')(str(tmp_path), extensions=ext).data_infos.names)==['cat/2.png']
     from clsnb.data.scan import scan_folders
     assert len(scan_folders(str(tmp_path), '.png'))==1
+def test_a_folder_whose_time_was_set_back(tmp_path, monkeypatch):
+    from clsnb.data import scan
+    monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home')); monkeypatch.setattr(scan, 'cache_from', 1); monkeypatch.setattr(scan, '_settled', 0)
+    root = touch(tmp_path/'d', 'cat/1.jpg'); scan.scan_folders(root); t = os.stat(tmp_path/'d'/'cat').st_mtime_ns
+    touch(tmp_path/'d', 'cat/2.jpg'); os.utime(tmp_path/'d'/'cat', ns=(t, t)) # as unpacking does
+    assert len(scan.scan_folders(root))==2
+def test_nowhere_to_keep_a_scan(tmp_path, monkeypatch):
+    from clsnb.data import scan
+    (tmp_path/'home').touch(); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home')); monkeypatch.setattr(scan, 'cache_from', 1)
+    assert len(scan.scan_folders(touch(tmp_path/'d', 'cat/1.jpg')))==1
 def test_lines_with_several_labels(tmp_path):
     for line in ('a.jpg 0 1', 'a.jpg 0 1 0', 'a b.jpg 1 0 0 1 1'):
         (tmp_path/'l.txt').write_text(line)

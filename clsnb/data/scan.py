@@ -18,13 +18,15 @@ from .samples import PackedNames
 # %% ../../nbs/data/09a_scan.ipynb #5cd98a87
 IMG_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
+def _changed(s): return [s.st_mtime_ns, s.st_ctime_ns] # the second cannot be set back, as archives and rsync do with the first
+
 class _Found:
     "What is in one class folder"
     def __init__(self): self.names,self.others,self.folders = [],set(),[]
     def walk(self, path, rel, valid, above=()):
         s = os.stat(path)
         if (s.st_dev, s.st_ino) in above: return self
-        self.folders.append((path, s.st_mtime_ns))
+        self.folders.append((path, _changed(s)))
         dirs,names = [],[]
         with os.scandir(path) as it:
             for e in it:
@@ -121,14 +123,17 @@ def _scan_address(root, valid, client, threads):
 cache_from = 10_000 # Pictures
 _settled = 3 # Seconds since the last change
 
-def _cache_file(root, key): return cache_dir('scans')/f"{hashlib.sha1(repr((os.path.abspath(root), key, 2)).encode()).hexdigest()}.npz"
+def _cache_file(root, key):
+    try: return cache_dir('scans')/f"{hashlib.sha1(repr((os.path.abspath(root), key, 2)).encode()).hexdigest()}.npz"
+    except OSError: return None # nowhere to write
+
 def _text(names): return np.frombuffer('\0'.join(names).encode('utf-8', 'surrogateescape'), np.uint8)
 def _names(a): return a.tobytes().decode('utf-8', 'surrogateescape').split('\0')
 
 def _keep(path, scan, watched, now):
     "Write a scan down, unless a folder has just changed"
     times = np.array([t for _,t in watched])
-    if times.max()>now-_settled*1e9: return
+    if times[:,0].max()>now-_settled*1e9: return
     try:
         with atomic_write(path) as f:
             np.savez(f, blob=scan.names.blob, starts=scan.names.starts, ends=scan.names.ends, counts=scan.counts,
@@ -138,7 +143,7 @@ def _keep(path, scan, watched, now):
 def _kept(path, threads):
     "The scan that was written down, if every folder is as it was"
     def same(pt):
-        try: return os.stat(pt[0]).st_mtime_ns==pt[1]
+        try: return _changed(os.stat(pt[0]))==pt[1]
         except OSError: return False
     try:
         with np.load(path, allow_pickle=False) as z:
@@ -164,7 +169,7 @@ def scan_folders(
     if '://' in (at := client.address(root)): return _as_scan(*_scan_address(root, valid, client, threads))
     root,path = at,None if own or not cache else _cache_file(at, tuple(extensions))
     if path and path.exists() and (scan := _kept(path, threads)): return scan
-    now,watched = time.time_ns(),[(str(root), os.stat(root).st_mtime_ns)] if os.path.isdir(root) else []
+    now,watched = time.time_ns(),[(str(root), _changed(os.stat(root)))] if os.path.isdir(root) else []
     folders = _class_folders(root)
     if not folders: raise DataError(_no_classes(root, valid))
     scan = _as_scan(folders, found := _read_folders(root, folders, valid, threads))
