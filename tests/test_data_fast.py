@@ -174,3 +174,30 @@ def test_batches_are_shown_as_ever():
     from clsnb.data.looking import show_batch
     a,b = (show_batch(build_dataloader(Photos('val', [load, crop, norm]+end), 8, seed=0, device_normalize=o)) for o in (None,True))
     assert a.image.tobytes()==b.image.tobytes()
+
+# ---- Heads and regions that a decoder could trip over
+
+def test_a_head_without_sizes_of_blocks_is_not_read_in_part():
+    good = jpeg(cow); i = jpeg_head(good).at+6 # of the first colour's sampling
+    for v in (0x00, 0x02, 0x20, 0x51, 0xf1): assert jpeg_head(good[:i]+bytes([v])+good[i+1:]) is None
+def test_an_empty_or_outer_box_is_nobodys_part(lib):
+    data = jpeg(cow); head = jpeg_head(data)
+    for box in [(5,50,10,49), (50,5,49,10), (5,50,10,20), (500,5,600,10), (5,500,10,600), (-5,-5,-1,-1)]:
+        for n in (8,2): assert read_part(data, head, box, n) is None
+@pytest.mark.skipif(not F.turbo_library(), reason='needs libturbojpeg 3')
+def test_a_picture_that_fails_does_not_spoil_the_next():
+    "A handle that met a wrong Huffman table refuses all that comes after"
+    lib = F.turbo_library(); data = jpeg(cow); at = data.index(b'\xff\xc4'); head = jpeg_head(data)
+    bad = data[:at+5]+b'\xff'*16+data[at+21:]
+    assert F._part_turbo(lib, bad, jpeg_head(bad), (0,0,9,9), 8) is None and F._part_turbo(lib, data, head, (0,0,9,9), 8) is not None
+def unfinished(k):
+    "A progressive picture that ends after its k-th scan"
+    data = saved(cow, progressive=True, quality=70); at = [i for i in range(len(data)) if data[i:i+2]==b'\xff\xda']
+    end = data.rfind(b'\xff\xc4', at[k-1], at[k])
+    return data[:end if end>0 else at[k]]+b'\xff\xd9'
+@pytest.mark.parametrize('scans', [1,2,4,6,9])
+def test_unfinished_pictures_are_smoothed_alike(lib, scans):
+    data = unfinished(scans); head = jpeg_head(data); rng = random.Random(scans)
+    for _ in range(25):
+        x,y = rng.randrange(head.width),rng.randrange(head.height); box = x,y,rng.randrange(x, head.width),rng.randrange(y, head.height)
+        assert np.array_equal(read_part(data, head, box), whole(data)[y:box[3]+1,x:box[2]+1])

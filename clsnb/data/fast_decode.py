@@ -32,6 +32,7 @@ def _read_frame(data, i, kind, rows):
     h,w,n = data[i+5]<<8|data[i+6],data[i+7]<<8|data[i+8],data[i+9]
     if kind>0xC2 or data[i+4]!=8 or n not in (1,3) or not 0<h*w<2**28: return None
     sub = [(data[j]>>4,data[j]&15) for j in range(i+11, i+11+3*n, 3)]
+    if not all(0<o<5 for uv in sub for o in uv): return None
     return JpegHead(h, w, 8*max(v for _,v in sub), 8*max(u for u,_ in sub) if n>1 else 8, i+5, rows and kind<0xC2)
 
 # %% ../../nbs/data/01c_fast_decode.ipynb #6cee7848
@@ -72,11 +73,14 @@ class _TurboLib:
     def __init__(self, path):
         self.path,self.lib,self.mine = path,ctypes.CDLL(path),threading.local()
         p,i,n = ctypes.c_void_p,ctypes.c_int,ctypes.c_size_t
-        for name,res,args in [('Init', p, [i]), ('DecompressHeader', i, [p,ctypes.c_char_p,n]), ('Set', i, [p,i,i]), ('SetCroppingRegion', i, [p,_Region]),
+        for name,res,args in [('Init', p, [i]), ('Destroy', None, [p]), ('DecompressHeader', i, [p,ctypes.c_char_p,n]), ('Set', i, [p,i,i]), ('SetCroppingRegion', i, [p,_Region]),
                               ('SetScalingFactor', i, [p,_Scale]), ('Decompress8', i, [p,ctypes.c_char_p,n,p,i,i])]:
             f = getattr(self.lib, 'tj3'+name); f.restype,f.argtypes = res,args; setattr(self, name, f)
-    def __call__(self, data, x, y, w, h, n):
-        "That region (of the scaled picture) as an array, or None"
+    def __call__(self, data, *at):
+        "That region `x, y, w, h, n` (of the picture at n/8) as an array, or None; after a failure the next begins anew, for a handle may remember it"
+        if (out := self._read(data, *at)) is None: self.Destroy(self.mine.tj); self.mine.tj = None
+        return out
+    def _read(self, data, x, y, w, h, n):
         if not (tj := getattr(self.mine, 'tj', None)):
             tj = self.mine.tj = self.Init(1); self.mine.n = 8
             self.Set(tj, 0, 1) # stop at the first complaint
@@ -101,7 +105,8 @@ def turbo_library():
 def _part_turbo(lib, data, head, box, n):
     x1,y1,x2,y2 = box
     unit = head.unit_w*n//8
-    left,right = max(0, x1//unit-1)*unit,min(-(-head.width*n//8), (x2//unit+2)*unit)
+    more = 1 if head.rows else 2 # a progressive picture whose last scans are missing is smoothed across blocks
+    left,right = max(0, x1//unit-more)*unit,min(-(-head.width*n//8), (x2//unit+1+more)*unit)
     out = lib(data, left, y1, right-left, y2+1-y1, n)
     return None if out is None else out[:,x1-left:x2+1-left]
 
@@ -120,6 +125,7 @@ def read_part(
     "The pixels (BGR) inside a box, or None if only reading it all will do"
     x1,y1,x2,y2 = (int(o) for o in box)
     x1,y1,x2,y2 = max(x1,0),max(y1,0),min(x2,head.width-1),min(y2,head.height-1)
+    if x2<x1 or y2<y1: return None # to libturbojpeg, no height is all the height
     if n<8: (x1,x2),(y1,y2) = _scaled(x1, x2, n, head.width),_scaled(y1, y2, n, head.height)
     box = x1,y1,x2,y2
     img = _part_turbo(lib, data, head, box, n) if (lib := turbo_library()) else None
