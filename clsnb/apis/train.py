@@ -48,17 +48,26 @@ def fit_classes(
                               f"Say --cfg-options model.{part}.num_classes={n}" + (", or leave it out." if part=='head' else "."))
 
 # %% ../../nbs/apis/00_train.ipynb #cb64aca6
-_split_defaults = dict(train=dict(shuffle=True, drop_last=False), val=dict(shuffle=False, round_up=False), test=dict(shuffle=False, round_up=False))
+def _loader_keys(cfg, split):
+    "What `data` says of all loaders; a picture that is judged cannot be left out, or drawn more than once"
+    parts = {f'{k}{o}' for k in ('train', 'val', 'test') for o in ('', '_dataloader')}; kw = {k: v for k,v in cfg.data.items() if k not in parts}
+    if m := cfg.get('mp_start_method'): kw.setdefault('multiprocessing_context', m)
+    if split=='train': return dict(shuffle=True, drop_last=False) | (dict(sampler_cfg=cfg.sampler) if cfg.get('sampler') else {}) | kw
+    kw = {k: v for k,v in kw.items() if k not in ('drop_last', 'sampler_cfg', 'max_broken')}
+    return kw | dict(shuffle=False, round_up=bool(cfg.get('fsdp'))) # blocks are gathered together, so all processes take as many steps
 
 def loader_args(
     cfg, # A config
     split, # 'train', 'val' or 'test'
 )->dict: # For `build_dataloader`
     "The loader's arguments of one split"
-    data = cfg.data; kw = {k: v for k,v in data.items() if k in ('samples_per_gpu','workers_per_gpu','persistent_workers','drop_last','pin_memory','prefetch_factor','fast_decode','device_normalize')}
-    if split!='train': kw.pop('drop_last', None)
-    if cfg.get('fsdp') and split!='train': kw['round_up'] = True # processes gather blocks together, so all of them take as many steps
-    return dict(_split_defaults[split] | kw, seed=cfg.get('seed') or 0, dist=get_dist_info()[1]>1) | dict(data.get(f'{split}_dataloader') or {})
+    own = dict(cfg.data.get(f'{split}_dataloader') or {}); dist = get_dist_info()[1]>1
+    kw = dict(seed=cfg.get('seed') or 0, dist=dist) | _loader_keys(cfg, split) | own; half = kw.get('device_normalize')
+    if split!='train' and own.get('max_broken'):
+        raise ConfigError(f"data.{split}_dataloader.max_broken: every picture of data.{split} is judged, so none can be left out. clsnb verify lists the broken ones.")
+    if half in ('float16', 'bfloat16') and not cfg.get('fp16'):
+        raise ConfigError(f"data.device_normalize={half!r} needs a network that takes it: fp16 = dict(dtype={half!r}). Without that, say True.")
+    return kw if split=='train' or not half else kw | dict(device_normalize=True) # whoever tests may do so in float32
 
 # %% ../../nbs/apis/00_train.ipynb #54d80689
 def _hook(cfg, key, default):
@@ -147,7 +156,8 @@ def train_model(
 
 # %% ../../nbs/apis/00_train.ipynb #8d2fb329
 def set_backends(cfg):
-    "`cudnn_benchmark` and `deterministic` of a config: the fastest algorithms for fixed sizes, or those that repeat their bits"
+    "`cudnn_benchmark` and `deterministic` of a config: the fastest algorithms for fixed sizes, or those that repeat their bits; `opencv_num_threads`"
+    if 'opencv_num_threads' in cfg: import cv2; cv2.setNumThreads(cfg.opencv_num_threads)
     if 'cudnn_benchmark' in cfg: torch.backends.cudnn.benchmark = bool(cfg.cudnn_benchmark)
     if not cfg.get('deterministic'): return
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8'); torch.backends.cudnn.benchmark,torch.backends.cudnn.deterministic = False,True
