@@ -58,6 +58,7 @@ class VOC(MultiLabelDataset):
         if 'VOC2007' not in str(self.data_prefix): raise ConfigError(f"VOC: data_prefix must contain VOC2007, to tell the year, but is {self.data_prefix}.")
         self.year = 2007
     def load_annotations(self):
+        if self.ann_file is None: raise ConfigError("VOC: ann_file is the list of a split, e.g. ImageSets/Main/trainval.txt.")
         ids = [o.strip() for o in list_from_file(self.ann_file) if o.strip()]
         labels = np.zeros((len(ids), len(self.CLASSES)), np.int8)
         hard,number = {None:-1}.get(self.difficult_as_postive, int(bool(self.difficult_as_postive))),self.class_to_idx
