@@ -6,12 +6,13 @@
 __all__ = ['ColorJitter', 'Lighting', 'Normalize']
 
 # %% ../../nbs/data/04_color.ipynb #0b7c4d65
-import random
+import math, random
 import numpy as np
 from fastcore.basics import store_attr
+from ..core.errors import ConfigError
 from ..core.registry import TRANSFORMS
 from ..imgops.photometric import adjust_brightness, adjust_color, adjust_contrast, adjust_lighting, imnormalize, imnormalize_by_table, normalize_table
-from .pipeline import ImageTransform
+from .pipeline import ImageTransform, check_range, on_key
 
 # %% ../../nbs/data/04_color.ipynb #6ff150b8
 _jitters = dict(brightness=adjust_brightness, contrast=adjust_contrast, saturation=adjust_color)
@@ -19,14 +20,14 @@ _jitters = dict(brightness=adjust_brightness, contrast=adjust_contrast, saturati
 @TRANSFORMS.register
 class ColorJitter(ImageTransform):
     "Random brightness, contrast and saturation"
-    def __init__(self, brightness, contrast, saturation): store_attr()
+    def __init__(self, brightness, contrast, saturation): store_attr(); check_range(self, ' '.join(_jitters), -math.inf, math.inf)
     def __call__(self, results):
         todo = [(f, random.uniform(0, getattr(self, k))) for k,f in _jitters.items()]
         random.shuffle(todo)
         for f,v in todo:
             np.random.rand() # mmcls asks whether to act at all, with probability 1
             if np.random.rand()<.5: v = -v
-            for k in results.get('img_fields', ['img']): results[k] = f(results[k], 1+v)
+            for k in results.get('img_fields', ['img']): on_key(self, results, k, f, 1+v)
         return results
 
 # %% ../../nbs/data/04_color.ipynb #c8559fef
@@ -35,7 +36,9 @@ class Lighting(ImageTransform):
     "Add a random colour along `eigvec`, of strength `alphastd` times `eigval`"
     def __init__(self, eigval, eigvec, alphastd=.1,
                  to_rgb=True # Turn BGR into RGB first? (`Normalize` must not do it again then)
-                 ): store_attr()
+                 ):
+        store_attr(); check_range(self, 'alphastd', 0, math.inf)
+        if np.shape(eigval)!=(3,) or np.shape(eigvec)!=(3,3): raise ConfigError("Lighting: eigval has 3 numbers, eigvec 3 x 3.")
     def apply(self, img):
         return adjust_lighting(img, self.eigval, self.eigvec, np.random.normal(0, self.alphastd, 3), self.to_rgb)
 
@@ -44,7 +47,10 @@ class Lighting(ImageTransform):
 class Normalize(ImageTransform):
     "(image - mean) / std, and from BGR to RGB"
     def __init__(self, mean, std, to_rgb=True):
-        self.mean,self.std,self.to_rgb,self.table = np.array(mean, np.float32),np.array(std, np.float32),to_rgb,None
+        try: self.mean,self.std,self.to_rgb,self.table = np.array(mean, np.float32),np.array(std, np.float32),to_rgb,None
+        except (TypeError, ValueError) as e: raise ConfigError(f"Normalize: mean and std are numbers, not {mean!r} and {std!r}.") from e
+        if self.mean.shape!=self.std.shape or not (self.std>0).all():
+            raise ConfigError(f"Normalize: mean and std have one number per channel, std above 0, not {mean!r} and {std!r}.")
     def apply(self, img):
         if img.dtype!=np.uint8 or img.ndim<3 or img.shape[2]!=3 or self.mean.size!=3: return imnormalize(img, self.mean, self.std, self.to_rgb)
         if self.table is None: self.table = normalize_table(self.mean, self.std)

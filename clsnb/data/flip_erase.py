@@ -12,17 +12,15 @@ from fastcore.basics import store_attr
 from ..core.errors import ConfigError, near
 from ..core.registry import TRANSFORMS
 from ..imgops.geometric import _flips, imerase, imflip
-from .pipeline import ImageTransform
+from .pipeline import ImageTransform, check_range
 
 # %% ../../nbs/data/03_flip_erase.ipynb #f79e5144
 @TRANSFORMS.register
 class RandomFlip(ImageTransform):
     "Mirror the picture with probability `flip_prob`"
     def __init__(self, flip_prob=.5, direction='horizontal'): # or 'vertical', 'diagonal'
-        if not 0<=flip_prob<=1: raise ConfigError(f"RandomFlip: flip_prob is a probability, not {flip_prob!r}.")
-        if direction not in _flips:
-            raise ConfigError(f"RandomFlip: no direction {direction!r}.{near(direction, _flips)}")
-        store_attr()
+        store_attr(); check_range(self, 'flip_prob')
+        if direction not in list(_flips): raise ConfigError(f"RandomFlip: no direction {direction!r}.{near(direction, _flips)}")
     def apply(self, img): return imflip(img, self.direction)
     def __call__(self, results):
         results['flip'],results['flip_direction'] = bool(np.random.rand()<self.flip_prob),self.direction
@@ -38,10 +36,15 @@ class RandomErasing(ImageTransform):
                  fill_color=(128,128,128), fill_std=None):
         if mode not in ('const','rand'):
             raise ConfigError(f"RandomErasing: no mode {mode!r}.{near(mode, ['const','rand'])}")
-        if isinstance(aspect_range, numbers.Number): aspect_range = sorted((aspect_range, 1/aspect_range))
+        if isinstance(aspect_range, numbers.Number) and aspect_range>0: aspect_range = sorted((aspect_range, 1/aspect_range))
         if isinstance(fill_color, numbers.Number): fill_color = [fill_color]*3
         if isinstance(fill_std, numbers.Number): fill_std = [fill_std]*3
-        store_attr()
+        store_attr(); check_range(self, 'erase_prob max_area_ratio'); check_range(self, 'min_area_ratio', 0, max_area_ratio)
+        if not isinstance(aspect_range, (tuple, list)) or len(aspect_range)!=2 or not 0<aspect_range[0]<=aspect_range[1]:
+            raise ConfigError(f"RandomErasing: aspect_range is (least, most), both above 0, not {aspect_range!r}.")
+        for k in ('fill_color','fill_std'):
+            if (v := getattr(self, k)) is not None and not (np.shape(v)==(3,) and all(isinstance(o, numbers.Real) for o in v)):
+                raise ConfigError(f"RandomErasing: {k} is one number or three, not {v!r}.")
     def patch(self, *shape):
         "What to paint over"
         if self.mode=='const': return np.array(self.fill_color).astype(np.uint8)
@@ -64,8 +67,8 @@ class RandomErasing(ImageTransform):
 @TRANSFORMS.register
 class RandomGrayscale(ImageTransform):
     "Drop the colours with probability `gray_prob`"
-    def __init__(self, gray_prob=.1): store_attr()
+    def __init__(self, gray_prob=.1): store_attr(); check_range(self, 'gray_prob')
     def apply(self, img):
         import cv2
         if not random.random()<self.gray_prob or img.ndim==2 or img.shape[2]==1: return img
-        return np.repeat(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY)[...,None], 3, 2)
+        return np.repeat(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY)[...,None], img.shape[2], 2)

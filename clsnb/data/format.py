@@ -9,28 +9,31 @@ __all__ = ['to_tensor', 'KeyTransform', 'ToTensor', 'ImageToTensor', 'Transpose'
 # %% ../../nbs/data/06_format.ipynb #63ae6a37
 from collections.abc import Sequence
 import numpy as np, torch
-from fastcore.basics import store_attr
-from ..core.errors import DataError, near
+from ..core.errors import ConfigError
 from ..core.registry import TRANSFORMS
-from .pipeline import repr_args
+from .pipeline import on_key, repr_args
 
 # %% ../../nbs/data/06_format.ipynb #353c1f89
 def to_tensor(data):
     "A tensor from an array, a sequence of numbers or one number"
     if isinstance(data, torch.Tensor): return data
-    if isinstance(data, np.ndarray): return torch.from_numpy(data)
+    if isinstance(data, np.ndarray): return torch.from_numpy(data if min(data.strides, default=0)>=0 else data.copy())
     if isinstance(data, Sequence) and not isinstance(data, str): return torch.tensor(data)
     if isinstance(data, int): return torch.LongTensor([data])
     if isinstance(data, float): return torch.FloatTensor([data])
     raise TypeError(f"{type(data)} cannot become a tensor: give an array, numbers or a tensor.")
 
 # %% ../../nbs/data/06_format.ipynb #bd432168
+def _names(o, keys):
+    if isinstance(keys, str): raise ConfigError(f"{type(o).__name__}: keys is a list of names: [{keys!r}].")
+    return keys
+
 class KeyTransform:
     "Does `one` to each of `keys`"
-    def __init__(self, keys): store_attr()
+    def __init__(self, keys): self.keys = _names(self, keys)
     def one(self, v): raise NotImplementedError
     def __call__(self, results):
-        for k in self.keys: results[k] = self.one(results[k])
+        for k in self.keys: on_key(self, results, k, self.one)
         return results
     __repr__ = repr_args
 
@@ -43,15 +46,15 @@ class ToTensor(KeyTransform):
 class ImageToTensor(KeyTransform):
     "A tensor of channels x height x width"
     def one(self, v):
-        if v.ndim==3 and v.transpose(2,0,1).flags.c_contiguous: return torch.from_numpy(v.transpose(2,0,1)) # as Normalize makes it
-        v = torch.from_numpy(np.ascontiguousarray(v))
+        if v.ndim==3 and v.transpose(2,0,1).flags.c_contiguous: return to_tensor(v.transpose(2,0,1)) # as Normalize makes it
+        v = to_tensor(np.ascontiguousarray(v))
         return v.permute(2,0,1) if v.ndim==3 else v[None]
 
 # %% ../../nbs/data/06_format.ipynb #73fb3fed
 @TRANSFORMS.register
 class Transpose(KeyTransform):
     "Axes in another `order`"
-    def __init__(self, keys, order): store_attr()
+    def __init__(self, keys, order): self.keys,self.order = _names(self, keys),order
     def one(self, v): return v.transpose(self.order)
 
 @TRANSFORMS.register
@@ -71,14 +74,14 @@ class ToPIL:
     "`img` as a PIL image (channels as they are)"
     def __call__(self, results):
         from PIL import Image
-        results['img'] = Image.fromarray(results['img'])
+        on_key(self, results, 'img', Image.fromarray)
         return results
     def __repr__(self): return 'ToPIL()'
 
 @TRANSFORMS.register
 class ToNumpy:
     "`img` as a float32 array"
-    def __call__(self, results): results['img'] = np.array(results['img'], dtype=np.float32); return results
+    def __call__(self, results): on_key(self, results, 'img', np.array, np.float32); return results
     def __repr__(self): return 'ToNumpy()'
 
 # %% ../../nbs/data/06_format.ipynb #0ef2fcef
@@ -87,13 +90,9 @@ _meta_keys = ('filename', 'ori_filename', 'ori_shape', 'img_shape', 'flip', 'fli
 @TRANSFORMS.register
 class Collect:
     "Keep `keys`, and `meta_keys` in `img_metas`"
-    def __init__(self, keys, meta_keys=_meta_keys): store_attr()
+    def __init__(self, keys, meta_keys=_meta_keys): self.keys,self.meta_keys = _names(self, keys),meta_keys
     def __call__(self, results):
         out = {'img_metas': {k:results[k] for k in self.meta_keys if k in results}}
-        for k in self.keys:
-            if k not in results:
-                raise DataError(f"Collect: the sample has no {k!r}.{near(k, results)} "
-                                "Is a step missing, or a test pipeline used for training?")
-            out[k] = results[k]
+        for k in self.keys: on_key(self, results, k, lambda v: v); out[k] = results[k]
         return out
     __repr__ = repr_args

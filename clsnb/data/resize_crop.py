@@ -6,19 +6,22 @@
 __all__ = ['Resize', 'BoxCrop', 'CenterCrop', 'RandomCrop', 'RandomResizedCrop', 'Pad']
 
 # %% ../../nbs/data/02_resize_crop.ipynb #8883bb39
-import math, random
+import math, numbers, random
 from fastcore.basics import store_attr
 from ..core.errors import ConfigError, DataError, near
 from ..core.registry import TRANSFORMS
-from ..imgops.geometric import imcrop, impad, imresize, interp_code
-from .pipeline import ImageTransform
+from ..imgops.geometric import _borders, imcrop, impad, imresize, interp_code
+from .pipeline import ImageTransform, check_range
 
 # %% ../../nbs/data/02_resize_crop.ipynb #67ae3dbb
-def _pair(size, what='size'):
-    if isinstance(size, int): size = size,size
-    if len(size)!=2 or size[0]<=0 or (size[1]<=0 and size[1]!=-1):
-        raise ConfigError(f"{what} is one positive number or (height, width), not {size!r}.")
-    return tuple(size)
+def _whole(o, least): return isinstance(o, numbers.Integral) and o>=least
+
+def _pair(size, what, free=False):
+    "`(height, width)`; the second may be -1 if `free`"
+    pair = size if isinstance(size, (tuple, list)) else (size,size)
+    if len(pair)!=2 or not _whole(pair[0], 1) or not (_whole(pair[1], 1) or free and pair[1]==-1):
+        raise ConfigError(f"{what} is one whole number above 0 or (height, width){', or (length, -1)' if free else ''}, not {size!r}.")
+    return tuple(map(int, pair))
 
 @TRANSFORMS.register
 class Resize(ImageTransform):
@@ -27,7 +30,7 @@ class Resize(ImageTransform):
     def __init__(self, size, # Number, (height, width), or (length, -1) for one side
                  interpolation='bilinear', adaptive_side='short', # or 'long', 'height', 'width'
                  backend='cv2'):
-        size = _pair(size)
+        size = _pair(size, 'Resize: size', free=True)
         if adaptive_side not in _sides:
             raise ConfigError(f"Resize: no adaptive_side {adaptive_side!r}.{near(adaptive_side, _sides)}")
         store_attr(); interp_code(interpolation, backend)
@@ -37,7 +40,7 @@ class Resize(ImageTransform):
         if self.size[1]!=-1: return self.size
         side = _sides[self.adaptive_side](h, w)
         if side==n: return h,w
-        return (int(n*h/w),n) if side==w and self.adaptive_side!='height' else (n,int(n*w/h))
+        return (max(1, int(n*h/w)),n) if side==w and self.adaptive_side!='height' else (n,max(1, int(n*w/h)))
     def apply(self, img):
         h,w = self.target(*img.shape[:2])
         if (h,w)==img.shape[:2] and self.size[1]==-1: return img
@@ -57,7 +60,7 @@ class CenterCrop(BoxCrop):
     "Cut out the middle"
     sets_shape = True
     def __init__(self, crop_size, efficientnet_style=False, crop_padding=32, interpolation='bilinear', backend='cv2'):
-        crop_size = _pair(crop_size, 'crop_size'); store_attr()
+        crop_size = _pair(crop_size, 'CenterCrop: crop_size'); store_attr(); check_range(self, 'crop_padding', 0, math.inf)
         if efficientnet_style and crop_size[0]!=crop_size[1]:
             raise ConfigError("CenterCrop: efficientnet_style needs a square crop_size.")
         interp_code(interpolation, backend)
@@ -69,11 +72,19 @@ class CenterCrop(BoxCrop):
         return imresize(img, self.crop_size[::-1], self.interpolation, self.backend) if self.efficientnet_style else img
 
 def _middle(ih, iw, h, w):
-    "Box of the middle h x w"
+    "Box of the middle h x w, at least one pixel"
+    h,w = max(1, h),max(1, w)
     y,x = max(0, int(round((ih-h)/2.))),max(0, int(round((iw-w)/2.)))
     return x,y,min(iw, x+w)-1,min(ih, y+h)-1
 
 # %% ../../nbs/data/02_resize_crop.ipynb #9ad3a717
+def _check_padding(o, padding):
+    name = type(o).__name__
+    if o.padding_mode not in _borders: raise ConfigError(f"{name}: no padding_mode {o.padding_mode!r}.{near(o.padding_mode, _borders)}")
+    some = padding if isinstance(padding, (tuple, list)) else (padding,)*4
+    if padding is not None and (len(some) not in (2,4) or not all(_whole(v, 0) for v in some)):
+        raise ConfigError(f"{name}: padding is one whole number, (x, y) or (left, top, right, bottom), not {padding!r}.")
+
 @TRANSFORMS.register
 class RandomCrop(ImageTransform):
     "Cut out a random part of fixed size"
@@ -81,7 +92,7 @@ class RandomCrop(ImageTransform):
                  pad_if_needed=False, pad_val=0,
                  padding_mode='constant' # Only of the padding that was needed; `padding` is always constant
                  ):
-        size = _pair(size); store_attr()
+        size = _pair(size, 'RandomCrop: size'); store_attr(); _check_padding(self, padding)
     def apply(self, img):
         th,tw = self.size
         if self.padding is not None: img = impad(img, padding=self.padding, pad_val=self.pad_val)
@@ -122,7 +133,7 @@ def _efficientnet_box(t, h, w):
     th = int(round(random.uniform(min(least, most), most)))
     tw = int(round(th*aspect))
     lo,hi = t.scale[0]*h*w,t.scale[1]*h*w
-    if lo<=th*tw<=hi and tw<=w and th<=h and th*tw>=t.min_covered*h*w: return th,tw
+    if lo<=th*tw<=hi and 0<tw<=w and 0<th<=h and th*tw>=t.min_covered*h*w: return th,tw
 
 def _efficientnet_middle(t, h, w):
     side = t.size[0]/(t.size[0]+t.crop_padding)*min(h, w)
@@ -137,10 +148,12 @@ class RandomResizedCrop(BoxCrop):
     def __init__(self, size, scale=(.08,1.), ratio=(3/4,4/3), max_attempts=10, efficientnet_style=False,
                  min_covered=.1, crop_padding=32, # Both for efficientnet_style only
                  interpolation='bilinear', backend='cv2'):
-        size = _pair(size)
-        if scale[0]>scale[1] or ratio[0]>ratio[1]:
-            raise ConfigError(f"RandomResizedCrop: scale {scale} and ratio {ratio} are (least, most).")
-        store_attr(); interp_code(interpolation, backend); self.logs = [math.log(o) for o in ratio]
+        size = _pair(size, 'RandomResizedCrop: size')
+        for k,o,least in (('scale',scale,0),('ratio',ratio,1e-6)):
+            if not isinstance(o, (tuple, list)) or len(o)!=2 or not least<=o[0]<=o[1]:
+                raise ConfigError(f"RandomResizedCrop: {k} is (least, most), above 0, not {o!r}.")
+        if not _whole(max_attempts, 0): raise ConfigError(f"RandomResizedCrop: max_attempts is a whole number, not {max_attempts!r}.")
+        store_attr(); interp_code(interpolation, backend); check_range(self, 'min_covered crop_padding', 0, math.inf); self.logs = [math.log(o) for o in ratio]
     def box(self, h, w):
         "Draw a box (x1, y1, x2, y2) for a picture of h x w"
         draw,middle = _box_styles[bool(self.efficientnet_style)]
@@ -159,8 +172,8 @@ class Pad(ImageTransform):
     def __init__(self, size=None, pad_to_square=False, pad_val=0, padding_mode='constant'):
         if (size is None) != bool(pad_to_square):
             raise ConfigError("Pad: say either size=(height, width) or pad_to_square=True.")
-        store_attr()
-        if size is not None: self.size = _pair(size)
+        store_attr(); _check_padding(self, None)
+        if size is not None: self.size = _pair(size, 'Pad: size')
     def apply(self, img):
         shape = (max(img.shape[:2]),)*2 if self.pad_to_square else self.size
         return impad(img, shape=shape, pad_val=self.pad_val, padding_mode=self.padding_mode)

@@ -10,25 +10,29 @@ import random
 import numpy as np
 from ..core.errors import ConfigError, DataError, near, need
 from ..core.registry import TRANSFORMS
-from .pipeline import ImageTransform, repr_args
+from .pipeline import ImageTransform, on_key, repr_args
 
 # %% ../../nbs/data/07_wrapped.ipynb #c047ba82
 def _torchvision(cfg, where='TorchVision'):
     "A v2 transform from `dict(transform=name, ...)`"
+    import torch
     from torchvision.transforms import v2
-    cfg = dict(cfg); name = cfg.pop('transform')
+    cfg = dict(cfg); name = cfg.pop('transform', None)
+    if name is None: raise ConfigError(f"{where}: a transform is dict(transform=name, ...), not {cfg}.")
     if not isinstance(name, str): return name
     cls = getattr(v2, name, None)
     if not isinstance(cls, type): raise ConfigError(f"{where}: torchvision.transforms.v2 has no {name!r}.{near(name, [o for o in dir(v2) if o[0].isupper()])}")
-    if isinstance(mode := cfg.get('interpolation'), str): cfg['interpolation'] = v2.InterpolationMode(mode)
-    if 'transforms' in cfg: cfg['transforms'] = [_torchvision(o, where) if isinstance(o, dict) else o for o in cfg['transforms']]
-    try: return cls(**cfg)
-    except TypeError as e: raise ConfigError(f"{where}: {name} does not take these arguments: {e}.") from e
+    if 'transforms' in cfg: cfg['transforms'] = [_torchvision(o if isinstance(o, dict) else dict(transform=o), where) for o in cfg['transforms']]
+    try:
+        if isinstance(mode := cfg.get('interpolation'), str): cfg['interpolation'] = v2.InterpolationMode(mode)
+        if isinstance(dtype := cfg.get('dtype'), str): cfg['dtype'] = getattr(torch, dtype.removeprefix('torch.'))
+        return cls(**cfg)
+    except (TypeError, ValueError, AttributeError) as e: raise ConfigError(f"{where}: {name} does not take these arguments: {str(e).rstrip('.')}.") from e
 
 @TRANSFORMS.register
 class TorchVision: # no ImageTransform, whose own arguments would be all that a config may name
     "Any transform of torchvision.transforms.v2"
-    sets_shape,__call__ = True,ImageTransform.__call__
+    sets_shape,draw,__call__ = True,ImageTransform.draw,ImageTransform.__call__
     def __init__(self, transform, # Name, or a transform
                  prob=None, **args # Its arguments
                  ):
@@ -37,9 +41,11 @@ class TorchVision: # no ImageTransform, whose own arguments would be all that a 
     def apply(self, img):
         import torch
         from torchvision import tv_tensors
-        x = np.ascontiguousarray((img[...,::-1] if img.ndim==3 else img[...,None]).transpose(2,0,1))
-        out = self.f(tv_tensors.Image(torch.from_numpy(x))).as_subclass(torch.Tensor).numpy().transpose(1,2,0)
-        return np.ascontiguousarray(out[...,::-1]) if img.ndim==3 else out[...,0].copy()
+        x = (img[...,::-1] if img.ndim==3 else img[...,None]).transpose(2,0,1).copy()
+        out = self.f(tv_tensors.Image(torch.from_numpy(x)))
+        if not isinstance(out, torch.Tensor) or out.ndim!=3: raise DataError(f"{self!r} makes no image tensor of one: it cannot be a step by itself.")
+        out = out.as_subclass(torch.Tensor).numpy().transpose(1,2,0)
+        return (out[...,::-1] if img.ndim==3 else out[...,0]).copy()
     def __repr__(self): return f"TorchVision({self.f!r})"
 
 # %% ../../nbs/data/07_wrapped.ipynb #1bc48c53
@@ -57,25 +63,32 @@ class ThreeAugment(TorchVision):
 
 # %% ../../nbs/data/07_wrapped.ipynb #075b4f22
 def _albu(A, cfg):
+    if not isinstance(cfg, dict) or 'type' not in cfg: raise ConfigError(f"Albu: a step is dict(type=name, ...), not {cfg!r}.")
     cfg = dict(cfg); name = cfg.pop('type')
-    if not isinstance(name, str): return name(**cfg)
-    if not hasattr(A, name): raise ConfigError(f"Albu: albumentations has no {name!r}.{near(name, [o for o in dir(A) if o[0].isupper()])}")
+    cls = getattr(A, name, None) if isinstance(name, str) else name
+    if cls is None: raise ConfigError(f"Albu: albumentations has no {name!r}.{near(name, [o for o in dir(A) if o[0].isupper()])}")
     if 'transforms' in cfg: cfg['transforms'] = [_albu(A, o) for o in cfg['transforms']]
-    return getattr(A, name)(**cfg)
+    try: return cls(**cfg)
+    except (TypeError, ValueError) as e: raise ConfigError(f"Albu: {name} does not take these arguments: {' '.join(str(e).split())[:200]}") from e
 
 @TRANSFORMS.register
 class Albu:
     "Steps of Albumentations"
-    def __init__(self, transforms, keymap=None, # {ours: theirs}; by default {'img': 'image'}
+    def __init__(self, transforms, keymap=None, # {ours: theirs}, of which a sample may have some; by default {'img': 'image'}
                  update_pad_shape=False):
         A = need('albumentations', 'Albu')
         self.transforms,self.keymap,self.update_pad_shape = transforms,keymap or dict(img='image'),update_pad_shape
         self.aug = A.Compose([_albu(A, o) for o in transforms])
+    def run(self, img, results):
+        "The image after all steps; other keys of `keymap` change in `results`"
+        keys = {ours:theirs for ours,theirs in self.keymap.items() if ours in results}
+        out = self.aug(**{theirs:results[ours] for ours,theirs in keys.items()})
+        results.update({ours:out[theirs] for ours,theirs in keys.items()})
+        if not isinstance(results['img'], np.ndarray): raise DataError("Albu: leave ToTensorV2 out; ImageToTensor makes tensors.")
+        return results['img']
     def __call__(self, results):
         if hasattr(self.aug, 'set_random_seed'): self.aug.set_random_seed(random.getrandbits(32)) # newer releases have generators of their own
-        out = self.aug(**{theirs: results[ours] for ours,theirs in self.keymap.items()})
-        for ours,theirs in self.keymap.items(): results[ours] = out[theirs]
-        if not isinstance(results['img'], np.ndarray): raise DataError("Albu: leave ToTensorV2 out; ImageToTensor makes tensors.")
+        on_key(self, results, 'img', self.run, results)
         results['img_shape'] = results['img'].shape
         if self.update_pad_shape: results['pad_shape'] = results['img'].shape
         return results

@@ -64,7 +64,7 @@ def impad(img, *, shape=None, # (height, width) to grow to
     if shape is not None: padding = 0,0,max(shape[1]-img.shape[1], 0),max(shape[0]-img.shape[0], 0)
     if isinstance(padding, numbers.Number): padding = (padding,)*4
     l,t,r,b = (*padding,*padding) if len(padding)==2 else padding
-    out = cv2.copyMakeBorder(img, t, b, l, r, getattr(cv2, 'BORDER_'+_borders[padding_mode]), value=pad_val)
+    out = cv2.copyMakeBorder(img, t, b, l, r, getattr(cv2, 'BORDER_'+_borders[padding_mode]), value=np.ravel(pad_val).tolist())
     return out[...,None] if out.ndim<img.ndim else out
 
 # %% ../../nbs/imgops/00_geometric.ipynb #71e67ecc
@@ -109,7 +109,7 @@ def imrotate(img, angle, # Degrees, clockwise
     "Turn around `center`, in a frame of the same size"
     import cv2
     h,w = img.shape[:2]
-    m = cv2.getRotationMatrix2D(center or ((w-1)/2,(h-1)/2), -angle, scale)
+    m = cv2.getRotationMatrix2D(((w-1)/2,(h-1)/2) if center is None else tuple(center), -angle, scale)
     return _warp(img, m, border_value, interpolation)
 
 # %% ../../nbs/imgops/00_geometric.ipynb #d4de6340

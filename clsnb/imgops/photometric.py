@@ -9,17 +9,27 @@ __all__ = ['blend', 'adjust_brightness', 'adjust_contrast', 'adjust_color', 'adj
 
 # %% ../../nbs/imgops/01_photometric.ipynb #f1cff82b
 import numpy as np
+from ..core.errors import DataError
+
+# %% ../../nbs/imgops/01_photometric.ipynb #a4389f40
+def _check_values(img, floats=True):
+    if img.dtype==np.uint8 or floats and img.dtype.kind=='f': return
+    raise DataError(f"Values from 0 to 255 are expected (uint8{', or float' if floats else ''}), and the image is {img.dtype}: load with "
+                    "color_type='color' and to_float32=False, or put this step earlier.")
 
 # %% ../../nbs/imgops/01_photometric.ipynb #8d3325bf
 def blend(img, other, factor):
     "`factor` of `img` and the rest of `other`, also for factors outside [0,1]"
     import cv2
+    _check_values(img)
     out = cv2.addWeighted(img.astype(np.float32), float(factor), np.asarray(other, np.float32), 1-float(factor), 0)
     return out.reshape(img.shape).clip(0, 255).astype(img.dtype)
 
 def _grey(img):
     import cv2
-    return cv2.cvtColor(img, cv2.COLOR_BGR2GRAY) if img.ndim==3 and img.shape[2]==3 else img.reshape(img.shape[:2])
+    if img.ndim==2 or img.shape[2]==1: return img.reshape(img.shape[:2])
+    if img.shape[2]!=3: raise DataError(f"Colours are mixed from 3 channels, and the image has {img.shape[2]}: load with color_type='color'.")
+    return cv2.cvtColor(img, cv2.COLOR_BGR2GRAY)
 
 def _like(img, grey): return np.broadcast_to(grey[...,None], img.shape) if img.ndim==3 else grey
 
@@ -30,8 +40,10 @@ def adjust_contrast(img, factor=1.): return blend(img, np.full_like(img, round(f
 def adjust_color(img, alpha=1.):
     "Saturation: 0 is grey"
     import cv2
+    _check_values(img)
     grey = np.ascontiguousarray(_like(img, _grey(img)))
-    return cv2.addWeighted(img, float(alpha), grey, 1-float(alpha), 0).reshape(img.shape)
+    out = cv2.addWeighted(img, float(alpha), grey, 1-float(alpha), 0).reshape(img.shape)
+    return out if out.dtype==np.uint8 else out.clip(0, 255)
 
 def adjust_sharpness(img, factor=1.):
     import cv2
@@ -41,17 +53,20 @@ def adjust_sharpness(img, factor=1.):
 # %% ../../nbs/imgops/01_photometric.ipynb #a4abcd20
 def imposterize(img, bits):
     "Keep the highest `bits` bits of each value"
+    _check_values(img, floats=False)
     return img & np.uint8(256-(1<<(8-bits)))
 
-def iminvert(img): return 255-img
-def imsolarize(img, thr=128): return np.where(img<thr, img, 255-img)
+def iminvert(img): _check_values(img); return 255-img
+def imsolarize(img, thr=128): return np.where(img<thr, img, iminvert(img))
 
 def imsolarize_add(img, magnitude, thr=128):
     "Add to the values below `thr`"
-    return np.where(img<thr, np.minimum(img.astype(np.float32)+magnitude, 255).astype(img.dtype), img)
+    _check_values(img)
+    return np.where(img<thr, (img.astype(np.float32)+magnitude).clip(0, 255).astype(img.dtype), img)
 
 # %% ../../nbs/imgops/01_photometric.ipynb #bde200f8
 def _per_channel(f, img):
+    _check_values(img, floats=False)
     if img.ndim==2: return f(img)
     return np.stack([f(img[...,c]) for c in range(img.shape[2])], -1)
 
@@ -76,6 +91,7 @@ def adjust_lighting(img, eigval, eigvec, alpha, # How much of each of the three 
                     to_rgb=True # Turn BGR into RGB first?
                     ):
     "Add the same small colour to every pixel; gives float64, and RGB if `to_rgb`"
+    if img.ndim!=3 or img.shape[2]!=3: raise DataError(f"Lighting needs 3 channels, and the image is {'x'.join(map(str, img.shape))}.")
     delta = (np.asarray(eigvec)*np.asarray(alpha)*np.asarray(eigval)).sum(1)
     return (img[...,::-1] if to_rgb else img) + delta
 
@@ -84,10 +100,11 @@ def imnormalize(img, mean, std, to_rgb=True):
     "(image - mean) / std per channel, as float32"
     import cv2
     mean,std = np.float64(mean).reshape(1, -1),np.float64(std).reshape(1, -1)
-    color = img.ndim==3 and img.shape[2]==3
-    if img.dtype==np.float64: img = img.astype(np.float32)
-    out = (cv2.cvtColor(img, cv2.COLOR_BGR2RGB) if to_rgb and color else img).astype(np.float32)
-    if out.ndim==2 or not color: return ((out-mean.reshape(-1))/std.reshape(-1)).astype(np.float32)
+    c = 1 if img.ndim==2 else img.shape[2]
+    if mean.size not in (1,c): raise DataError(f"Normalize: the image has {c} channel{'s'[:c>1]}, and mean {mean.size}: load with another color_type, or give {c}.")
+    out = np.array(img, np.float32, order='C')
+    if c!=3: return ((out-mean.reshape(-1))/std.reshape(-1)).astype(np.float32)
+    if to_rgb: out = cv2.cvtColor(out, cv2.COLOR_BGR2RGB)
     cv2.subtract(out, mean, out)
     return cv2.multiply(out, 1/std, out)
 
