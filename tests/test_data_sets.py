@@ -275,6 +275,32 @@ def test_hugging_face(tmp_path):
     with pytest.raises(ConfigError, match='lable'): HuggingFaceDataset(hf, label_col='lable')
     with pytest.raises(DataError, match='cannot be opened'): HuggingFaceDataset(str(tmp_path))
 
+# ---- Looking
+
+def test_pictures_of_any_range():
+    from clsnb.data.looking import denormalize, show_batch
+    x = torch.linspace(0, 1, 3*4*4).view(3,4,4); norm = dict(mean=np.array([.5,.5,.5]), std=np.array([.25]*3), to_rgb=True)
+    want = (x.permute(1,2,0)*255).round().byte().numpy()
+    assert (denormalize(x)==want[...,::-1]).all() and (denormalize((x-.5)/.25, norm)==want).all() # torchvision's range
+    assert (denormalize(x*255)==want[...,::-1]).all() and np.ptp(denormalize((x-.5)*4))==255 # the last: normalised, nobody knows how
+    assert denormalize(torch.zeros(3,2,2)).max()==0 and denormalize(np.zeros((2,2,4), np.uint8)).shape==(2,2,3) and denormalize(torch.zeros(2,5,5)).shape==(5,5)
+    assert show_batch(dict(img=x[None])).image.getextrema()[0][1]>200
+def test_sizes_that_cannot_be_read(tmp_path):
+    from PIL import Image
+    from clsnb.data.looking import picture_sizes, plot_sizes
+    Custom = DATASETS.get('CustomDataset'); bad = Custom(touch(tmp_path, 'bad/x/1.jpg', 'bad/x/2.jpg')+'/bad')
+    with pytest.raises(DataError, match='none of 2 pictures'): plot_sizes(bad)
+    (tmp_path/'good'/'x').mkdir(parents=True)
+    for i,s in enumerate([(30,20)]*6+[(5000,3)]): Image.new('L', s).save(tmp_path/'good'/'x'/f'{i}.png')
+    ds = Custom((tmp_path/'good').as_uri()); assert picture_sizes(ds).tolist()[-1]==[5000,3] and len(picture_sizes(ds, 5))<=5
+    assert plot_sizes(ds).axes[0].get_xscale()=='log' and plot_sizes(split(ds, .2)[0], target=9000).axes[0].get_xscale()=='linear'
+def test_histograms_of_few_and_many(tmp_path):
+    from clsnb.data.looking import plot_classes
+    steep = Labels(np.repeat(np.arange(40), 40_000//(1+np.arange(40))**3+1)); even = Labels(np.arange(400)%40); one = Labels([0,0]); one.CLASSES = ['a'*99]
+    assert [plot_classes(o).axes[0].get_yscale() for o in (steep, even)]==['log','linear']
+    ax = plot_classes(dict(train=one, val=one)).axes[0]
+    assert ax.get_title('left')=='One class.' and ax.get_yticklabels()[0].get_text()=='a'*39+'…'
+
 # ---- Downloads
 
 class Tiny(small.DownloadedDataset):

@@ -6,22 +6,31 @@
 __all__ = ['denormalize', 'spread', 'show_samples', 'show_batch', 'imbalance_note', 'plot_classes', 'picture_sizes', 'plot_sizes']
 
 # %% ../../nbs/data/23_looking.ipynb #0e30419d
+import io
 import numpy as np
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DataError
+from .file_client import file_client
 from .labels import label_counts
 from .verify import picture_files
 from ..imgops.show import show_images
 
 # %% ../../nbs/data/23_looking.ipynb #197e2e69
+def _as_bytes(x, unknown):
+    "Bytes from 0..255, from 0..1, or if the range is `unknown` from what there is"
+    lo,hi = x.min(initial=0),x.max(initial=0)
+    if unknown and lo<0: x = (x-lo)*(255/(hi-lo))
+    elif hi<1.01: x = x*255
+    return x.round().clip(0, 255).astype(np.uint8)
+
 def denormalize(img, norm=None):
     "An RGB or grey uint8 array from a normalised tensor (channels first) or array, given its `img_norm_cfg`"
     x = img.detach().float().cpu().numpy() if hasattr(img, 'detach') else np.asarray(img)
     if hasattr(img, 'detach') and x.ndim==3: x = x.transpose(1,2,0)
     norm = norm or dict(mean=0, std=1, to_rgb=False)
     if x.dtype!=np.uint8:
-        x = x*np.asarray(norm['std'], np.float32)+np.asarray(norm['mean'], np.float32)
-        x = x.round().clip(0, 255).astype(np.uint8)
-    if x.ndim==3 and x.shape[2]==1: x = x[...,0]
+        mean,std = (np.asarray(norm[k], np.float32) for k in ('mean','std'))
+        x = _as_bytes(x*std+mean, not mean.any() and (std==1).all())
+    if x.ndim==3: x = x[...,:3] if x.shape[2]>2 else x[...,0]
     return x if norm['to_rgb'] or x.ndim==2 else x[...,::-1]
 
 def _title(label, classes):
@@ -44,7 +53,8 @@ def show_samples(ds, n=9, seed=0, cols=None, size=112):
     idx = spread(ds.get_gt_labels(), n, seed)
     labels,samples = ds.get_gt_labels(),[ds[int(i)] for i in idx]
     norm = lambda s: (s.get('img_metas') or s).get('img_norm_cfg')
-    if not samples or 'img' not in samples[0]: raise ConfigError("show: the pipeline gives no 'img': begin it with LoadImageFromFile.")
+    if not samples: raise ConfigError("show: there is nothing to show.")
+    if 'img' not in samples[0]: raise ConfigError("show: the pipeline gives no 'img': begin it with LoadImageFromFile.")
     return show_images([denormalize(s['img'], norm(s)) for s in samples], [_title(labels[i], ds.CLASSES) for i in idx], cols, bgr=False, size=size)
 
 # %% ../../nbs/data/23_looking.ipynb #f07ba803
@@ -64,6 +74,7 @@ def imbalance_note(counts)->str:
     "One sentence about how evenly classes are filled"
     some = counts[counts>0]; none = int((counts==0).sum())
     if not len(some): return 'No samples.'
+    if len(counts)==1: return 'One class.'
     r,gone = some.max()/some.min(),f"{none} of {len(counts)} classes have no samples. " if none else ''
     if r<2: return gone+f"Even: the largest class is {r:.1f} times the smallest."
     return gone+(f"The largest class has {r:.0f} times the pictures of the smallest ({some.max():,} and {some.min():,})" +
@@ -82,21 +93,24 @@ def plot_classes(
     fig,ax = plt.subplots(figsize=(7, .5+.27*len(first)*max(1, .7*len(splits)) if few else 3), dpi=80, layout='constrained')
     if few: _bars(ax, counts, order, names)
     else:
-        for k,c in counts.items(): ax.fill_between(range(len(c)), c[order], alpha=.5, step='mid', label=k or None)
-        ax.set(xlabel=f'{len(first)} classes, the largest first', ylabel='samples', xlim=(0, len(first)-1), ylim=(0, None))
-    if len(splits)>1: ax.legend(frameon=False)
+        steep = first.max()>50*max(1, np.median(first))
+        for k,c in counts.items(): ax.fill_between(range(len(c)), c[order], .5*steep, alpha=.5, step='mid', label=k or None)
+        ax.set(xlabel=f'{len(first)} classes, the largest first', ylabel='samples', xlim=(0, len(first)-1), yscale='log' if steep else 'linear', ylim=(.5*steep, None))
+    if len(splits)>1: fig.legend(frameon=False, loc='outside right lower')
     ax.spines[['top','right']].set_visible(False); ax.set_title(imbalance_note(first), loc='left', fontsize=9, wrap=True)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/data/23_looking.ipynb #8cc81a7e
+def _short(name, n=40): return s if len(s := str(name))<=n else s[:n-1]+'…'
+
 def _bars(ax, counts, order, names):
     h = .8/len(counts)
     for j,(k,c) in enumerate(counts.items()):
         at = np.arange(len(order))+(j-(len(counts)-1)/2)*h
         b = ax.barh(at, c[order], h*.92, label=k or None, color=('#4c72b0','#dd8452','#55a868','#c44e52')[j%4])
         ax.bar_label(b, [f'{v:,}' for v in c[order]], padding=3, fontsize=8, color='#444')
-    ax.set_yticks(range(len(order)), [str(names[i])[:40] if i<len(names) else str(i) for i in order]); ax.invert_yaxis()
+    ax.set_yticks(range(len(order)), [_short(names[i]) if i<len(names) else str(i) for i in order]); ax.invert_yaxis()
     ax.set_xticks([]); ax.spines['bottom'].set_visible(False); ax.tick_params(left=False)
 
 # %% ../../nbs/data/23_looking.ipynb #4896d4b3
@@ -107,25 +121,29 @@ def picture_sizes(ds, most=5000):
     files = picture_files(ds)
     def one(job):
         try:
-            with Image.open(job) as im: return im.size
+            with Image.open(job if '://' not in job else io.BytesIO(file_client().get(job))) as im: return im.size
         except Exception: return 0,0
-    paths = [o[1] for o in files][::max(1, len(files)//most)]
+    paths = [o[1] for o in files][::max(1, -(-len(files)//most))]
     if paths and isinstance(paths[0], tuple): raise ConfigError("picture_sizes: pictures in archives are not looked at; use verify_dataset.")
     with ThreadPoolExecutor(8) as pool: out = np.array(list(pool.map(one, paths))).reshape(-1, 2)
-    return out[out.min(1)>0]
+    if not (out := out[out.min(1)>0]).size: raise DataError(f"picture_sizes: none of {len(paths)} pictures can be read{f', e.g. {paths[0]}' if paths else ''}.")
+    return out
 
 def plot_sizes(ds, most=5000,
                target=None): # Size that the model sees, drawn as a square
     "Width and height of the pictures, as a figure"
     import matplotlib.pyplot as plt
-    wh = picture_sizes(ds, most)
+    wh = picture_sizes(ds, most); ends = [target]*bool(target)
+    wide = wh.max()>8*max([np.median(wh), *ends]); low = min([wh.min(), *ends])/1.3 if wide else 0
     fig,ax = plt.subplots(figsize=(4.6,4.2), dpi=80, layout='constrained')
     ax.scatter(*wh.T, s=14, alpha=.35, color='#4c72b0', linewidths=0)
-    if target: ax.add_patch(plt.Rectangle((0,0), target, target, fill=False, ec='#dd8452', lw=1.5)); ax.annotate(f'{target} x {target}', (target, target), color='#dd8452', fontsize=8, ha='right', va='bottom')
-    top = max(wh.max(), target or 0)*1.08
-    ax.plot([0,top], [0,top], color='#bbb', lw=.8, zorder=0)
+    if target:
+        ax.add_patch(plt.Rectangle((low,low), target-low, target-low, fill=False, ec='#dd8452', lw=1.5))
+        ax.annotate(f'{target} x {target}', (target, target), (3, 2), textcoords='offset points', color='#dd8452', fontsize=8)
+    top = max([wh.max(), *ends])*(1.3 if wide else 1.08); scale = 'log' if wide else 'linear'
+    ax.plot([low,top], [low,top], color='#bbb', lw=.8, zorder=0)
     m = np.median(wh, 0).astype(int); small = (wh.min(1)<(target or 0)).mean()
-    ax.set(xlim=(0,top), ylim=(0,top), xlabel='width', ylabel='height', aspect='equal'); ax.spines[['top','right']].set_visible(False)
+    ax.set(xscale=scale, yscale=scale, xlim=(low,top), ylim=(low,top), xlabel='width', ylabel='height', aspect='equal'); ax.spines[['top','right']].set_visible(False)
     ax.set_title(f"{len(wh):,} pictures, median {m[0]} x {m[1]}" + (f"; {small:.0%} have a side below {target}" if target else ''), loc='left', fontsize=9)
     plt.close(fig)
     return fig
