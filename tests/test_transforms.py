@@ -207,3 +207,32 @@ def test_threads():
     one = [build_pipeline(fixed)(dict(img=x))['img'] for x in xs]
     p = build_pipeline(fixed)
     with ThreadPoolExecutor(4) as pool: assert all(torch.equal(a, b) for a,b in zip(one, pool.map(lambda x: p(dict(img=x))['img'], xs)))
+
+def test_what_is_no_pipeline():
+    for o in ('Resize', dict(type='Resize', size=3), 5):
+        with pytest.raises(ConfigError, match='A pipeline is a list of steps'): build_pipeline(o)
+
+def test_recipes_want_uint8():
+    "torchvision would clip floats of 0 to 255 to 1"
+    with pytest.raises(DataError, match='TrivialAugment: torchvision takes floats'): build_transform(dict(type='TrivialAugment'))(dict(img=pictures()['f32']))
+
+def test_torchvision_in_a_config():
+    x = pictures()['rgb']
+    norm = [dict(transform='ToDtype', dtype='float32', scale=True), dict(transform='Normalize', mean=[.5]*3, std=[.5]*3)]
+    y = build_transform(dict(type='TorchVision', transform='Compose', transforms=norm))(dict(img=x))['img']
+    assert np.allclose(y, (x/255-.5)/.5, atol=1e-5)
+    t = build_transform(dict(type='TorchVision', transform='RandomApply', transforms=['RandomEqualize'], p=1.))
+    assert t(dict(img=x))['img'].shape==x.shape
+
+def test_albu():
+    pytest.importorskip('albumentations')
+    x = pictures()['rgb']
+    flip = dict(type='HorizontalFlip', p=1.)
+    r = build_transform(dict(type='Albu', transforms=[flip], keymap=dict(img='image', gt_masks='masks')))(dict(img=x, gt_label=3)) # as configs of detection have it
+    assert (r['img']==x[:,::-1]).all() and r['gt_label']==3 and 'gt_masks' not in r
+    t = build_transform(dict(type='Albu', transforms=[dict(type='RandomBrightnessContrast', p=1.), dict(type='OneOf', transforms=[flip, dict(type='Transpose')])]))
+    def go(t, s): seed(s); return t(dict(img=x))['img']
+    assert (go(t, 1)==go(pickle.loads(pickle.dumps(t)), 1)).all() and not np.array_equal(go(t, 1), go(t, 2))
+    for bad,about in [('HorizontalFlip', 'a step is'), (dict(type='HorizontlFlip'), "'HorizontalFlip'"), (dict(type='Blur', blur_limit='a'), 'Blur')]:
+        with pytest.raises(ConfigError, match=about): build_transform(dict(type='Albu', transforms=[bad]))
+    with pytest.raises(DataError, match='Albu'): build_transform(dict(type='Albu', transforms=[dict(type='RandomCrop', height=300, width=300)]))(dict(img=x))

@@ -24,7 +24,10 @@ def build_transform(cfg):
 @TRANSFORMS.register
 class Compose:
     "Run `transforms` one after the other"
-    def __init__(self, transforms): self.transforms = [build_transform(o) for o in transforms]
+    def __init__(self, transforms):
+        if isinstance(transforms, (str, dict)) or not hasattr(transforms, '__getitem__'):
+            raise ConfigError(f"A pipeline is a list of steps, not {type(transforms).__name__}: {str(transforms)[:60]}")
+        self.transforms = [build_transform(o) for o in transforms]
     def __call__(self, data):
         for t in self.transforms:
             data = t(data)
@@ -72,9 +75,9 @@ class ImageTransform:
     def signed(self, v): return -v if np.random.rand()<self.random_negative_prob else v
     def __call__(self, results):
         if self.prob is not None and np.random.rand()>self.prob: return results
-        drawn = self.draw()
-        for k in results.get('img_fields', ['img']): on_key(self, results, k, self.apply, *drawn)
-        if self.sets_shape: results['img_shape'] = results[k].shape
+        drawn,fields = self.draw(),results.get('img_fields', ['img'])
+        for k in fields: on_key(self, results, k, self.apply, *drawn)
+        if self.sets_shape and fields: results['img_shape'] = results[k].shape
         return results
     def __repr__(self): return repr_args(self)
 

@@ -32,7 +32,7 @@ def _torchvision(cfg, where='TorchVision'):
 @TRANSFORMS.register
 class TorchVision: # no ImageTransform, whose own arguments would be all that a config may name
     "Any transform of torchvision.transforms.v2"
-    sets_shape,draw,__call__ = True,ImageTransform.draw,ImageTransform.__call__
+    sets_shape,draw,__call__,only_uint8 = True,ImageTransform.draw,ImageTransform.__call__,False
     def __init__(self, transform, # Name, or a transform
                  prob=None, **args # Its arguments
                  ):
@@ -41,6 +41,7 @@ class TorchVision: # no ImageTransform, whose own arguments would be all that a 
     def apply(self, img):
         import torch
         from torchvision import tv_tensors
+        if self.only_uint8 and img.dtype!=np.uint8: raise DataError(f"torchvision takes floats for values from 0 to 1, so give it uint8, not {img.dtype}: put it before what makes floats.")
         x = (img[...,::-1] if img.ndim==3 else img[...,None]).transpose(2,0,1).copy()
         out = self.f(tv_tensors.Image(torch.from_numpy(x)))
         if not isinstance(out, torch.Tensor) or out.ndim!=3: raise DataError(f"{self!r} makes no image tensor of one: it cannot be a step by itself.")
@@ -52,11 +53,13 @@ class TorchVision: # no ImageTransform, whose own arguments would be all that a 
 @TRANSFORMS.register
 class TrivialAugment(TorchVision):
     "One random operation of random strength; nothing to tune"
+    only_uint8 = True
     def __init__(self, num_magnitude_bins=31, fill=None): super().__init__('TrivialAugmentWide', num_magnitude_bins=num_magnitude_bins, fill=fill)
 
 @TRANSFORMS.register
 class ThreeAugment(TorchVision):
     "Grey, solarise or blur, one of them: the recipe of DeiT III"
+    only_uint8 = True
     def __init__(self, kernel_size=9, sigma=(.1,2.)):
         super().__init__('RandomChoice', transforms=[dict(transform='RandomGrayscale', p=1.), dict(transform='RandomSolarize', threshold=128, p=1.),
                                                      dict(transform='GaussianBlur', kernel_size=kernel_size, sigma=list(sigma))])
