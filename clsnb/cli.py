@@ -124,22 +124,36 @@ def test(
         print(f'Written: {out}')
 
 # %% ../nbs/cli.ipynb #7770ecaf
+def _each(ask, files):
+    "Pairs of file and scores, 32 at a time; files that cannot be read are named, and the others go on"
+    from clsnb.core.errors import DataError
+    for part in (files[i:i+32] for i in range(0, len(files), 32)):
+        try: yield from zip(part, ask(part))
+        except DataError as e:
+            if len(part)>1:
+                for f in part: yield from _each(ask, [f])
+            else: print(f'clsnb: {e}', file=sys.stderr, flush=True); yield part[0],None
+
 def predict(
     model:str, # Checkpoint or work folder of a run
     images:list, # Picture files, or folders of them
     topk:int=1, # How many classes to name
-    device:str='cpu', # cpu, cuda, ...
+    device:str=None, # cpu, cuda, ... (default: the accelerator if there is one)
     trust:bool=False, # Import what the model's config names
 ):
     "Name what is in pictures"
     from clsnb.apis.inference import init_model, predict as scores_of
+    from clsnb.core.dist import default_device
     from clsnb.data.folder_imagenet import IMG_EXTENSIONS
     files = [f for o in images for f in (sorted(p for p in Path(o).rglob('*') if p.suffix.lower() in IMG_EXTENSIONS) if Path(o).is_dir() else [Path(o)])]
     if not files: raise ConfigError(f"There is no picture in {', '.join(images)}.")
-    m = init_model(model, device=device, trust=trust)
-    for f,s in zip(files, scores_of(m, files)):
-        print(f"{f}: {', '.join(f'{m.CLASSES[i]} {s[i]:.3f}' for i in s.argsort()[::-1][:topk])}")
+    m,failed = init_model(model, device=device or default_device(), trust=trust),False
+    for f,s in _each(lambda part: scores_of(m, part), files):
+        if s is None: failed = True
+        else: print(f"{f}: {', '.join(f'{m.CLASSES[i]} {s[i]:.3f}' for i in s.argsort()[::-1][:topk])}", flush=True)
+    if failed: sys.exit(2)
 
+# %% ../nbs/cli.ipynb #fb9ebc25
 def configs(
     text:str='', # Show names that contain this
 ):

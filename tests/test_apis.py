@@ -1,9 +1,10 @@
 "What a config says of its loaders arrives there; what a folder of one's own pictures needs on the command line"
-import shutil, subprocess, sys
+import shutil
 from pathlib import Path
 import cv2, pytest, torch
 
 import clsnb
+from clsnb.apis.finetune import finetune, picture_folders
 from clsnb.apis.train import fit, loader_args, set_backends
 from clsnb.cli import main
 from clsnb.core.config import Config
@@ -57,3 +58,41 @@ def test_half_run_can_be_tested(tmp_path, capsys):
     fit(TINY, tmp_path/'run', quiet | {'fp16': dict(dtype='bfloat16'), 'data.device_normalize': 'bfloat16'}, device='cpu')
     main(['test', str(tmp_path/'run'), '--device', 'cpu'])
     assert 'accuracy_top-1' in capsys.readouterr().out
+
+# ---- Folders
+
+def folder(root, **counts):
+    "Some of the packaged photographs, so many of a class"
+    for name, n in counts.items():
+        (to := root/name.replace('__', '/')).mkdir(parents=True, exist_ok=True)
+        for f in sorted((photos/to.name).iterdir())[:n]: shutil.copy(f, to)
+    return root
+
+@pytest.mark.parametrize('train,val', [('Training', 'Testing'), ('train', 'Valid'), ('TRAIN', 'TEST'), ('training', 'validation')])
+def test_parts_by_their_usual_names(tmp_path, train, val):
+    found = picture_folders(folder(tmp_path/'pics', **{f'{train}__fish': 3, f'{train}__tool': 2, f'{val}__tool': 2, f'{val}__fish': 1}), tmp_path)
+    assert (found.classes, found.n, found.n_val) == (['fish', 'tool'], 5, 3) and Path(found.args['train']['data_prefix']).name==train
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path/'labels.csv').write_text('a.jpg,cat\n')
+    with pytest.raises(DataError, match='is a file.*CSVDataset'): picture_folders(tmp_path/'labels.csv', tmp_path)
+
+@pytest.mark.parametrize('kw', [dict(epochs=0), dict(batch_size=0), dict(size=-1)])
+def test_choices_that_cannot_be(tmp_path, kw):
+    with pytest.raises(ConfigError, match=f'{next(iter(kw))} is a number from 1 on'): finetune(TINY, photos, tmp_path/'run', **kw)
+
+@pytest.mark.parametrize('name,title', [('my pics', 'my pics'), ('finetune', 'finetune')]) # finetune.py keeps the reasons
+def test_report_is_called_after_the_work_folder(tmp_path, name, title):
+    run = lambda: finetune(TINY, folder(tmp_path/'pics', fish=4, tool=4), tmp_path/name, epochs=1, size=32,
+                           options={k: v for k, v in quiet.items() if k!='results'}, weights=False)
+    assert run().finished and run().finished and (tmp_path/name/'finetune.py').read_text(encoding='utf-8').startswith("# {'model'")
+    assert f'<h1>{title}</h1>' in (tmp_path/name/'report.html').read_text(encoding='utf-8')
+
+# ---- Asking
+
+def test_predict_goes_on_after_a_broken_picture(tmp_path, capsys):
+    at = folder(tmp_path/'pics', fish=3, tool=3); (at/'fish'/'empty.jpg').touch(); (at/'tool'/'text.png').write_text('hello')
+    fit(TINY, tmp_path/'run', quiet, device='cpu'); capsys.readouterr()
+    with pytest.raises(SystemExit) as e: main(['predict', str(tmp_path/'run'), str(at)])
+    out, err = capsys.readouterr(); assert e.value.code==2 and len(out.splitlines())==6
+    assert len(err.splitlines())==2 and 'empty.jpg' in err and 'text.png' in err

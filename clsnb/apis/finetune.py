@@ -6,7 +6,7 @@
 __all__ = ['finetune_choices', 'picture_folders', 'start_from', 'config_with_reasons', 'finetune_config', 'Finetuned', 'finetune']
 
 # %% ../../nbs/apis/05_finetune.ipynb #c294b53e
-import copy, os, re
+import copy, os, re, shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..data.wrappers import split
 # %% ../../nbs/apis/05_finetune.ipynb #e3069b51
 def _class_parts(root):
     "The folders below `root` that hold class folders, by name"
-    return {p.name: str(p) for p in sorted(root.iterdir()) if p.is_dir() and any(o.is_dir() for o in p.iterdir())}
+    return {p.name.lower(): str(p) for p in sorted(root.iterdir()) if p.is_dir() and any(o.is_dir() for o in p.iterdir())}
 
 def _split_lists(ds, root, work_dir, seed):
     "Write train.txt, val.txt and classes.txt; the arguments of the two data sets, their samples, and a sentence"
@@ -55,10 +55,13 @@ def picture_folders(
 )->SimpleNamespace: # args of each data set; classes; counts of training; n, n_val; how they were divided
     "Find classes and splits in a folder; raises `DataError`"
     root = Path(data).expanduser()
+    if root.is_file():
+        raise DataError(f"finetune takes a folder of pictures, and {str(data)!r} is a file. For a table of names and labels, write a config with data.train=dict(type='CSVDataset', ...).")
     if not root.is_dir():
         raise DataError(f"finetune: there is no folder {str(data)!r}. The nearest that exists is {nearest_folder(root)}.")
-    parts = _class_parts(root); train = parts.pop('train', None); where = train or str(root)
-    vals = [parts[k] for k in ('val', 'valid', 'validation', 'test') if k in parts] if train else []
+    parts = _class_parts(root); train = next((parts[k] for k in ('train', 'training') if k in parts), None); where = train or str(root)
+    test = next((parts[k] for k in ('test', 'testing') if k in parts), None)
+    vals = [o for o in [*(parts.get(k) for k in ('val', 'valid', 'validation')), test] if o] if train else []
     ds = CustomDataset(where)
     if len(ds.CLASSES)<2:
         raise DataError(f"{where} has one class folder, {ds.CLASSES[0]!r}; a classifier needs two at least, one folder for each class.")
@@ -66,7 +69,7 @@ def picture_folders(
         sets,how = dict(train=ds, val=CustomDataset(vals[0], classes=ds.CLASSES)),f"validation in {vals[0]}"
         args = dict(train=dict(data_prefix=train), val=dict(data_prefix=vals[0]))
     else: args,sets,how = _split_lists(ds, where, work_dir, seed)
-    args['test'] = dict(data_prefix=parts['test']) if vals and 'test' in parts else args['val']
+    args['test'] = dict(data_prefix=test) if vals and test else args['val']
     counts = np.bincount(sets['train'].get_gt_labels(), minlength=len(ds.CLASSES))
     return SimpleNamespace(args=args, classes=list(ds.CLASSES), counts=counts, n=len(sets['train']), n_val=len(sets['val']), how=how)
 
@@ -237,6 +240,8 @@ def finetune_config(
     device=None, # What it is for; None: the accelerator if there is one
 )->Config:
     "Look at a folder and a model, choose, and write the choices and their reasons down"
+    for k,v in dict(epochs=epochs, batch_size=batch_size, size=size).items():
+        if v is not None and v<1: raise ConfigError(f"finetune: {k} is a number from 1 on, not {v}. Leave it out to have it chosen.")
     f = _facts(model, picture_folders(data, work_dir, seed), weights, epochs, batch_size, size, seed, device)
     rows = [o for choose in finetune_choices for o in choose(f)]; cfg = Config({k: v for k,v,_ in rows}).merge_from_dict(options)
     rows = [(k, cfg[k], why) for k,_,why in rows] + [(k.split('.')[0], cfg[k.split('.')[0]], f'{k}: as asked') for k in options or {}]
@@ -312,7 +317,8 @@ def finetune(
     else:
         cfg = finetune_config(**kw, work_dir=work_dir, device=device); text = f"{call}\n{path.read_text(encoding='utf-8')}"
         path.write_text(text, encoding='utf-8')
-        if cfg.get('log_level') in (None, 'INFO'): log.info(f"{text}\nThis is {path}; clsnb train {path} does the same.\n")
+        if cfg.get('log_level') in (None, 'INFO'): log.info(f"{text}\nThis is {path}; clsnb train {shlex.quote(str(path))} does the same.\n")
         if not cfg.get('load_from') and weights is not False: log.warning(re.search('# (from scratch.*)', text)[1])
-    run = fit(cfg, work_dir, device=device, resume_from='auto'); judge = next(h for h in run.hooks if hasattr(h, 'best'))
+    title = Path(work_dir).resolve().name; title = 'config' if title=='finetune' else title # finetune.py has the reasons
+    run = fit(Config(cfg, filename=f'{title}.py'), work_dir, device=device, resume_from='auto'); judge = next(h for h in run.hooks if hasattr(h, 'best'))
     return Finetuned(work_dir, cfg, judge.save_best, judge.best, run.epoch, device)
