@@ -1,7 +1,7 @@
 "Batches do not depend on workers, start methods, restarts or the number of processes"
 import random, re, warnings
 import numpy as np, pytest, torch
-from clsnb.core.errors import DataError
+from clsnb.core.errors import ConfigError, DataError
 from clsnb.data.loader import build_dataloader, collate
 from clsnb.data.packaged import Digits, Photos
 
@@ -200,9 +200,73 @@ def test_two_processes():
     a,b = (sum(o[2], []) for o in got)
     assert len(a)==len(b) and set(a)|set(b)==set(range(len(Digits('val')))) and len(set(a)&set(b))<=1
 
-def test_killed_worker_is_explained():
-    ds = Photos('val', [*steps[:-1], _die, steps[-1]])
-    with pytest.raises(DataError, match='memory'): next(iter(build_dataloader(ds, 4, 1, seed=0)))
-def _die(results):
+def _end(how): # of the process that meets the first moose
+    def end(results):
+        import os, signal, sys
+        if results['img_info']['filename'].endswith('moose.jpg') and (how:=ends.get('how')): how(os) if callable(how) else os.kill(os.getpid(), getattr(signal, how))
+        return results
+    ends['how'] = how; return Photos('train', [steps[0], end, *steps[1:]])
+ends = {}
+def _with_status(os): os._exit(3)
+@pytest.mark.parametrize('persistent', [True,False])
+@pytest.mark.parametrize('how,words', [('SIGKILL','was killed.*memory'), ('SIGSEGV','crashed.*clsnb verify'), ('SIGBUS','/dev/shm'), (_with_status,'exit status 3.*__main__')])
+def test_the_end_of_a_worker_is_explained_and_the_next_loop_has_new_ones(how, words, persistent):
+    loader = build_dataloader(_end(how), 8, 2, seed=0, multiprocessing_context='fork', persistent_workers=persistent)
+    for _ in range(2):
+        with pytest.raises((DataError, RuntimeError), match=f'{words}|^DataLoader worker .pid'): # torch may tell of it between two batches
+            for _ in loader: pass
+    ends.clear(); want = [b.index for b in build_dataloader(Photos('train', steps), 8, seed=0)]
+    for _ in range(2): # if torch told of it, once more
+        try: got = [b.index for b in loader]; break
+        except DataError: pass
+    assert got==want
+
+class Chatty(Digits):
+    def sample_name(self, i): return f'digit no {i}'
+    def __getitem__(self, i):
+        if i==5: raise OSError(5, 'a bug of the user')
+        return super().__getitem__(i)
+@pytest.mark.skipif(not hasattr(Exception, 'add_note'), reason='exceptions take notes from Python 3.11 on')
+def test_other_exceptions_name_the_sample():
+    import traceback
+    for w in (0,2):
+        with pytest.raises(OSError) as e: list(build_dataloader(Chatty('val'), 4, w, seed=0, multiprocessing_context='fork'))
+        assert 'This was sample 5 (digit no 5).' in ''.join(traceback.format_exception(e.value))
+
+@pytest.mark.parametrize('workers,persistent', [(0,True), (2,True), (2,False)])
+def test_loops_within_loops(workers, persistent):
+    "Two at once, one that is left early, one within another: each gets all batches"
+    loader = build_dataloader(Photos('train', steps), 16, workers, seed=0, persistent_workers=persistent); want = [b.index for b in build_dataloader(Photos('train', steps), 16, seed=0)]
+    outer,inner = [],[]
+    for i,b in enumerate(loader):
+        outer.append(b.index)
+        if i==1: inner.append(next(iter(loader)).index)
+        if i==3: inner += [b.index for b in loader]
+    assert outer==want and inner==want[:1]+want
+    assert [(a.index, b.index) for a,b in zip(loader, loader)]==[(o,o) for o in want]
+    for b in loader: break
+    assert [b.index for b in loader]==want and not loader.at_work
+
+def test_ctrl_c_leaves_the_workers_alive():
+    "It goes to all processes of a terminal or of a notebook's kernel"
     import os, signal
-    os.kill(os.getpid(), signal.SIGKILL)
+    loader = build_dataloader(Photos('train', steps), 8, 2, seed=0, multiprocessing_context='fork'); want = [b.index for b in build_dataloader(Photos('train', steps), 8, seed=0)]
+    with pytest.raises(KeyboardInterrupt):
+        for i,b in enumerate(loader):
+            if i==3:
+                for w in loader.loader._iterator._workers: os.kill(w.pid, signal.SIGINT)
+                raise KeyboardInterrupt
+    pids = [w.pid for w in loader.loader._iterator._workers]
+    assert [b.index for b in loader]==want and [w.pid for w in loader.loader._iterator._workers]==pids
+
+def test_ctrl_c_while_a_worker_is_stuck():
+    import os, signal, threading
+    loader = build_dataloader(Photos('train', [stuck]), 4, 2, seed=0, multiprocessing_context='fork')
+    t = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)); t.start()
+    with pytest.raises(KeyboardInterrupt): list(loader)
+    assert loader.loader._iterator is None and not torch.multiprocessing.active_children()
+
+@pytest.mark.parametrize('args,kw,words', [((0,), {}, 'samples_per_gpu.*from 1 on, not 0'), (('8',), {}, "not '8'"), ((8,-1), {}, 'workers_per_gpu.*not -1'), ((8,2), dict(prefetch_factor=0), 'prefetch_factor.*not 0'),
+                                           ((8,), dict(persistant_workers=True), "'persistant_workers'.*'persistent_workers'"), ((8,), dict(batch_size=4), "no 'batch_size'")])
+def test_bad_arguments(args, kw, words):
+    with pytest.raises(ConfigError, match=words): build_dataloader(Digits('val'), *args, **kw)

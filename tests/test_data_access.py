@@ -110,7 +110,7 @@ def test_local_files_are_simply_opened(monkeypatch):
     "No client, no fsspec, one open"
     for k in ('get','ask','address'): monkeypatch.setattr(FileClient, k, None)
     opened = []
-    monkeypatch.setattr(loading, 'open', lambda *a: opened.append(a[0]) or open(*a), raising=False)
+    monkeypatch.setattr(loading, 'open', lambda *a, **kw: opened.append(a[0]) or open(*a, **kw), raising=False)
     load('animal/cat.jpg', str(photos)); assert opened==[str(photos/'animal/cat.jpg')]
 def test_mapped_prefix_in_archives():
     assert join_path(Path('a'), 'x.jpg')=='a/x.jpg' and join_path(None, 'x.jpg')=='x.jpg'

@@ -72,8 +72,19 @@ def test_disk_error(tmp_path, backend):
     (tmp_path/'x.jpg').symlink_to('/proc/self/mem')
     with pytest.raises(BrokenPicture) as e: read(tmp_path/'x.jpg', imdecode_backend=backend)
     one_line(e, 'x.jpg', 'nput/output error')
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs pipes')
+@pytest.mark.parametrize('kind', ['pipe','device','socket'])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
+    import socket
+    p = tmp_path/'a'/'x.jpg'; p.parent.mkdir()
+    if kind=='pipe': os.mkfifo(p)
+    elif kind=='device': p.symlink_to('/dev/zero')
+    else: s = socket.socket(socket.AF_UNIX); was = os.getcwd(); os.chdir(p.parent); s.bind('x.jpg'); os.chdir(was)
+    with pytest.raises(BrokenPicture) as e: read(p)
+    one_line(e, 'x.jpg', *(['a pipe or a device'] if kind!='socket' else []))
+    assert check_file(str(p))[0][0][0]=='unreadable'
 def test_unreadable_file_of_any_cause(tmp_path, monkeypatch):
-    def refuse(*a): raise PermissionError(13, 'Permission denied')
+    def refuse(*a, **kw): raise PermissionError(13, 'Permission denied')
     monkeypatch.setattr('builtins.open', refuse)
     with pytest.raises(BrokenPicture) as e: read(tmp_path/'x.jpg')
     one_line(e, 'x.jpg', 'Permission denied')

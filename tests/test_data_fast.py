@@ -190,6 +190,10 @@ def test_a_picture_that_fails_does_not_spoil_the_next():
     lib = F.turbo_library(); data = jpeg(cow); at = data.index(b'\xff\xc4'); head = jpeg_head(data)
     bad = data[:at+5]+b'\xff'*16+data[at+21:]
     assert F._part_turbo(lib, bad, jpeg_head(bad), (0,0,9,9), 8) is None and F._part_turbo(lib, data, head, (0,0,9,9), 8) is not None
+@pytest.mark.skipif(not F.turbo_library(), reason='needs libturbojpeg 3')
+def test_a_picture_without_tables_does_not_take_those_of_the_one_before():
+    lib = F.turbo_library(); data = jpeg(cow); bare = bytearray(data); at = [i for i in range(620) if data[i:i+2]==b'\xff\xdb']; bare[at[1]+1] = 0xE5
+    head = jpeg_head(data); assert F._part_turbo(lib, data, head, (0,0,9,9), 8) is not None and F._part_turbo(lib, bytes(bare), head, (0,0,9,9), 8) is None
 def unfinished(k):
     "A progressive picture that ends after its k-th scan"
     data = saved(cow, progressive=True, quality=70); at = [i for i in range(len(data)) if data[i:i+2]==b'\xff\xda']

@@ -6,7 +6,7 @@
 __all__ = ['JpegHead', 'jpeg_head', 'turbo_library', 'read_part', 'LoadCrop', 'why_whole', 'fast_decode']
 
 # %% ../../nbs/data/01c_fast_decode.ipynb #f1bf030f
-import ctypes, functools, os, sys, threading
+import ctypes, functools, os, sys
 import numpy as np
 from collections import namedtuple
 from fastcore.basics import store_attr
@@ -71,24 +71,20 @@ class _Scale(ctypes.Structure): _fields_ = [(o, ctypes.c_int) for o in ('num','d
 class _TurboLib:
     "libturbojpeg 3, as far as it is needed here"
     def __init__(self, path):
-        self.path,self.lib,self.mine = path,ctypes.CDLL(path),threading.local()
+        self.path,self.lib = path,ctypes.CDLL(path)
         p,i,n = ctypes.c_void_p,ctypes.c_int,ctypes.c_size_t
         for name,res,args in [('Init', p, [i]), ('Destroy', None, [p]), ('DecompressHeader', i, [p,ctypes.c_char_p,n]), ('Set', i, [p,i,i]), ('SetCroppingRegion', i, [p,_Region]),
                               ('SetScalingFactor', i, [p,_Scale]), ('Decompress8', i, [p,ctypes.c_char_p,n,p,i,i])]:
             f = getattr(self.lib, 'tj3'+name); f.restype,f.argtypes = res,args; setattr(self, name, f)
-    def __call__(self, data, *at):
-        "That region `x, y, w, h, n` (of the picture at n/8) as an array, or None; after a failure the next begins anew, for a handle may remember it"
-        if (out := self._read(data, *at)) is None: self.Destroy(self.mine.tj); self.mine.tj = None
-        return out
-    def _read(self, data, x, y, w, h, n):
-        if not (tj := getattr(self.mine, 'tj', None)):
-            tj = self.mine.tj = self.Init(1); self.mine.n = 8
+    def __call__(self, data, x, y, w, h, n):
+        "That region (of the scaled picture) as an array, or None"
+        tj = self.Init(1) # one for each picture: it would remember tables, and failures, of those before
+        try:
             self.Set(tj, 0, 1) # stop at the first complaint
-        if self.DecompressHeader(tj, data, len(data)): return None
-        if self.mine.n!=n: self.SetCroppingRegion(tj, _Region()); self.SetScalingFactor(tj, _Scale(1, 8//n)); self.mine.n = n
-        if self.SetCroppingRegion(tj, _Region(x, y, w, h)): return None
-        out = np.empty((h,w,3), np.uint8)
-        return None if self.Decompress8(tj, data, len(data), out.ctypes.data, 0, 1) else out
+            if self.DecompressHeader(tj, data, len(data)) or n<8 and self.SetScalingFactor(tj, _Scale(1, 8//n)) or self.SetCroppingRegion(tj, _Region(x, y, w, h)): return None
+            out = np.empty((h,w,3), np.uint8)
+            return None if self.Decompress8(tj, data, len(data), out.ctypes.data, 0, 1) else out
+        finally: self.Destroy(tj)
 
 # %% ../../nbs/data/01c_fast_decode.ipynb #24c62aac
 def _places():

@@ -6,7 +6,7 @@
 __all__ = ['file_backends', 'join_path', 'file_system_class', 'FileClient', 'file_client', 'file_system']
 
 # %% ../../nbs/data/01a_file_client.ipynb #92fa6c9a
-import difflib, os, re, time
+import difflib, errno, os, re, stat, time
 from fastcore.basics import patch
 from ..core.errors import ConfigError, DependencyError, near, need
 
@@ -136,8 +136,14 @@ def ask(self:FileClient, address, read):
             if k+1<self.tries: time.sleep(.2*2**k)
     raise OSError(f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {self.tries} times") from last
 
+def _only_files(path, flags):
+    "Opens a file at once; a pipe would be waited for, and a device never ends"
+    fd = os.open(path, flags|getattr(os, 'O_NONBLOCK', 0)); mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode): return fd # what folders are is told by `open`
+    os.close(fd); raise OSError(errno.EINVAL, 'it is a pipe or a device, not a file')
+
 def _local(path, start=0, end=None):
-    with open(path, 'rb', buffering=-1 if end is None else 0) as f:
+    with open(path, 'rb', -1 if end is None else 0, opener=_only_files) as f:
         if start: f.seek(start)
         return f.read(-1 if end is None else end-start)
 

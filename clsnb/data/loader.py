@@ -6,14 +6,15 @@
 __all__ = ['Batch', 'collate', 'why_not_send', 'Loader', 'build_dataloader']
 
 # %% ../../nbs/data/21_loader.ipynb #53758322
-import ctypes, io, multiprocessing, os, pickle, shutil, sys, time, warnings
+import ctypes, gc, inspect, io, multiprocessing, multiprocessing.connection, os, pickle, shutil, signal, sys, time, warnings
 import numpy as np, torch
 from collections import namedtuple
 from collections.abc import Mapping
+from contextlib import suppress
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 from fastcore.basics import patch
 from ..core.dist import get_dist_info
-from ..core.errors import ClsnbError, DataError
+from ..core.errors import ClsnbError, ConfigError, DataError, near
 from ..core.log import get_logger
 from ..core.registry import SAMPLERS
 from ..core.seed import mix
@@ -43,8 +44,7 @@ def _stack(key, values, tokens):
     return list(values)
 
 def _unequal(key, a, ta, b, tb):
-    return (f"Samples of one batch must agree in size, but {key!r} is {tuple(a)} for sample {ta[1]} "
-            f"and {tuple(b)} for sample {tb[1]}. "
+    return (f"Samples of one batch must agree in size, but {key!r} is {tuple(a)} for sample {ta[1]} and {tuple(b)} for sample {tb[1]}. "
             "End the pipeline with Resize(size=(h, w)), CenterCrop or RandomResizedCrop, or use samples_per_gpu=1.")
 
 # %% ../../nbs/data/21_loader.ipynb #78fbb348
@@ -54,8 +54,7 @@ def collate(samples, tokens=None)->Batch:
     if not isinstance(samples[0], Mapping): return default_collate(samples)
     for s,t in zip(samples, tokens):
         if s.keys()!=samples[0].keys():
-            raise DataError(f"Samples of one batch must have the same keys, but {tokens[0][1]} has "
-                            f"{sorted(samples[0])} and {t[1]} has {sorted(s)}.")
+            raise DataError(f"Samples of one batch must have the same keys, but {tokens[0][1]} has {sorted(samples[0])} and {t[1]} has {sorted(s)}.")
     batch = Batch({k: _stack(k, [s[k] for s in samples], tokens) for k in samples[0]})
     batch.index = [t[1] for t in tokens]
     return batch
@@ -68,6 +67,16 @@ class _Failed:
 
 _Patched = namedtuple('_Patched', 'batch broken') # `broken`: (index, message) of what was left out
 _tries = 8 # Broken pictures in a row
+
+def _called(ds, i):
+    "A sample's number, and its name if it has one"
+    name = ds.sample_name(i) if hasattr(ds, 'sample_name') else None
+    return f"sample {i}{f' ({name})' if name else ''}"
+
+def _with_sample(e, ds, i):
+    "The same exception, which says by which sample it was raised"
+    if not isinstance(e, ClsnbError) and hasattr(e, 'add_note'): e.add_note(f"This was {_called(ds, i)}.")
+    return e
 
 class _Fetcher:
     "What workers get: the data set, the seed, and how to make a batch"
@@ -84,6 +93,7 @@ class _Fetcher:
             except BrokenPicture as e:
                 if not self.skip: raise
                 broken.append((t[1], str(e)))
+            except Exception as e: raise _with_sample(e, self.dataset, t[1])
         raise DataError(f"{_tries} pictures in a row are broken. The first: {broken[-_tries][1]}")
     def _tell(self, index):
         if (w := get_worker_info()) is not None: self.busy.numpy()[w.id] = index,time.time()
@@ -126,9 +136,9 @@ def _keep_memory():
     mallopt(-3, 32<<20); mallopt(-1, 128<<20) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 def _start_worker(_):
-    "Workers are many; each is one thread"
+    "Workers are many, so each is one thread; they leave this process's garbage alone, and Ctrl-C to it"
     import cv2
-    cv2.setNumThreads(0); _keep_memory()
+    cv2.setNumThreads(0); _keep_memory(); gc.freeze(); signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 # %% ../../nbs/data/21_loader.ipynb #ae23995e
 class _Scout(pickle.Pickler):
@@ -165,7 +175,7 @@ def _start_method(fetch, n, kwargs):
 
 class Loader:
     "Batches of a data set, the same ones for the same seed and epoch"
-    norm = None # A `DeviceNormalize`, if that is left to do
+    norm,at_work = None,False # A `DeviceNormalize`, if that is left to do; is a loop under way?
     def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
                  pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
         self.dataset,self.sampler,self.seed,self.max_broken,self.broken,self.seen = dataset,sampler,seed,max_broken,{},0
@@ -199,8 +209,7 @@ def _note(self:Loader, broken):
     read = max(min(self.seen, len(self.dataset)), min(len(self.dataset), 1000))
     if len(self.broken)>self.max_broken*read:
         first = next(iter(self.broken.values()))
-        raise DataError(f"{len(self.broken)} of {read} pictures are broken, more than max_broken={self.max_broken:g} allows. "
-                        f"clsnb verify lists them all. The first: {first}")
+        raise DataError(f"{len(self.broken)} of {read} pictures are broken, more than max_broken={self.max_broken:g} allows. clsnb verify lists them all. The first: {first}")
     for i,m in new[:max(0, 3-len(self.broken)+len(new))]: warnings.warn(f"Left out: {m}", stacklevel=3)
 
 @patch
@@ -208,25 +217,49 @@ def _stuck(self:Loader):
     "Who is stuck, and with what"
     at = self.fetcher.busy.numpy(); w = np.where(at[:,0]>=0, at[:,1], np.inf).argmin(); i,since = at[w]
     if i<0: return f"No batch came for {self.timeout} s."
-    name = self.dataset.sample_name(int(i)) if hasattr(self.dataset, 'sample_name') else None
-    return (f"Loading is stuck: a process has been busy with sample {int(i)}{f' ({name})' if name else ''} for {time.time()-since:.0f} s, and "
+    return (f"Loading is stuck: a process has been busy with {_called(self.dataset, int(i))} for {time.time()-since:.0f} s, and "
             f"timeout is {self.timeout} s. Is the disk answering, does a step of the pipeline wait for something?")
+
+# %% ../../nbs/data/21_loader.ipynb #cdd15702
+_deaths = {-9: "was killed: most likely memory ran out. Use fewer workers_per_gpu or smaller samples_per_gpu",
+           -7: "found no room in /dev/shm: use fewer workers_per_gpu, smaller samples_per_gpu, or more shared memory",
+           -11: "crashed (SIGSEGV), most likely while decoding: clsnb verify finds pictures that do this", -6: "crashed (SIGABRT): what it said is above"}
+
+def _death(workers, e):
+    "What became of a process that has ended, if one has"
+    with suppress(RuntimeError): # the news of its end, from torch
+        if workers and isinstance(e, (ConnectionError, EOFError, FileNotFoundError)): multiprocessing.connection.wait([o.sentinel for o in workers], 1.)
+    c = next((o.exitcode for o in workers if o.exitcode is not None), None)
+    return c is not None and "A loading process " + _deaths.get(c, f"ended by itself (exit status {c}); what it said is above. With spawn or forkserver a "
+                                                                   "script begins its work below `if __name__=='__main__':`") + '.'
+
+@patch
+def _batches(self:Loader):
+    "What torch's loader gives. Its processes serve one loop: a loop within a loop gets others, and after a failure there will be new ones"
+    inner,it = self.at_work,None
+    try:
+        it = self.loader._get_iterator() if inner else iter(self.loader)
+        self.at_work = True
+        yield from it
+    except (RuntimeError, OSError, EOFError, KeyboardInterrupt) as e:
+        it = it or self.loader._iterator
+        why = self._stuck() if 'timed out' in str(e) and self.timeout else _death(getattr(it, '_workers', ()), e)
+        if not inner: self.loader._iterator = None
+        if hasattr(it, '_shutdown_workers'): it._shutdown_workers()
+        if why: raise DataError(why) from e
+        raise
+    finally:
+        if not inner: self.at_work = False
 
 @patch
 def __iter__(self:Loader):
     n = len(self.broken)
-    try:
-        for b in self.loader:
-            self.seen += self.batch_size
-            if isinstance(b, _Failed): b.throw()
-            if isinstance(b, _Patched): self._note(b.broken); b = b.batch
-            if self.norm is not None: b.norm = self.norm
-            yield b
-    except RuntimeError as e:
-        if 'timed out' in str(e) and self.timeout: raise DataError(self._stuck()) from e
-        if 'exited unexpectedly' not in str(e): raise
-        raise DataError(f"A loading process was killed ({str(e).splitlines()[0]}). Most likely memory ran out, or "
-                        "/dev/shm is small: use fewer workers_per_gpu, smaller samples_per_gpu, or more shared memory.") from e
+    for b in self._batches():
+        self.seen += self.batch_size
+        if isinstance(b, _Failed): b.throw()
+        if isinstance(b, _Patched): self._note(b.broken); b = b.batch
+        if self.norm is not None: b.norm = self.norm
+        yield b
     if len(self.broken)>max(n, 3): warnings.warn(f"{len(self.broken)} broken pictures were left out so far; loader.broken lists them.", stacklevel=2)
 
 # %% ../../nbs/data/21_loader.ipynb #fcd0b0b8
@@ -252,6 +285,7 @@ def build_dataloader(
     **kwargs, # For torch's DataLoader
 )->Loader:
     "Batches of a data set"
+    _check_arguments(samples_per_gpu, workers_per_gpu, **kwargs)
     r,n = get_dist_info() if dist else (0, 1)
     rank,world_size = r if rank is None else rank,world_size or n
     per = 1 if world_size>1 else max(num_gpus, 1)
@@ -266,6 +300,14 @@ def build_dataloader(
     return loader
 
 # %% ../../nbs/data/21_loader.ipynb #df4ed6b9
+_more = 'prefetch_factor','timeout','multiprocessing_context','in_order','pin_memory_device' # torch's
+
+def _check_arguments(samples_per_gpu, workers_per_gpu, **kw):
+    for k,v,least in [('samples_per_gpu', samples_per_gpu, 1), ('workers_per_gpu', workers_per_gpu, 0), *((k, v, 1) for k,v in kw.items() if k==_more[0] and v is not None)]:
+        if not isinstance(v, (int, np.integer)) or v<least: raise ConfigError(f"{k} is a whole number from {least} on, not {v!r}.")
+    for k in kw:
+        if k not in _more: raise ConfigError(f"build_dataloader has no {k!r}.{near(k, [*inspect.signature(build_dataloader).parameters, *_more])}")
+
 def _common_seed(world_size):
     "A random seed that all processes agree on"
     seed = torch.empty((), dtype=torch.int64).random_(2**31, generator=(g:=torch.Generator(), g.seed())[0])

@@ -12,7 +12,7 @@ from fastcore.basics import patch, store_attr
 from ..core.errors import ConfigError, DataError, DependencyError, near, need
 from ..core.registry import TRANSFORMS
 from .cache import PictureCache, file_stamp
-from .file_client import FileClient, file_client, join_path
+from .file_client import FileClient, _only_files, file_client, join_path
 from .pipeline import repr_args
 
 # %% ../../nbs/data/01_loading.ipynb #31439c1f
@@ -42,7 +42,7 @@ def read_bytes(path, client=_disk):
     path = str(path)
     try:
         if client.plain and '://' not in path:
-            with open(path, 'rb') as f: return f.read()
+            with open(path, 'rb', opener=_only_files) as f: return f.read()
         return client.get(path)
     except FileNotFoundError as e: raise BrokenPicture(f"No such picture: {_told(path, client)}. {_where(client.address(path))}") from e
     except IsADirectoryError as e: raise BrokenPicture(f"{path} is a folder, not a picture: take it out of the list.") from e

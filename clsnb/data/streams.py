@@ -15,7 +15,7 @@ from ..core.seed import mix
 from .archives import _pictures, expand_shards, label_of, open_shard, shard_files
 from .dataset import BaseDataset
 from .file_client import file_client
-from .loader import Loader, _Failed, _Fetcher, _tries
+from .loader import Loader, _Failed, _Fetcher, _tries, _with_sample
 from .loading import BrokenPicture
 from .samplers import DistributedSampler, seed_sample
 
@@ -144,6 +144,7 @@ def _good(self:_Streamer, row, broken):
         except BrokenPicture as e:
             if not self.skip: raise
             broken.append((index, str(e)))
+        except Exception as e: raise _with_sample(e, self.dataset, index)
     raise DataError(f"{_tries} pictures in a row are broken. The first: {broken[-_tries][1]}")
 
 # %% ../../nbs/data/18a_streams.ipynb #6ae7969f
