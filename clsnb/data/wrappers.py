@@ -9,6 +9,7 @@ __all__ = ['Wrapped', 'SubsetDataset', 'RepeatDataset', 'repeat_factors', 'Class
 # %% ../../nbs/data/15_wrappers.ipynb #7cdd78a9
 import bisect, copy
 import numpy as np
+from itertools import chain
 from fastcore.basics import patch
 from ..core.errors import ConfigError, DataError
 from ..core.registry import DATASETS, accepted_args
@@ -47,11 +48,12 @@ class RepeatDataset(Wrapped):
 
 def repeat_factors(dataset, thr):
     "How often each sample is shown"
-    cats = [set(dataset.get_cat_ids(i)) for i in range(len(dataset))]
-    n = np.zeros(1+max((max(o, default=0) for o in cats), default=0))
-    for o in cats: n[list(o)] += 1
-    factor = np.maximum(1, np.sqrt(thr/np.maximum(n/len(cats), 1e-12)))
-    return np.array([max((factor[c] for c in o), default=1.) for o in cats])
+    cats = [dataset.get_cat_ids(i) for i in range(len(dataset))]
+    rows,flat = np.repeat(np.arange(len(cats)), [len(o) for o in cats]),np.fromiter(chain.from_iterable(cats), np.int64)
+    k = flat.max(initial=0)+1; rows,flat = np.divmod(np.unique(rows*k+flat), k) # a class counts once in a sample
+    factor,most = np.sqrt(thr*len(cats)/np.maximum(np.bincount(flat, minlength=k), 1e-9)),np.ones(len(cats))
+    np.maximum.at(most, rows, factor[flat])
+    return most
 
 # %% ../../nbs/data/15_wrappers.ipynb #d8bdd2fb
 @DATASETS.register
