@@ -236,3 +236,19 @@ def test_albu():
     for bad,about in [('HorizontalFlip', 'a step is'), (dict(type='HorizontlFlip'), "'HorizontalFlip'"), (dict(type='Blur', blur_limit='a'), 'Blur')]:
         with pytest.raises(ConfigError, match=about): build_transform(dict(type='Albu', transforms=[bad]))
     with pytest.raises(DataError, match='Albu'): build_transform(dict(type='Albu', transforms=[dict(type='RandomCrop', height=300, width=300)]))(dict(img=x))
+
+def test_torchvision_classes():
+    from torchvision.transforms import v2
+    x = pictures()['rgb']
+    for kw in (dict(transform=v2.RandomHorizontalFlip, p=1.), dict(transform=v2.RandomHorizontalFlip(p=1.))):
+        assert (build_transform(dict(type='TorchVision', **kw))(dict(img=x))['img']==x[:,::-1]).all()
+    with pytest.raises(ConfigError, match='already built'): build_transform(dict(type='TorchVision', transform=v2.RandomHorizontalFlip(), p=1.))
+
+def test_colours_after_lighting():
+    "Lighting gives float64; what mixes colours takes it"
+    x = pictures()['rgb']
+    light = dict(type='Lighting', eigval=[55.,4.,1.], eigvec=np.eye(3).tolist(), alphastd=0., to_rgb=False)
+    for kind in ('Contrast','ColorTransform'):
+        step = dict(type=kind, magnitude=.3, prob=1., random_negative_prob=0.)
+        y = build_pipeline([light, step])(dict(img=x))['img']
+        assert y.dtype==np.float64 and np.abs(y-build_transform(step)(dict(img=x))['img']).max()<2

@@ -53,8 +53,8 @@ def on_key(step, results, k, f, *args):
         raise type(e)(f"{name}: {e}") from e
     except (ClsnbError, MemoryError): raise
     except Exception as e:
-        why,at = (getattr(e, 'err', None) or str(e) or 'no reason given').strip(' >\n').splitlines()[0],traceback.extract_tb(e.__traceback__)[-1]
-        raise DataError(f"{name} cannot work on {k!r} ({_shown(results[k])}): {why} ({type(e).__name__}, {os.path.basename(at.filename)} "
+        why,at = (getattr(e, 'err', None) or str(e) or 'no reason given').strip(' >\n'),traceback.extract_tb(e.__traceback__)[-1]
+        raise DataError(f"{name} cannot work on {k!r} ({_shown(results[k])}): {' '.join(why.split())[:200]} ({type(e).__name__}, {os.path.basename(at.filename)} "
                         f"line {at.lineno}). Check the steps before it, and color_type of the loading.") from e
 
 def check_range(o, names, lo=0, hi=1):

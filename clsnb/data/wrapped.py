@@ -19,21 +19,23 @@ def _torchvision(cfg, where='TorchVision'):
     from torchvision.transforms import v2
     cfg = dict(cfg); name = cfg.pop('transform', None)
     if name is None: raise ConfigError(f"{where}: a transform is dict(transform=name, ...), not {cfg}.")
-    if not isinstance(name, str): return name
-    cls = getattr(v2, name, None)
+    cls = getattr(v2, name, None) if isinstance(name, str) else name
+    if not isinstance(name, (str, type)):
+        if cfg: raise ConfigError(f"{where}: {cfg} beside a transform that is already built: give its class or name instead.")
+        return name
     if not isinstance(cls, type): raise ConfigError(f"{where}: torchvision.transforms.v2 has no {name!r}.{near(name, [o for o in dir(v2) if o[0].isupper()])}")
     if 'transforms' in cfg: cfg['transforms'] = [_torchvision(o if isinstance(o, dict) else dict(transform=o), where) for o in cfg['transforms']]
     try:
         if isinstance(mode := cfg.get('interpolation'), str): cfg['interpolation'] = v2.InterpolationMode(mode)
         if isinstance(dtype := cfg.get('dtype'), str): cfg['dtype'] = getattr(torch, dtype.removeprefix('torch.'))
         return cls(**cfg)
-    except (TypeError, ValueError, AttributeError) as e: raise ConfigError(f"{where}: {name} does not take these arguments: {str(e).rstrip('.')}.") from e
+    except (TypeError, ValueError, AttributeError) as e: raise ConfigError(f"{where}: {cls.__name__} does not take these arguments: {str(e).rstrip('.')}.") from e
 
 @TRANSFORMS.register
 class TorchVision: # no ImageTransform, whose own arguments would be all that a config may name
     "Any transform of torchvision.transforms.v2"
     sets_shape,draw,__call__,only_uint8 = True,ImageTransform.draw,ImageTransform.__call__,False
-    def __init__(self, transform, # Name, or a transform
+    def __init__(self, transform, # Name, class, or a transform
                  prob=None, **args # Its arguments
                  ):
         self.transform,self.prob,self.args = transform,prob,args

@@ -29,7 +29,7 @@ def _grey(img):
     import cv2
     if img.ndim==2 or img.shape[2]==1: return img.reshape(img.shape[:2])
     if img.shape[2]!=3: raise DataError(f"Colours are mixed from 3 channels, and the image has {img.shape[2]}: load with color_type='color'.")
-    return cv2.cvtColor(img, cv2.COLOR_BGR2GRAY)
+    return cv2.cvtColor(img if img.dtype==np.uint8 else img.astype(np.float32), cv2.COLOR_BGR2GRAY)
 
 def _like(img, grey): return np.broadcast_to(grey[...,None], img.shape) if img.ndim==3 else grey
 
@@ -40,10 +40,9 @@ def adjust_contrast(img, factor=1.): return blend(img, np.full_like(img, round(f
 def adjust_color(img, alpha=1.):
     "Saturation: 0 is grey"
     import cv2
-    _check_values(img)
     grey = np.ascontiguousarray(_like(img, _grey(img)))
-    out = cv2.addWeighted(img, float(alpha), grey, 1-float(alpha), 0).reshape(img.shape)
-    return out if out.dtype==np.uint8 else out.clip(0, 255)
+    if img.dtype!=np.uint8: return blend(img, grey, alpha)
+    return cv2.addWeighted(img, float(alpha), grey, 1-float(alpha), 0).reshape(img.shape) # rounds, where `blend` cuts off
 
 def adjust_sharpness(img, factor=1.):
     import cv2
