@@ -105,6 +105,20 @@ def test_a_prefix_in_the_home_folder(tmp_path, monkeypatch):
 def test_parts_of_imagenet_keep_their_numbers(tmp_path):
     ds = DATASETS.get('ImageNet')(touch(tmp_path, 'n02123045/a.JPEG', 'n15075141/b.JPEG'))
     assert ds.get_gt_labels().tolist()==[281,999]
+def test_names_that_are_imagenets_own(tmp_path):
+    root = touch(tmp_path, 'n02123045/a.JPEG', 'n15075141/b.JPEG'); names = packaged_classes('imagenet')
+    for classes in (list(names), tuple(names), names): assert DATASETS.get('ImageNet')(root, classes=classes).get_gt_labels().tolist()==[281,999] # as a checkpoint has them
+    own = type(names)(names, {'n02123045':5, 'n15075141':6}); assert DATASETS.get('ImageNet')(root, classes=own).get_gt_labels().tolist()==[5,6]
+def test_published_numbers_have_one_order():
+    Digits = DATASETS.get('Digits'); own = Digits.CLASSES
+    for cls in ('Digits','Photos','CIFAR10','MNIST','CUB','StanfordCars'): assert DATASETS.get(cls).numbered
+    with pytest.raises(ConfigError, match='another order'): Digits('val', classes=own[::-1])
+    assert Digits('val', classes=tuple(own)).CLASSES==own and Digits('val', classes=[f'no. {o}' for o in own]).CLASSES[3]=='no. 3'
+def test_pictures_with_other_endings_are_mentioned(tmp_path):
+    Custom = DATASETS.get('CustomDataset'); root = touch(tmp_path, 'a/1.jpg', 'a/2.webp', 'b/1.jpg', 'b/3.HEIC', 'b/notes.txt')
+    with pytest.warns(UserWarning, match='end with .heic, .webp are left out'): assert len(Custom(root))==2
+    import warnings
+    with warnings.catch_warnings(): warnings.simplefilter('error'); assert len(Custom(root, extensions=['.jpg','.webp','.heic']))==4
 def test_labels_out_of_range_are_found_when_built():
     from clsnb.data.dataset import BaseDataset
     class Own(BaseDataset):

@@ -26,6 +26,7 @@ def list_from_file(path, client=None):
 class BaseDataset:
     "Samples, classes and a pipeline; subclasses define `load_annotations`"
     CLASSES = None
+    numbered = False # Are labels published as numbers, in the order of CLASSES?
     def __init__(self,
                  data_prefix, # Folder of the pictures
                  pipeline, # List of steps
@@ -47,9 +48,13 @@ class BaseDataset:
 def get_classes(cls:BaseDataset, classes=None):
     "Class names from a list, a tuple or a file"
     if classes is None: return cls.CLASSES
-    if isinstance(classes, (str, os.PathLike)): return [o.strip() for o in list_from_file(os.path.expanduser(classes)) if o.strip()]
-    if isinstance(classes, (tuple, list)): return classes
-    raise ConfigError(f"classes is a list of names or a text file, not {type(classes).__name__}.")
+    if isinstance(classes, (str, os.PathLike)): classes = [o.strip() for o in list_from_file(os.path.expanduser(classes)) if o.strip()]
+    if not isinstance(classes, (tuple, list)): raise ConfigError(f"classes is a list of names or a text file, not {type(classes).__name__}.")
+    own = list(cls.CLASSES or ())
+    if own==list(classes) and not getattr(classes, 'folders', None): return cls.CLASSES # which may know more, as ImageNet's do
+    if cls.numbered and set(own)==set(classes) and own!=list(classes):
+        raise ConfigError(f"{cls.__name__}: `classes` has its names in another order, but its labels are numbers in the order of {cls.__name__}.CLASSES: leave `classes` out.")
+    return classes
 
 @patch(as_prop=True)
 def class_to_idx(self:BaseDataset): return {c:i for i,c in enumerate(self.CLASSES)}

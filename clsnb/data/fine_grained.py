@@ -27,7 +27,7 @@ def _numbered(path, kind):
 @DATASETS.register
 class CUB(BaseDataset):
     "CUB-200-2011: 200 kinds of birds"
-    CLASSES = packaged_classes('cub')
+    numbered,CLASSES = True,packaged_classes('cub')
     def __init__(self, *args, ann_file, # images.txt
                  image_class_labels_file, train_test_split_file, # image_class_labels.txt, train_test_split.txt
                  **kwargs):
@@ -53,7 +53,7 @@ def _mat_rows(path):
 @DATASETS.register
 class StanfordCars(BaseDataset):
     "196 models of cars"
-    CLASSES = packaged_classes('cars')
+    numbered,CLASSES = True,packaged_classes('cars')
     def __init__(self, data_prefix, test_mode, ann_file=None, **kwargs):
         data_prefix = os.path.expanduser(data_prefix)
         name,folder = ('cars_test_annos_withlabels.mat','cars_test') if test_mode else ('cars_train_annos.mat','cars_train')

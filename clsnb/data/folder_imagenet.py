@@ -6,7 +6,7 @@
 __all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k']
 
 # %% ../../nbs/data/11_folder_imagenet.ipynb #a841b812
-import os
+import os, warnings
 from ..core.errors import ConfigError, DataError
 from ..core.registry import DATASETS
 from .dataset import BaseDataset
@@ -37,6 +37,7 @@ class CustomDataset(BaseDataset):
         own = type(self).is_valid_file is not CustomDataset.is_valid_file
         scan = scan_folders(self.data_prefix, self.is_valid_file if own else self.extensions, client=self.file_client_args)
         if self.CLASSES is None and scan.empty or not len(scan): raise DataError(self._empty(scan))
+        if scan.left_out: warnings.warn(f"{self.data_prefix}: files that end with {', '.join(scan.left_out)} are left out; extensions=(...) names the endings of pictures.", stacklevel=4)
         self.CLASSES = match_folders(scan.folders, self.CLASSES, self.data_prefix)
         self.folder_to_idx = self.CLASSES.folders
         return FileSamples(self.data_prefix, scan.names, scan.labels([self.folder_to_idx[f] for f in scan.folders]))

@@ -24,7 +24,7 @@ def _check_split(split):
 @DATASETS.register
 class Photos(CustomDataset):
     "The packaged photographs"
-    CLASSES = ['animal', 'building', 'fish', 'solar', 'tool', 'windmill']
+    numbered,CLASSES = True,['animal', 'building', 'fish', 'solar', 'tool', 'windmill']
     def __init__(self, split='train', # or 'val'
                  pipeline=(), classes=None, test_mode=False):
         _check_split(split); self.split = split
@@ -59,7 +59,7 @@ def _hash_split(labels, part=.7):
 @DATASETS.register
 class Digits(BaseDataset):
     "scikit-learn's handwritten digits, 8 x 8 pixels"
-    CLASSES = [str(i) for i in range(10)]
+    numbered,CLASSES = True,[str(i) for i in range(10)]
     def __init__(self, split='train', # or 'val'
                  pipeline=(), color=False, # Three equal channels instead of one?
                  classes=None, test_mode=False):

@@ -17,6 +17,7 @@ from .samples import PackedNames
 
 # %% ../../nbs/data/09a_scan.ipynb #5cd98a87
 IMG_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+_other_pictures = '.webp', '.tiff', '.gif', '.jfif', '.jp2', '.avif', '.heic' # mmcls leaves them out
 
 def _changed(s): return [s.st_mtime_ns, s.st_ctime_ns] # the second cannot be set back, as archives and rsync do with the first
 
@@ -45,7 +46,7 @@ def _is_dir(entry):
 # %% ../../nbs/data/09a_scan.ipynb #ddff22e6
 class Scan:
     "Class folders, and the pictures in them"
-    others = {} # Endings in empty folders
+    others,left_out = {},() # Endings in empty folders; endings of other pictures
     def __init__(self, folders, names, counts): self.folders,self.names,self.counts = folders,names,np.asarray(counts, np.int64)
     @property
     def empty(self): return [f for f,n in zip(self.folders, self.counts) if not n]
@@ -87,6 +88,7 @@ def _packed(found):
 # %% ../../nbs/data/09a_scan.ipynb #f1964c07
 def _as_scan(folders, found):
     scan = Scan(folders, _packed(found), [len(o.names) for o in found])
+    scan.left_out = sorted({e for o in found for e in o.others}.intersection(_other_pictures))
     scan.others = {f:sorted(o.others) for f,o in zip(folders, found) if not o.names}
     return scan
 

@@ -62,6 +62,7 @@ def fetch_md5(url, path, sum_):
 # %% ../../nbs/data/12_small_images.ipynb #f66aab71
 class DownloadedDataset(BaseDataset):
     "A data set of a few published files"
+    numbered = True
     def __init__(self, data_prefix, pipeline=(), classes=None, ann_file=None, test_mode=False,
                  download=True # Fetch what is missing?
                  ):
