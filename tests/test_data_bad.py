@@ -52,6 +52,10 @@ def test_extreme_sizes(tmp_path, size):
 def folder(p): p.mkdir(); return p
 bad = dict(zero=lambda p: put(p, b''), corrupt=lambda p: put(p, cat[:40]+bytes(900)), cut_png=lambda p: put(p, saved(im, 'PNG')[:9000]),
            cut_jpeg=lambda p: put(p, cat[:400]), page=lambda p: put(p, b'<!DOCTYPE html><p>404'), missing=lambda p: p, folder=folder)
+@pytest.mark.parametrize('data,words', [(b'\0\0\0\x18ftypheic\0\0\0\0'+bytes(99), 'HEIC, which is not read here'), (b'\0\0\0\x1cftypavif'+bytes(99), 'begins as AVIF'), (b'version https://git-lfs', 'Git LFS text'),
+                                        (saved(im.quantize(64), 'GIF')[:2000], 'begins as GIF'), (saved(im, 'WEBP')[:900], 'begins as WebP'), (saved(im, 'TIFF')[:900], 'no picture format')])
+def test_formats_are_named(tmp_path, data, words):
+    with pytest.raises(BrokenPicture, match=words): read(put(tmp_path/'x.jpg', data))
 @pytest.mark.parametrize('name', bad)
 def test_unusable_pictures_are_named(tmp_path, name):
     p = bad[name](tmp_path/'x.jpg')
@@ -238,6 +242,27 @@ def test_verify_survives_a_decoder_that_dies(tmp_path, monkeypatch):
 def _die_at_4(jobs, tiny):
     if any(str(o).endswith('4.jpg') for o in jobs): os._exit(1)
     return [([], None) for _ in jobs]
+def test_verify_counts_pictures_of_each_split(tmp_path):
+    for s in ('train','val'): put(tmp_path/s/'a'/'zero.jpg', b''); put(tmp_path/s/'a'/'cat.jpg', cat)
+    assert verify_report(verify_dataset({s: str(tmp_path/s) for s in ('train','val')}, workers=0)).startswith('4 pictures checked: 2 cannot be used (50.00%)')
+def test_ctrl_c_ends_verification_at_once(tmp_path, monkeypatch):
+    import clsnb.data.verify as v, signal, threading, time
+    for i in range(400): put(tmp_path/'a'/f'{i}.jpg', b'')
+    monkeypatch.setattr(v, 'check_files', _slow)
+    t = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)); t.start(); began = time.time()
+    with pytest.raises(KeyboardInterrupt): verify_dataset(str(tmp_path), workers=2)
+    assert time.time()-began<15 # of a hundred
+def _slow(jobs, tiny):
+    import time
+    time.sleep(4); return [([], None) for _ in jobs]
+@pytest.mark.skipif(os.name=='nt', reason='names are letters there')
+def test_names_that_are_no_letters_stay_on_their_line(tmp_path):
+    for n in (b'new\nline\x1b.jpg', b'caf\xe9.jpg'): put(tmp_path/'a'/os.fsdecode(n), cat[:400])
+    report = verify_report(verify_dataset(str(tmp_path), workers=0)); assert len(report.split('\n'))==4 and 'new\\nline\\x1b.jpg' in report and report.isascii()
+    ds = CustomDataset(str(tmp_path), steps)
+    for i in range(2):
+        with pytest.raises(BrokenPicture) as e: ds[i]
+        assert str(e.value).isprintable() and str(e.value).encode()
 def test_verify_command(tmp_path, capsys):
     from clsnb.cli import main
     put(tmp_path/'d'/'a'/'zero.jpg', b''); put(tmp_path/'d'/'a'/'cat.jpg', cat)

@@ -16,6 +16,7 @@ from .archives import ShardSamples
 from .check_file import check_files, one_thread, unusable
 from .file_client import file_client, join_path
 from .folder_imagenet import CustomDataset
+from .loading import printable
 from .wrappers import build_dataset
 
 # %% ../../nbs/data/22_verify.ipynb #2c6d564f
@@ -48,11 +49,12 @@ def _check_all(jobs, workers, tiny, bar):
     if not workers: return [bar.update(1) or o for j in jobs for o in check_files([j], tiny)]
     size = max(1, min(64, len(jobs)//(4*workers)))
     parts = [jobs[i:i+size] for i in range(0, len(jobs), size)]
-    with _pool(workers) as pool:
-        futures,out = [pool.submit(check_files, o, tiny) for o in parts],[]
-        for part,f in zip(parts, futures):
+    pool,out = _pool(workers),[]
+    try:
+        for part,f in zip(parts, [pool.submit(check_files, o, tiny) for o in parts]):
             try: out += f.result(); bar.update(len(part))
             except BrokenProcessPool: out.append(None)
+    finally: pool.shutdown(cancel_futures=True) # Ctrl-C does not wait for all that was asked
     if None not in out: return out
     done,rest = out[:out.index(None)],jobs[out.index(None):]
     if len(rest)==1: bar.update(1); return done+[([('crash','decoding it ends the process')],None)]
@@ -99,11 +101,11 @@ def verify_report(
 )->str:
     "The table as text: the worst first"
     n = df.attrs.get('checked', 0)
-    bad = df[~df.usable].file.nunique()
+    bad = len(df[~df.usable][['split','file']].drop_duplicates())
     lines = [f"{n:,} pictures checked: " + (f"{bad:,} cannot be used ({bad/max(n, 1):.2%})." if bad else "all can be decoded.")]
     order = [*unusable, 'truncated', 'in two splits', 'two labels', 'duplicate']
     for p in sorted(df.problem.unique(), key=lambda o: order.index(o) if o in order else len(order)):
         part = df[df.problem==p]
-        lines += [f"{p}: {len(part):,}", *(f"  {r.split+': ' if r.split!='data' else ''}{r.file} ({r.detail})" for r in part.head(most).itertuples())]
+        lines += [f"{p}: {len(part):,}", *('  '+printable(f"{r.split+': ' if r.split!='data' else ''}{r.file} ({r.detail})") for r in part.head(most).itertuples())]
         if len(part)>most: lines.append(f"  ... and {len(part)-most:,} more")
     return '\n'.join(lines)
