@@ -171,6 +171,14 @@ def test_evaluate_through_wrappers_of_wrappers():
     assert res=={'0_accuracy_top-1': pytest.approx(acc(k[k<25])), '1_accuracy_top-1': pytest.approx(acc(k[k>=25]))}
     rows = pd.DataFrame(dict(path=list('pq'), a=[1,0], b=[0,1])); multi = CSVDataset(ann_file=rows, label_col=['a','b'])
     assert ConcatDataset([multi, multi], separate_eval=False).evaluate(list(np.eye(2))*2)=={'mAP':100}
+def test_parts_by_mask():
+    from clsnb.data.wrappers import SubsetDataset
+    ds = DATASETS.get('Digits')('val'); y = ds.get_gt_labels(); part = SubsetDataset(ds, y==3)
+    assert set(part.get_gt_labels())=={3} and len(part)==(y==3).sum() and SubsetDataset(ds, (0,-1)).indices.tolist()==[0,len(ds)-1] and len(SubsetDataset(ds, []))==0
+    both = ConcatDataset([ds, ds]); scores = list(np.eye(10)[[3]*len(part)])
+    assert both.evaluate(scores, indices=np.r_[y==3, y!=y], metric_options=dict(topk=1))=={'0_accuracy':100}
+    for bad in ([len(ds)], [True, False]):
+        with pytest.raises(IndexError): SubsetDataset(ds, bad)
 def test_concatenated_folders_of_other_classes(tmp_path):
     touch(tmp_path, 'a/cat/1.jpg', 'a/dog/1.jpg', 'b/cow/1.jpg', 'b/dog/1.jpg')
     with pytest.raises(ConfigError, match="part 1: class 0 is 'cow', but in part 0 it is 'cat'"): build_dataset([folder(tmp_path/'a'), folder(tmp_path/'b')])

@@ -18,10 +18,15 @@ from .labels import check_same_classes
 from .samples import Shared
 
 # %% ../../nbs/data/15_wrappers.ipynb #29714be6
+def _rows(n, indices):
+    "Those of `n` samples, from numbers or a mask; None: all"
+    if indices is None: return np.arange(n)
+    return np.arange(n)[indices if isinstance(indices, np.ndarray) else list(indices)]
+
 class Wrapped(Shared):
     "A data set that shows `indices` of another"
     def __init__(self, dataset, indices):
-        self.dataset,self.indices,self.CLASSES = dataset,np.asarray(indices),dataset.CLASSES
+        self.dataset,self.indices,self.CLASSES = dataset,_rows(len(dataset), indices),dataset.CLASSES
     def __len__(self): return len(self.indices)
     def __getitem__(self, i): return self.dataset[int(self.indices[i])]
     def get_cat_ids(self, i): return self.dataset.get_cat_ids(int(self.indices[i]))
@@ -37,7 +42,7 @@ class Wrapped(Shared):
 class SubsetDataset(Wrapped):
     "The samples `indices` of a data set"
     def evaluate(self, *args, indices=None, **kwargs):
-        return self.dataset.evaluate(*args, indices=self.indices if indices is None else self.indices[indices], **kwargs)
+        return self.dataset.evaluate(*args, indices=self.indices[_rows(len(self), indices)], **kwargs)
 
 # %% ../../nbs/data/15_wrappers.ipynb #eba300db
 @DATASETS.register
@@ -101,7 +106,7 @@ def _as_one(self:ConcatDataset):
 @patch
 def evaluate(self:ConcatDataset, results, *args, indices=None, **kwargs):
     "Judge predictions for each data set, or for all as one"
-    at = np.arange(len(self)) if indices is None else np.asarray(indices)
+    at = _rows(len(self), indices)
     if len(results)!=len(at): raise DataError(f"evaluate: {len(results)} results for {len(at)} samples.")
     some = lambda i: {} if indices is None else dict(indices=i)
     if not self.separate_eval: return self._as_one().evaluate(results, *args, **some(at), **kwargs)
