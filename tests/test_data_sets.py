@@ -323,6 +323,16 @@ def test_histograms_of_few_and_many(tmp_path):
     ax = plot_classes(dict(train=one, val=one)).axes[0]
     assert ax.get_title('left')=='One class.' and ax.get_yticklabels()[0].get_text()=='a'*39+'…'
 
+def test_histogram_of_lists_without_names(tmp_path):
+    from clsnb.data.looking import plot_classes
+    (tmp_path/'a.txt').write_text('1.jpg 7\n2.jpg 0\n'); (tmp_path/'b.txt').write_text('1.jpg 2\n')
+    a,b = (DATASETS.get('CustomDataset')('', ann_file=tmp_path/f'{o}.txt') for o in 'ab')
+    for data in (dict(a=a, b=b), dict(b=b, a=a)): assert len(plot_classes(data).axes[0].get_yticklabels())==8
+def test_options_of_metrics():
+    ds = DATASETS.get('Digits')('val'); perfect = list(np.eye(10)[ds.get_gt_labels()])
+    with pytest.raises(ConfigError, match="not 'micro'"): ds.evaluate(perfect, 'recall', dict(average_mode='micro'))
+    assert ds.evaluate(perfect, metric_options=dict(topk=(1,50)))=={'accuracy_top-1':100, 'accuracy_top-10':100}
+
 # ---- Downloads
 
 class Tiny(small.DownloadedDataset):

@@ -168,5 +168,6 @@ def evaluate(self:BaseDataset,
     known = ['topk','thrs','average_mode']
     for k in options:
         if k not in known: raise ConfigError(f"metric_options has no {k!r}.{near(k, known)}")
+    if (m := options.get('average_mode', 'macro')) not in ('macro','none'): raise ConfigError(f"average_mode is 'macro' or 'none', not {m!r}.")
     labels = self.get_gt_labels() if indices is None else self.get_gt_labels()[indices]
     return single_label_report(_scores(results, labels), labels, metrics, **options)

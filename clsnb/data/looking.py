@@ -87,7 +87,8 @@ def plot_classes(
     import matplotlib.pyplot as plt
     splits = data if isinstance(data, dict) else {'': data}
     names = list(next(iter(splits.values())).CLASSES or ())
-    counts = {k: label_counts(d.get_gt_labels(), len(names)) for k,d in splits.items()}
+    n = max(len(label_counts(d.get_gt_labels(), len(names))) for d in splits.values()) # lists need not name their classes
+    counts = {k: label_counts(d.get_gt_labels(), n) for k,d in splits.items()}
     first = next(iter(counts.values())); order = np.argsort(-first, kind='stable')
     few = len(first)<=most
     fig,ax = plt.subplots(figsize=(7, .5+.27*len(first)*max(1, .7*len(splits)) if few else 3), dpi=80, layout='constrained')
