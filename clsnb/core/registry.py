@@ -22,7 +22,7 @@ def accepted_args(
     for g in fs:
         try: ps = inspect.signature(g).parameters.values()
         except (TypeError, ValueError): return None
-        if g is object.__init__: return None
+        if g is object.__init__: return set() if len(fs)==1 and f.__new__ is object.__new__ else None # no constructor, no arguments
         names |= {p.name for p in ps if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
         if not any(p.kind==p.VAR_KEYWORD for p in ps): return names
     return None
