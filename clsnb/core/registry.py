@@ -99,7 +99,7 @@ def build(
     known = accepted_args(cls)
     for k in kw:
         if known is not None and k not in known:
-            hint = near(k, known) or f" It takes {', '.join(sorted(known))}."
+            hint = near(k, known) or f" It takes {', '.join(sorted(known)) or 'none'}."
             raise ConfigError(f"{registry.name}: {getattr(cls, '__name__', cls)} has no argument {k!r}.{hint}")
     try: return cls(**kw)
     except TypeError as e:
