@@ -1,5 +1,5 @@
 "Pictures, lists and shards from disks, servers, archives and buckets; caches; streams"
-import errno, hashlib, io, multiprocessing, os, re, shutil, signal, sys, tarfile, threading, time
+import contextlib, errno, hashlib, io, multiprocessing, os, re, shutil, signal, sys, tarfile, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import cv2, fsspec, numpy as np, pytest
@@ -460,3 +460,18 @@ def test_training_from_a_stream(web, tmp_path):
         data=dict(samples_per_gpu=16, workers_per_gpu=0, train=data, val=val, test=val), optimizer=dict(type='SGD', lr=.01), optimizer_config={}, lr_config=dict(policy='fixed'),
         runner=dict(type='EpochBasedRunner', max_epochs=2), log_config=dict(interval=1, hooks=[dict(type='TextLoggerHook')]), checkpoint_config=dict(interval=1), evaluation=dict(interval=2), seed=0, work_dir=str(tmp_path/'run')))
     run = fit(cfg); assert (tmp_path/'run'/'epoch_2.pth').exists() and run is not None
+
+@pytest.mark.parametrize('spoil', ['cut off','emptied','head','no slots','gone'])
+def test_a_cache_that_is_spoiled_while_in_use(tree, tmp_path, spoil):
+    p = tmp_path/'c'/'pictures.cache'; loader = build_dataloader(cached(tree, where='disk', folder=str(p.parent)), 5, seed=0)
+    with pytest.warns(UserWarning, match='no more room .somebody') if spoil!='gone' else contextlib.nullcontext():
+        got = []
+        for i,b in enumerate(loader):
+            got.append(b)
+            if i==0:
+                if spoil=='gone': p.unlink()
+                elif spoil in ('cut off','emptied'): os.truncate(p, 40 if spoil=='cut off' else 0)
+                else:
+                    with open(p, 'r+b') as f: f.seek(8*(spoil=='no slots')); f.write(bytes(8))
+        got = digest(got); assert digest(loader)==got
+    assert got==digest(build_dataloader(CustomDataset(str(tree), steps), 5, seed=0))

@@ -69,15 +69,17 @@ class SharedFile:
     def _read_head(self):
         h = os.pread(self.fd, 64, 0)
         if len(h)<64 or h[:8]!=_mark: return None
-        _,self.slots,end,count = _head.unpack(h)
-        return (end,count) if 64<=self.slots<2**40 and end>=self.first and count>=0 else None
+        _,slots,end,count = _head.unpack(h)
+        if not 64<=slots<2**40 or count<0: return None
+        self.slots = slots
+        return (end,count) if end>=self.first else None
     def _write_head(self, end, count): os.pwrite(self.fd, _head.pack(_mark, self.slots, end, count), 0)
     def locked(self):
         if self._pid!=os.getpid(): self._pid,self._lock = os.getpid(),threading.Lock() # another thread may have held it at the fork
         return _Locked(self)
-    def __len__(self): return self._read_head()[1]
+    def __len__(self): return (self._read_head() or (0,0))[1]
     @property
-    def nbytes(self): return self._read_head()[0]-self.first
+    def nbytes(self): return (self._read_head() or (self.first,0))[0]-self.first
 
 class _Locked:
     "Only this thread of this process"
@@ -123,7 +125,8 @@ def put(self:SharedFile, key, stamp, data):
     data = np.ascontiguousarray(data) if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
     n = len(data)
     with self.locked():
-        end,count = self._read_head()
+        if (head := self._read_head()) is None: return self._stop('somebody has damaged it: ')
+        end,count = head
         if end-self.first+n>self.limit or 2*count>=self.slots: return self._stop()
         self._write_head(-(-(end+n)//64)*64, count+1)
     try: written = os.pwrite(self.fd, data, end)
