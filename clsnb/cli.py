@@ -145,7 +145,7 @@ def predict(
     from clsnb.apis.inference import init_model, predict as scores_of
     from clsnb.core.dist import default_device
     from clsnb.data.folder_imagenet import IMG_EXTENSIONS
-    files = [f for o in images for f in (sorted(p for p in Path(o).rglob('*') if p.suffix.lower() in IMG_EXTENSIONS) if Path(o).is_dir() else [Path(o)])]
+    files = [f for o in images for f in (sorted(p for p in Path(o).rglob('*') if p.suffix.lower() in IMG_EXTENSIONS) if Path(o).is_dir() else [o])]
     if not files: raise ConfigError(f"There is no picture in {', '.join(images)}.")
     m,failed = init_model(model, device=device or default_device(), trust=trust),False
     for f,s in _each(lambda part: scores_of(m, part), files):

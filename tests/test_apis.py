@@ -1,9 +1,10 @@
 "What a config says of its loaders arrives there; what a folder of one's own pictures needs on the command line"
-import shutil
+import shutil, zipfile
 from pathlib import Path
 import cv2, pytest, torch
 
 import clsnb
+from clsnb.apis.check import data_classes # gives Config its method, too
 from clsnb.apis.finetune import finetune, picture_folders
 from clsnb.apis.train import fit, loader_args, set_backends
 from clsnb.cli import main
@@ -88,6 +89,31 @@ def test_report_is_called_after_the_work_folder(tmp_path, name, title):
     assert run().finished and run().finished and (tmp_path/name/'finetune.py').read_text(encoding='utf-8').startswith("# {'model'")
     assert f'<h1>{title}</h1>' in (tmp_path/name/'report.html').read_text(encoding='utf-8')
 
+# ---- check says what training will say
+
+def own_folders(tmp_path, **counts):
+    "A config for folders of one's own"
+    cfg = Config.fromfile(TINY); at = folder(tmp_path/'pics', **counts)
+    for k in ('train', 'val', 'test'):
+        cfg.data[k] = dict(type='CustomDataset', data_prefix=str(at/k.replace('test', 'val')), pipeline=cfg.data[k].pipeline)
+    del cfg.model.head['num_classes']
+    return cfg
+
+def test_a_class_missing_in_val_is_no_error(tmp_path):
+    cfg = own_folders(tmp_path, train__fish=3, train__tool=3, train__animal=3, val__fish=2, val__tool=2)
+    found = cfg.check(); assert not found.errors and any(o[1]=='data.val' and 'never judged' in o[2] for o in found)
+    with pytest.warns(UserWarning, match='no samples of 1 of 3 classes: animal'): fit(cfg, tmp_path/'run', quiet | {'data.samples_per_gpu': 4}, device='cpu')
+    cfg = own_folders(tmp_path/'more', train__fish=3, train__tool=3, val__fish=2, val__tool=2, val__animal=2)
+    assert any(o[1]=='data.val' for o in cfg.check().errors)
+
+def test_a_table_has_a_class_for_each_label_column():
+    cfg = Config.fromfile(TINY)
+    for k in ('train', 'val', 'test'): cfg.data[k] = dict(type='CSVDataset', ann_file=__file__, label_col=['red', 'green', 'big'], pipeline=cfg.data[k].pipeline)
+    cfg.model.head = dict(type='MultiLabelLinearClsHead', in_channels=128)
+    assert not cfg.check().errors and data_classes(cfg.data.train)==3
+    for k in ('train', 'val', 'test'): cfg.data[k].label_col = 'kind' # as many as the table has
+    assert not cfg.check().errors
+
 # ---- Asking
 
 def test_predict_goes_on_after_a_broken_picture(tmp_path, capsys):
@@ -96,3 +122,10 @@ def test_predict_goes_on_after_a_broken_picture(tmp_path, capsys):
     with pytest.raises(SystemExit) as e: main(['predict', str(tmp_path/'run'), str(at)])
     out, err = capsys.readouterr(); assert e.value.code==2 and len(out.splitlines())==6
     assert len(err.splitlines())==2 and 'empty.jpg' in err and 'text.png' in err
+
+def test_predict_takes_addresses(tmp_path, capsys):
+    fit(TINY, tmp_path/'run', quiet, device='cpu'); src = sorted((photos/'fish').iterdir())[0]
+    with zipfile.ZipFile(tmp_path/'pics.zip', 'w') as z: z.write(src, 'fish/one.jpg')
+    capsys.readouterr(); main(['predict', str(tmp_path/'run'), str(src), f"zip://fish/one.jpg::{tmp_path/'pics.zip'}"])
+    out = capsys.readouterr().out.splitlines(); assert len(out)==2 and out[1].startswith('zip://fish/one.jpg::')
+    assert out[0].rpartition(': ')[2]==out[1].rpartition(': ')[2]

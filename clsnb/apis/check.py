@@ -7,6 +7,7 @@ __all__ = ['Findings', 'data_classes', 'input_size']
 
 # %% ../../nbs/apis/03_check.ipynb #a8a15e2a
 import html, inspect, os, re, torch
+from contextlib import suppress
 from fastcore.basics import patch
 from .train import fit_classes
 from ..core.config import Config, import_custom
@@ -136,6 +137,7 @@ def data_classes(
     if isinstance(classes, str): return len(list_from_file(classes)) if os.path.isfile(classes) else None
     if classes is None: classes = getattr(DATASETS.get(d.get('type')), 'CLASSES', None)
     if classes is not None: return len(classes)
+    if isinstance(d.get('label_col'), (list, tuple)): return len(d['label_col']) # a table with a column for each class
     if d.get('ann_file') or not isinstance(folder, str) or not os.path.isdir(folder): return _counts.get(d.get('type'))
     return sum(o.is_dir() and not o.name.startswith('.') for o in os.scandir(folder)) or None
 
@@ -145,9 +147,13 @@ def classes(self:_Check):
     model,data = self.cfg.get('model') or {},self.cfg.get('data') or {}
     n = {k: data_classes(data.get(k)) for k in ('train', 'val', 'test')}
     for k in ('val', 'test'):
-        if n['train'] and n[k] and n[k]!=n['train']: self.say(f'data.{k}', f"data.{k} has {n[k]} classes, but data.train has {n['train']}.")
+        if not n['train'] or not n[k] or n[k]==n['train']: continue
+        less = n[k]<n['train'] and 'classes' not in data[k] # folders that are missing shift nothing
+        self.say(f'data.{k}', f"data.{k} has {n[k]} classes, but data.train has {n['train']}" + (': some are never judged.' if less else '.'), 'warning' if less else 'error')
     head = model.get('head') if isinstance(model.get('head'), dict) else {}
     if n['train']: self.tried('model.head.num_classes', fit_classes, self.cfg, range(n['train']))
+    else: # the data will tell; until then any number does
+        with suppress(ClsnbError): fit_classes(self.cfg, range(head.get('num_classes') or 2))
     count = head.get('num_classes') or n['train']
     options = (self.cfg.get('evaluation') or {}).get('metric_options') or {}
     for key,k in (('model.head.topk', head.get('topk')), ('evaluation.metric_options.topk', options.get('topk'))):
