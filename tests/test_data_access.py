@@ -311,6 +311,10 @@ def test_disk_full(tree, tmp_path, monkeypatch):
 def test_bad_cache_arguments(kw, words):
     with pytest.raises(ConfigError) as e: LoadImageFromFile(cache=kw)
     one_line(e, *words)
+def test_cache_on_a_full_disk(tmp_path, monkeypatch):
+    def full(*a): raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(os, 'pwrite', full)
+    with pytest.raises(ConfigError, match='cannot write .*pictures.cache .No space left'): PictureCache(where='disk', folder=str(tmp_path/'full'))
 def test_cache_in_no_folder(tmp_path):
     (tmp_path/'file').touch()
     with pytest.raises(ConfigError, match='cannot write'): PictureCache(where='disk', folder=str(tmp_path/'file'))

@@ -42,12 +42,14 @@ def _sum(data):
     whole = len(a)//8*8
     return (int(np.add.reduce(a[:whole].view(np.uint64), dtype=np.uint64))+int.from_bytes(a[whole:].tobytes(), 'little')+len(a))%2**64
 
+def _no_place(path, e): return ConfigError(f"cache: cannot write {path or 'into memory'} ({e.strerror}): choose another folder.")
+
 def _open_file(path):
     if path is not None:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             return os.open(path, os.O_RDWR|os.O_CREAT|os.O_CLOEXEC, 0o666)
-        except OSError as e: raise ConfigError(f"cache: cannot write {path} ({e.strerror}): choose another folder.") from None
+        except OSError as e: raise _no_place(path, e) from None
     if hasattr(os, 'memfd_create'): return os.memfd_create('clsnb')
     import tempfile
     with tempfile.TemporaryFile() as f: return os.dup(f.fileno())
@@ -62,8 +64,8 @@ class SharedFile:
         with self.locked():
             if not self._read_head(): # new, or no longer readable
                 self.slots = max(64, 2*limit//_per_slot//64*64)
-                os.ftruncate(self.fd, 0); os.ftruncate(self.fd, self.first)
-                self._write_head(self.first, 0)
+                try: os.ftruncate(self.fd, 0); os.ftruncate(self.fd, self.first); self._write_head(self.first, 0)
+                except OSError as e: raise _no_place(path, e) from None
     @property
     def first(self): return -(-(64*(1+self.slots+_window))//4096)*4096 # where data begins
     def _read_head(self):
