@@ -6,7 +6,7 @@
 __all__ = ['as_pil', 'Montage', 'show_images']
 
 # %% ../../nbs/imgops/02_show.ipynb #484599f1
-import io, math, os
+import functools, io, math, os
 import numpy as np
 
 # %% ../../nbs/imgops/02_show.ipynb #fb1a023c
@@ -44,6 +44,20 @@ def _cell(img, size):
     mode = Image.Resampling.NEAREST if r>1 else Image.Resampling.LANCZOS
     return img.convert('RGB').resize([max(1, round(o*r)) for o in img.size], mode)
 
+@functools.lru_cache(1)
+def _font():
+    "One that knows accents, Greek and Cyrillic"
+    import matplotlib
+    from PIL import ImageFont
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'), 10)
+
+def _fitting(text, width):
+    "The text, or its beginning and three dots"
+    long = lambda s: _font().getlength(s)>width
+    if not long(text): return text
+    while text and long(text+'…'): text = text[:-1]
+    return text+'…'
+
 def show_images(
     imgs, # Arrays, tensors, PIL images, paths; a dict gives titles too
     titles=None, # One per image
@@ -63,5 +77,5 @@ def show_images(
     for i,o in enumerate(imgs):
         x,y = i%cols*w,i//cols*h
         out.paste(o, (x+(size-o.width)//2, y+head+(size-o.height)//2))
-        if titles: draw.text((x+1, y), str(titles[i])[:size//6+1], fill='black')
+        if titles: draw.text((x+1, y), _fitting(str(titles[i]), size-1), fill='black', font=_font())
     return Montage(out)
