@@ -129,3 +129,12 @@ def test_predict_takes_addresses(tmp_path, capsys):
     capsys.readouterr(); main(['predict', str(tmp_path/'run'), str(src), f"zip://fish/one.jpg::{tmp_path/'pics.zip'}"])
     out = capsys.readouterr().out.splitlines(); assert len(out)==2 and out[1].startswith('zip://fish/one.jpg::')
     assert out[0].rpartition(': ')[2]==out[1].rpartition(': ')[2]
+
+@pytest.mark.parametrize('data,text', [
+    (dict(samples_per_gpu=0), 'samples_per_gpu is a whole number'), (dict(train_dataloader=dict(bogus=1)), "no 'bogus'"),
+    (dict(train_dataloader=dict(sampler_cfg=dict(type='RepeatAug'))), "Did you mean 'RepeatAugSampler'"),
+    (dict(train_dataloader=dict(multiprocessing_context='frok')), "'frok'"), (dict(device_normalize='bfloat16'), 'fp16 = dict')])
+def test_check_makes_the_loaders(data, text):
+    cfg = Config.fromfile(TINY); cfg.data.update(data)
+    assert any(text in o[2] for o in cfg.check().errors)
+    with pytest.raises(ConfigError, match=text): build_dataloader(Digits(), **loader_args(cfg, 'train'))

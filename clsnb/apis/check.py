@@ -6,10 +6,11 @@
 __all__ = ['Findings', 'data_classes', 'input_size']
 
 # %% ../../nbs/apis/03_check.ipynb #a8a15e2a
-import html, inspect, os, re, torch
+import html, inspect, os, re, warnings
+import numpy as np, torch
 from contextlib import suppress
 from fastcore.basics import patch
-from .train import fit_classes
+from .train import fit_classes, loader_args
 from ..core.config import Config, import_custom
 from ..core.config_dict import _plain
 from ..core.config_override import mistyped_keys
@@ -19,6 +20,7 @@ from ..core.init import _fillers
 from ..core.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS, TRANSFORMS, accepted_args
 from ..data.dataset import list_from_file
 from ..data.file_client import file_client
+from ..data.loader import build_dataloader
 from ..layers.conv import CONV_LAYERS
 from ..layers.norm_act import ACTIVATION_LAYERS, NORM_LAYERS
 from ..train.core_hooks import schedule_hook
@@ -160,6 +162,24 @@ def classes(self:_Check):
         top = max(k) if isinstance(k, (list, tuple)) and k else k
         if count and isinstance(top, int) and top > count: self.warn(key, f"top-{top} of {count} classes is always right; say topk={(1, min(5, count-1)) if count>2 else (1,)}.")
 
+# %% ../../nbs/apis/03_check.ipynb #0f0d73ac
+class _StandIn:
+    "As much of a data set as a loader asks for before it loads"
+    CLASSES = ['a']
+    def __len__(self): return 1024
+    def get_gt_labels(self): return np.zeros(1024, dtype=int)
+    def get_cat_ids(self, i): return [0]
+
+@patch
+def loaders(self:_Check):
+    "Can loaders be made as `data` says?"
+    data = self.cfg.get('data') or {}
+    for k in ('train', 'val', 'test') if 'samples_per_gpu' in data else ():
+        key = f'data.{k}_dataloader' if data.get(f'{k}_dataloader') else 'data'
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore') # the machine that trains may have more cores
+            if data.get(k): self.tried(key, lambda: build_dataloader(_StandIn(), **loader_args(self.cfg, k)))
+
 # %% ../../nbs/apis/03_check.ipynb #82f4d178
 def input_size(cfg)->tuple: # (height, width)
     "The size of the pictures that the pipeline makes"
@@ -253,7 +273,7 @@ def check(self:Config, paths=True, # Look for files and folders, too
     if c.top_level(): return c.found # not a config of ours
     c.all_types()
     bad = any(o[1].startswith('model') for o in c.found)
-    for f in [c.classes, c.schedule, *([c.paths] if paths else [])]:
+    for f in [c.classes, c.loaders, c.schedule, *([c.paths] if paths else [])]:
         try: f()
         except (TypeError, AttributeError, LookupError, ValueError) as e: c.say(f.__name__, f"cannot be checked, because a part has an unexpected form ({type(e).__name__}: {e}).", 'warning')
     if not bad: c.shapes()

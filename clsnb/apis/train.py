@@ -7,7 +7,7 @@ __all__ = ['fit_classes', 'loader_args', 'step_hook', 'add_hooks', 'layout', 'tr
            'read_config', 'fit']
 
 # %% ../../nbs/apis/00_train.ipynb #59d0d54c
-import copy, os, platform, warnings
+import copy, multiprocessing, os, platform, warnings
 from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -15,7 +15,7 @@ import clsnb
 from .scale_lr import scale_lr
 from ..core.config import Config, check_keys, import_custom
 from ..core.dist import barrier, default_device, get_dist_info, init_dist, is_split
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, near
 from ..core.log import default_work_dir, get_logger, timestamp
 from ..core.registry import MODELS, RUNNERS, accepted_args
 from ..core.seed import mix, set_seed
@@ -65,6 +65,8 @@ def loader_args(
     kw = dict(seed=cfg.get('seed') or 0, dist=dist) | _loader_keys(cfg, split) | own; half = kw.get('device_normalize')
     if split!='train' and own.get('max_broken'):
         raise ConfigError(f"data.{split}_dataloader.max_broken: every picture of data.{split} is judged, so none can be left out. clsnb verify lists the broken ones.")
+    if isinstance(m := kw.get('multiprocessing_context'), str) and m not in (known := multiprocessing.get_all_start_methods()):
+        raise ConfigError(f"Processes cannot be started by {m!r} (mp_start_method or multiprocessing_context).{near(m, known)}")
     if half in ('float16', 'bfloat16') and not cfg.get('fp16'):
         raise ConfigError(f"data.device_normalize={half!r} needs a network that takes it: fp16 = dict(dtype={half!r}). Without that, say True.")
     return kw if split=='train' or not half else kw | dict(device_normalize=True) # whoever tests may do so in float32
