@@ -202,7 +202,7 @@ def test_two_processes():
 
 def _end(how): # of the process that meets the first moose
     def end(results):
-        import os, signal, sys
+        import os, signal
         if results['img_info']['filename'].endswith('moose.jpg') and (how:=ends.get('how')): how(os) if callable(how) else os.kill(os.getpid(), getattr(signal, how))
         return results
     ends['how'] = how; return Photos('train', [steps[0], end, *steps[1:]])
