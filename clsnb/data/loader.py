@@ -70,8 +70,7 @@ _tries = 8 # Broken pictures in a row
 
 def _called(ds, i):
     "A sample's number, and its name if it has one"
-    name = ds.sample_name(i) if hasattr(ds, 'sample_name') else None
-    return f"sample {i}{f' ({name})' if name else ''}"
+    return f"sample {i}{f' ({name})' if hasattr(ds, 'sample_name') and (name := ds.sample_name(i)) else ''}"
 
 def _with_sample(e, ds, i):
     "The same exception, which says by which sample it was raised"
@@ -119,8 +118,8 @@ def _shared_memory(): return shutil.disk_usage('/dev/shm').free if os.path.isdir
 
 def _check_shared_memory(batch, ahead):
     "Raise a `DataError` if `ahead` batches like this one do not fit"
-    tensors = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else [batch]
-    one,free = sum(o.nbytes for o in tensors if isinstance(o, torch.Tensor)),_shared_memory()
+    tensors,free = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else [batch],_shared_memory()
+    one = sum(o.nbytes for o in tensors if isinstance(o, torch.Tensor))
     if one*ahead<=free+one*(ahead//2): return # others may be there already
     raise DataError(f"{ahead} batches under way need {one*ahead/1e6:,.0f} MB of shared memory ({one/1e6:,.1f} MB each), but /dev/shm has "
                     f"{free/1e6:,.0f} MB free: use fewer workers_per_gpu, smaller samples_per_gpu or prefetch_factor=1, or give the "
@@ -228,7 +227,8 @@ _deaths = {-9: "was killed: most likely memory ran out. Use fewer workers_per_gp
 def _death(workers, e):
     "What became of a process that has ended, if one has"
     with suppress(RuntimeError): # the news of its end, from torch
-        if workers and isinstance(e, (ConnectionError, EOFError, FileNotFoundError)): multiprocessing.connection.wait([o.sentinel for o in workers], 1.)
+        gone = multiprocessing.connection.wait([o.sentinel for o in workers], 1.) if isinstance(e, (ConnectionError, EOFError, FileNotFoundError)) else ()
+        for o in workers: o.join(1.*(o.sentinel in gone))
     c = next((o.exitcode for o in workers if o.exitcode is not None), None)
     return c is not None and "A loading process " + _deaths.get(c, f"ended by itself (exit status {c}); what it said is above. With spawn or forkserver a "
                                                                    "script begins its work below `if __name__=='__main__':`") + '.'
@@ -248,8 +248,7 @@ def _batches(self:Loader):
         if hasattr(it, '_shutdown_workers'): it._shutdown_workers()
         if why: raise DataError(why) from e
         raise
-    finally:
-        if not inner: self.at_work = False
+    finally: self.at_work = inner and self.at_work
 
 @patch
 def __iter__(self:Loader):
