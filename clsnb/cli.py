@@ -249,7 +249,7 @@ def verify(
     else: splits = {'data' if len(data)==1 else o: o for o in data}
     df = verify_dataset(splits, workers, tiny)
     print(verify_report(df))
-    if out: df.to_csv(out, index=False); print(f'Written: {out}')
+    if out: df.to_csv(out, index=False, errors='surrogateescape'); print(f'Written: {out}')
     if not df.usable.all(): sys.exit(2)
 
 def attach(

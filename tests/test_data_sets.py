@@ -244,6 +244,24 @@ def test_shards(tmp_path, monkeypatch):
     ds = ShardDataset(str(tmp_path/'t-0.tar'), steps, classes=['cat','dog'])
     a,b = (next(iter(build_dataloader(ds, 2, w, seed=0, shuffle=False)))['img'] for w in (0,2))
     assert a.equal(b)
+def test_shards_whose_classes_are_called_by_numbers(tmp_path, monkeypatch):
+    "A number is never taken for the place of another number's name; what is below 0 is no class; a cache that cannot be written stops nothing"
+    import io
+    from clsnb.data.streams import ShardStream
+    (tmp_path/'file').write_text(''); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'file'))
+    def shard(*labels):
+        with tarfile.open(tmp_path/'t.tar', 'w') as tar:
+            for k,l in enumerate(labels):
+                for n,b in ((f'{k}.jpg', Path(photo_path('cat')).read_bytes()), (f'{k}.cls', l.encode())): m = tarfile.TarInfo(n); m.size = len(b); tar.addfile(m, io.BytesIO(b))
+    make = lambda **kw: ShardDataset(str(tmp_path/'t.tar'), **kw)
+    shard('3', '0'); assert make(classes=['0','1','3']).get_gt_labels().tolist()==[2,0]
+    shard('2', '0'); assert make(classes=['a','b','c']).get_gt_labels().tolist()==[2,0]
+    with pytest.raises(DataError, match="'2' is none of the 3 classes"): make(classes=['0','1','3'])
+    with pytest.raises(DataError, match="'2' of 0.jpg is none of the 3 classes"): ShardStream(str(tmp_path/'t.tar'), 2, [], classes=['0','1','3'])[0]
+    shard('0', '-1')
+    for kw in ({}, dict(classes=['a','b'])):
+        with pytest.raises(DataError, match='label -1'): make(**kw)
+
 def test_webdataset_writes_what_we_read(tmp_path, monkeypatch):
     wds = pytest.importorskip('webdataset'); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
     with wds.TarWriter(str(tmp_path/'s.tar')) as w:

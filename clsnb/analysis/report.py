@@ -128,7 +128,7 @@ def _cams(model, results, n=6):
     from PIL import Image
     cards,files = [],[]
     for i,row in cam_rows(results, n).iterrows():
-        m = cam_map(model, np.asarray(results.images[i]) if results.images is not None else str(results.path(i)))
+        m = cam_map(model, np.asarray(results.images[i]) if results.images is not None else results.path(i))
         pics = [Image.fromarray(o).resize((192, 192*o.shape[0]//o.shape[1])) for o in (m['picture'], overlay(m['picture'], m['heat']))]
         cards.append(picture_card(pics, row)); files.append(pics)
     lead = 'Left the picture as the model saw it, right where it found the evidence for its answer (Grad-CAM; light is strong).'

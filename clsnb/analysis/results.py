@@ -6,12 +6,14 @@
 __all__ = ['Results']
 
 # %% ../../nbs/analysis/06_results.ipynb #f0f3fb61
-import json, zipfile
+import io, json, zipfile
 import numpy as np
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.errors import DataError
 from ..core.io import atomic_write, dump_json
+from ..data.file_client import join_path
+from ..data.loading import read_bytes
 
 # %% ../../nbs/analysis/06_results.ipynb #f5d4166a
 def _checked(scores, labels, classes, names):
@@ -64,7 +66,7 @@ def _where(dataset, n):
     files = [(str(o.get('img_prefix') or ''), str(o['img_info']['filename'])) for o in infos]
     roots = {o[0] for o in files}
     if len(roots)==1: return [o[1] for o in files],roots.pop(),None
-    return [str(Path(a)/b) for a,b in files],'',None
+    return [join_path(a, b) for a,b in files],'',None
 
 @patch(cls_method=True)
 def from_dataset(cls:Results, scores, # n rows, in the dataset's order
@@ -75,7 +77,7 @@ def from_dataset(cls:Results, scores, # n rows, in the dataset's order
 
 # %% ../../nbs/analysis/06_results.ipynb #f9fbf56d
 @patch
-def path(self:Results, i): return Path(self.root)/self.names[i]
+def path(self:Results, i): return join_path(self.root, self.names[i])
 
 @patch
 def image(self:Results, i, # Number of the picture
@@ -86,7 +88,8 @@ def image(self:Results, i, # Number of the picture
         a = np.asarray(self.images[i])
         img = Image.fromarray(a[...,::-1] if a.ndim==3 and a.shape[2]==3 else a.squeeze())
     else:
-        try: img = Image.open(self.path(i)); img.draft('RGB', (size, size)) if size else None; img = ImageOps.exif_transpose(img)
+        data = io.BytesIO(read_bytes(self.path(i)))
+        try: img = Image.open(data); img.draft('RGB', (size, size)) if size else None; img = ImageOps.exif_transpose(img)
         except (OSError, ValueError) as e: raise DataError(f"{self.path(i)}: this picture cannot be read ({e}).") from None
     img = img.convert('RGB')
     if size: img.thumbnail((size, size), Image.Resampling.LANCZOS)

@@ -57,8 +57,12 @@ class DictAction(argparse.Action):
 known_keys = set("""model data optimizer optimizer_config lr_config momentum_config runner checkpoint_config log_config evaluation
     custom_hooks custom_imports dist_params log_level load_from resume_from workflow fp16 seed deterministic work_dir gpu_ids device
     find_unused_parameters cudnn_benchmark opencv_num_threads mp_start_method auto_resume auto_scale_lr total_epochs compile channels_last
-    fsdp results diff_seed ipu_config ipu_model_cfg options_cfg _base_""".split())
+    fsdp results sampler diff_seed ipu_config ipu_model_cfg options_cfg _base_""".split())
 _variables = set('train_pipeline test_pipeline dataset_type img_norm_cfg'.split())
+_expects = dict(data='samples_per_gpu workers_per_gpu train val test train_dataloader val_dataloader test_dataloader persistent_workers '
+                     'drop_last pin_memory seed prefetch_factor fast_decode device_normalize max_broken timeout sampler_cfg shuffle round_up '
+                     'collate_fn multiprocessing_context',
+                runner='type max_epochs max_iters meta ipu_model_cfg options_cfg')
 
 def _index(o, k, path):
     try: n = int(k); o[n]; return n
@@ -68,7 +72,7 @@ def _key(o, k, rest, path, top):
     "The key of a dict that a word means"
     if k in o or k.isdigit() and int(k) in o: return k if k in o else int(k)
     if top and k not in known_keys | _variables: raise ConfigError(f"{path}: the config has no key {k!r}.{near(k, {*o, *known_keys})}")
-    if rest and not top and difflib.get_close_matches(k, map(str, o), 1, .8): raise ConfigError(f"{path}: there is no {k!r} to change.{near(k, o)}")
+    if rest and not top and k not in ' '.join(_expects.values()).split() and difflib.get_close_matches(k, map(str, o), 1, .8): raise ConfigError(f"{path}: there is no {k!r} to change.{near(k, o)}")
     return k
 
 def _put_value(o, v, path, lists):
@@ -109,10 +113,6 @@ def override(
     return cfg
 
 # %% ../../nbs/core/00f_config_override.ipynb #f368b10e
-_expects = dict(data='samples_per_gpu workers_per_gpu train val test train_dataloader val_dataloader test_dataloader persistent_workers '
-                     'drop_last sampler pin_memory seed prefetch_factor imgs_per_gpu fast_decode device_normalize',
-                runner='type max_epochs max_iters meta ipu_model_cfg options_cfg')
-
 def mistyped_keys(cfg)->list: # Pairs (dotted key, what to say)
     "Top-level keys, and keys of `data` and `runner`, that look mistyped"
     out = []

@@ -10,7 +10,7 @@ __all__ = ['expand_shards', 'RangeReader', 'shard_files', 'label_of', 'open_shar
 import glob, hashlib, json, os, re, tarfile, threading
 import numpy as np
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ..core.errors import ConfigError, DataError, near, need
 from ..core.io import atomic_write, cache_dir, progress_after
 from ..core.registry import DATASETS
@@ -137,19 +137,19 @@ def _stamp(path, client):
 def _kept_index(path, ext, key, client):
     "The list of a shard, from the cache if the shard is unchanged"
     name = hashlib.sha1(repr((*_stamp(path, client), ext, key)).encode()).hexdigest()
-    kept = cache_dir('shards')/f'{name}.json'
-    if kept.exists():
-        try: return json.loads(kept.read_text())
-        except ValueError: pass # cut off
+    with suppress(OSError, ValueError): # nothing kept, or cut off
+        return json.loads((cache_dir('shards')/f'{name}.json').read_text())
     rows = _index_shard(path, ext, key, client)
-    with atomic_write(kept, 'w') as f: json.dump(rows, f)
+    with suppress(OSError), atomic_write(cache_dir('shards')/f'{name}.json', 'w') as f: json.dump(rows, f) # a full or read-only cache is no reason to stop
     return rows
 
+_whole = re.compile(r'-?\d+')
+
 def _label_numbers(values, classes, where):
-    "Class names, and the number of each label: numbers are taken as they are, names are looked up"
-    if classes is None and not all(o.isdigit() for o in set(values)): classes = sorted(set(values))
-    number = {str(c):i for i,c in enumerate(classes or ())}
-    bad = next((o for o in values if o not in number and not o.lstrip('-').isdigit()), None)
+    "Class names, and the number of each label: names are looked up, numbers are taken as they are unless classes are called by numbers"
+    if classes is None and not all(map(_whole.fullmatch, set(values))): classes = sorted(set(values))
+    number = {str(c):i for i,c in enumerate(classes or ())}; named = any(map(_whole.fullmatch, number))
+    bad = next((o for o in values if o not in number and (named or not _whole.fullmatch(o))), None)
     if bad is not None: raise DataError(f"{where}: the label {bad!r} is none of the {len(number)} classes.{near(bad, number)}")
     labels = np.array([number[o] if o in number else int(o) for o in values], np.int64)
     return (classes if classes is not None else [str(i) for i in range(labels.max()+1)]),labels
@@ -198,10 +198,11 @@ class _ArrowSamples(PackedSamples):
 
 def _open_table(path, split):
     datasets = need('datasets', 'HuggingFaceDataset', 'datasets')
-    if not isinstance(path, (str, os.PathLike)): return path
-    try: ds = datasets.load_from_disk(path) if os.path.isdir(path) else datasets.load_dataset(str(path), split=split)
+    try: ds = path if not isinstance(path, (str, os.PathLike)) else datasets.load_from_disk(path) if os.path.isdir(path) else datasets.load_dataset(str(path), split=split)
     except Exception as e: raise DataError(f"HuggingFaceDataset: {path} cannot be opened ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}).") from e
-    return ds[split] if isinstance(ds, dict) else ds
+    if not isinstance(ds, dict): return ds
+    if split not in ds: raise ConfigError(f"HuggingFaceDataset: there is no split {split!r}.{near(split, ds)}")
+    return ds[split]
 
 # %% ../../nbs/data/18_archives.ipynb #a3e560ed
 @DATASETS.register
@@ -212,11 +213,12 @@ class HuggingFaceDataset(BaseDataset):
         self.split,self.image_col,self.label_col = split,image_col,label_col
         super().__init__(data_prefix, pipeline, classes, test_mode=test_mode)
     def load_annotations(self):
-        ds = _open_table(self.data_prefix, self.split)
+        ds = _open_table(self.data_prefix, self.split); where = f"HuggingFaceDataset {self.data_prefix if isinstance(self.data_prefix, (str, os.PathLike)) else self.split}"
         for c in (self.image_col, self.label_col):
-            if c not in ds.column_names: raise ConfigError(f"HuggingFaceDataset: {self.data_prefix} has no column {c!r}.{near(c, ds.column_names)}")
-        names = getattr(ds.features[self.label_col], 'names', None)
-        labels = [str(names[o]) if names else str(o) for o in ds[self.label_col][:]]
-        self.CLASSES,labels = _label_numbers(labels, self.CLASSES or names, str(self.data_prefix))
+            if c not in ds.column_names: raise ConfigError(f"{where} has no column {c!r}.{near(c, ds.column_names)}")
+        names,labels = getattr(ds.features[self.label_col], 'names', None),ds[self.label_col][:]
+        gone = [i for i,o in enumerate(labels) if o is None or names and o<0]
+        if gone: raise DataError(f"{where}: row {gone[0]} has no label ({labels[gone[0]]}); {len(gone)} of {len(labels)} rows have none. Take another split, or leave them out: ds.filter(...).")
+        self.CLASSES,labels = _label_numbers([str(names[o]) if names else str(o) for o in labels], self.CLASSES or names, where)
         image = need('datasets', 'HuggingFaceDataset').Image(decode=False)
         return _ArrowSamples(ds.cast_column(self.image_col, image).select_columns([self.image_col]), self.image_col, labels)

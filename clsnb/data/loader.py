@@ -208,7 +208,7 @@ def _note(self:Loader, broken):
     read = max(min(self.seen, len(self.dataset)), min(len(self.dataset), 1000))
     if len(self.broken)>self.max_broken*read:
         first = next(iter(self.broken.values()))
-        raise DataError(f"{len(self.broken)} of {read} pictures are broken, more than max_broken={self.max_broken:g} allows. clsnb verify lists them all. The first: {first}")
+        raise DataError(f"{len(self.broken)} of {read} pictures are broken, more than max_broken={self.max_broken:g} allows (data.train_dataloader=dict(max_broken=...)). clsnb verify lists them all. The first: {first}")
     for i,m in new[:max(0, 3-len(self.broken)+len(new))]: warnings.warn(f"Left out: {m}", stacklevel=3)
 
 @patch
@@ -305,7 +305,7 @@ def _check_arguments(samples_per_gpu, workers_per_gpu, **kw):
     for k,v,least in [('samples_per_gpu', samples_per_gpu, 1), ('workers_per_gpu', workers_per_gpu, 0), *((k, v, 1) for k,v in kw.items() if k==_more[0] and v is not None)]:
         if not isinstance(v, (int, np.integer)) or v<least: raise ConfigError(f"{k} is a whole number from {least} on, not {v!r}.")
     for k in kw:
-        if k not in _more: raise ConfigError(f"build_dataloader has no {k!r}.{near(k, [*inspect.signature(build_dataloader).parameters, *_more])}")
+        if k not in _more: raise ConfigError(f"data, or build_dataloader, has no {k!r}.{near(k, [*inspect.signature(build_dataloader).parameters, *_more])}")
 
 def _common_seed(world_size):
     "A random seed that all processes agree on"

@@ -77,7 +77,7 @@ class ShardStream(BaseDataset):
         super().__init__(data_prefix, pipeline, classes, test_mode=test_mode)
         self.client = file_client(file_client_args)
         self.paths = expand_shards(data_prefix, self.client)
-        self.number = {str(c):i for i,c in enumerate(self.CLASSES or ())}
+        self.number = {str(c):i for i,c in enumerate(self.CLASSES or ())}; self.named = any(map(str.isdigit, self.number)) # called by numbers?
     def load_annotations(self): return ()
     def check_labels(self): pass
     def __len__(self): return self.samples
@@ -91,7 +91,7 @@ class ShardStream(BaseDataset):
         "A sample after the pipeline"
         index,name,data,label = sample
         path = self.paths[index//_per_shard]
-        y = self.number.get(label, int(label) if label.isdigit() else None)
+        y = self.number.get(label, int(label) if label.isdigit() and not self.named else None)
         if y is None or self.number and y>=len(self.number):
             raise DataError(f"{path}: the label {label!r} of {name} is none of the {len(self.number)} classes.{near(label, self.number)}")
         return self.run_pipeline(dict(img_prefix=path, img_info=dict(filename=name), img_bytes=data, gt_label=np.array(y)), index)

@@ -133,8 +133,8 @@ class Runner:
         self.stop = self.failed = self.until = self.kept = None; self.moment,self.left,self.entered = (None, 0),(None, ()),False
         self.poll,self.tell,self.averaged = _nothing,_nothing,nullcontext # asked and told during evaluations; puts averaged weights in place
         self.hooks,self._listeners,self.outputs,self.log_buffer,self.mode,self.data_batch = [],{},{},LogBuffer(),None,None
-        self.timestamp,self.autocast,self.memory_format = time.strftime('%Y%m%d_%H%M%S'),nullcontext,torch.preserve_format
-        self.train_step = TrainStep(self.model)
+        self.timestamp,self.autocast,self.memory_format = time.strftime('%Y%m%d_%H%M%S'),nullcontext,torch.preserve_format; self.train_step = TrainStep(self.model)
+    def __repr__(self): return f"{type(self).__name__}: {self.epoch} epochs, {self.iter} iterations, {'files in '+self.work_dir if self.work_dir else 'no files'}"
     def call_hook(self, event, only=None):
         for i,h in self.listeners(event):
             if only is None or h.state_key in only: self.moment = event,i; getattr(h, event)(self)

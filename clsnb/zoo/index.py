@@ -135,7 +135,7 @@ def zoo_entry(
     hits = [r for r in rows if r['name']==name]
     if not hits:
         try: name = find_config(name).name.removesuffix('.py')
-        except ConfigError: raise ConfigError(f"The zoo has no model {name!r}.{near(name, {r['name'] for r in rows} | {r['config'] for r in rows})}") from None
+        except ConfigError: raise ConfigError(f"The zoo has no model {name!r}.{near(name, {r['name'] for r in rows} | {r['config'] for r in rows}) or ' clsnb zoo WORD searches in it.'}") from None
         hits = [r for r in rows if r['config']==name]
     if not hits: raise ConfigError(f"The zoo has no model {name!r}: it is a config of your own.")
     return min(hits, key=lambda r: (not r['weights'], len(_words(r['name'])-_words(name)), r['name']))
