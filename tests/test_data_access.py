@@ -1,5 +1,5 @@
 "Pictures, lists and shards from disks, servers, archives and buckets; caches; streams"
-import contextlib, errno, hashlib, io, multiprocessing, os, re, shutil, signal, sys, tarfile, threading, time
+import contextlib, errno, gc, hashlib, io, multiprocessing, os, re, shutil, signal, sys, tarfile, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import cv2, fsspec, numpy as np, pytest
@@ -357,6 +357,16 @@ def shard(files, label=lambda f: f.parent.name, ext='cls'):
     return b.getvalue()
 pytestmark = pytest.mark.filterwarnings('ignore:This DataLoader will create', 'ignore:.*has no samples of')
 pics = sorted(photos.glob('*/*.jpg'))[:96]
+def test_a_fork_leaves_its_parents_connections_alone(server):
+    "A loading process begins with its parent's connections; what it does with them must not make the parent wait for ever"
+    server.files['a.jpg'] = b'x'*9; url,client = server.url+'/a.jpg',FileClient(); client.get(url)
+    if not (pid := os.fork()):
+        try: client.get(url); gc.collect()
+        finally: os._exit(0)
+    os.waitpid(pid, 0)
+    got = []; t = threading.Thread(target=lambda: got.append(client.get(url)), daemon=True); t.start(); t.join(20)
+    assert got==[b'x'*9]
+
 classes = sorted({f.parent.name for f in photos.glob('*/*.jpg')})
 shards = [shard(pics[12*k:12*k+12]) for k in range(8)]
 @pytest.fixture

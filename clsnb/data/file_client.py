@@ -6,7 +6,7 @@
 __all__ = ['file_backends', 'join_path', 'file_system_class', 'FileClient', 'file_client', 'file_system']
 
 # %% ../../nbs/data/01a_file_client.ipynb #92fa6c9a
-import difflib, errno, os, re, stat, time
+import difflib, errno, os, re, stat, time, weakref
 from fastcore.basics import patch
 from ..core.errors import ConfigError, DependencyError, near, need
 
@@ -75,6 +75,9 @@ def file_client(args=None):
     return args if isinstance(args, FileClient) else FileClient(**dict(args or {}))
 
 # %% ../../nbs/data/01a_file_client.ipynb #8c88e556
+_made,_inherited = weakref.WeakValueDictionary(),[]
+if hasattr(os, 'register_at_fork'): os.register_at_fork(before=lambda: _inherited.extend(_made.values()), after_in_parent=_inherited.clear)
+
 _lmdbs = {}
 
 def _lmdb(path, **kw):
@@ -99,7 +102,9 @@ def _connect(client, address):
     if address.startswith('lmdb://'): return _Lmdb(**client.options)
     for part in address.split('::'):
         if '://' in part: file_system_class(part.split('://')[0])
-    return need('fsspec.core', f'reading {address}', 'fsspec').url_to_fs(address, **client.options)
+    fs,path = need('fsspec.core', f'reading {address}', 'fsspec').url_to_fs(address, **client.options)
+    _made[id(fs)] = fs
+    return fs,path
 
 def file_system(client, address):
     "A file system for an address, this process's own, and the path in it"
