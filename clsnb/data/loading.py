@@ -120,11 +120,13 @@ def _turbo(turbo):
 
 _decoders = dict(cv2=_decode_cv2, pillow=_decode_pillow, turbojpeg=_decode_turbojpeg)
 
+def _check_decoding(color_type, backend):
+    if color_type not in _imread_flags: raise ConfigError(f"No color_type {color_type!r}.{near(color_type, _imread_flags)}")
+    if backend not in _decoders: raise ConfigError(f"No backend {backend!r}.{near(backend, _decoders)}")
+
 def imdecode(data, color_type='color', backend='cv2', reduce_to=None):
     "An array (BGR or grey) from the bytes of a picture, or None"
-    if color_type not in _imread_flags:
-        raise ConfigError(f"No color_type {color_type!r}.{near(color_type, _imread_flags)}")
-    if backend not in _decoders: raise ConfigError(f"No backend {backend!r}.{near(backend, _decoders)}")
+    _check_decoding(color_type, backend)
     if not data: return None
     img = _decoders[backend](data, color_type, *([reduce_to] if reduce_to else []))
     return _decode_pillow(data, color_type) if img is None and backend=='cv2' else img # it knows more formats
@@ -152,7 +154,7 @@ class LoadImageFromFile:
                  reduce_to=None, # Read JPEGs at 1/2, 1/4 or 1/8 if their shorter side stays at least this: faster, other pixels
                  cache=None # dict(kind='decoded', where='memory', limit='4GB'): see `PictureCache`
                  ):
-        store_attr()
+        store_attr(); _check_decoding(color_type, imdecode_backend)
         self._client = file_client(file_client_args)
         self._cache = PictureCache(how=self._how(), **cache) if cache else None
         if reduce_to and (imdecode_backend!='cv2' or color_type not in ('color','grayscale')):
