@@ -172,7 +172,7 @@ notebook = "import json, sys\nfrom clsnb.apis.launch import launch\nfrom test_di
 
 def test_interrupt(tmp_path):
     "Ctrl-C in the notebook: the step is finished, the run saved, and the facts come back"
-    opts = options(custom_hooks=[dict(type='Trouble', kind='tell', at=5, who=0, once=str(tmp_path/'told'))])
+    opts = options(evaluation=dict(interval=99), custom_hooks=[dict(type='Trouble', kind='tell', at=5, who=0, once=str(tmp_path/'told'))])
     code = notebook+f"print('facts', json.dumps(launch(train, 2, {str(tmp_path/'run')!r}, {opts!r}, timeout={limit})))"
     p = subprocess.Popen([sys.executable, '-c', code], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True); said, = finish(p)
     assert p.returncode==0, said
