@@ -345,6 +345,33 @@ def test_yaml_and_json_of_other_people(tree):
     t = time.perf_counter(); Config.fromfile('r.yaml')._repr_html_(); assert time.perf_counter()-t < 2
 
 
+def test_yaml_merge_keys(tree):
+    "`<<` of several mappings: the first one wins (as the specification says, whatever the release of PyYAML), own keys win over all"
+    tree(**{'merge.yaml': """
+mine: &mine {lr: 1, steps: 3}
+base: &base {lr: 2, steps: 4, decay: 5}
+other: &other {lr: 6, decay: 7, momentum: 8}
+two: {<<: [*mine, *base]}
+three: {<<: [*mine, *base, *other]}
+turned: {<<: [*other, *base, *mine]}
+own: {<<: [*mine, *base], steps: 9}
+own_first: {steps: 9, <<: [*mine, *base]}
+chain: &chain {<<: *base, lr: 10}
+chained: {<<: [*chain, *other], steps: 11}
+one: {<<: *base}
+none: {<<: [], a: 1}
+equal: {=: 1}
+""", 'scalar.yaml': 'a: 1\nb:\n  <<: 3', 'scalars.yaml': 'a: 1\nb:\n  <<: [3]', 'twice.yaml': 'x: &x {a: 1}\ny:\n  <<: *x\n  <<: *x',
+            'loop.yaml': 'a: 1\nx: &x\n  <<: {<<: *x}'})
+    cfg = Config.fromfile('merge.yaml')
+    assert cfg.two == dict(lr=1, steps=3, decay=5) and cfg.three == dict(lr=1, steps=3, decay=5, momentum=8)
+    assert cfg.turned == dict(lr=6, steps=4, decay=7, momentum=8) and cfg.own == cfg.own_first == dict(lr=1, steps=9, decay=5)
+    assert cfg.chain == dict(lr=10, steps=4, decay=5) and cfg.chained == dict(lr=10, steps=11, decay=5, momentum=8)
+    assert cfg.one == cfg.base and cfg.none == dict(a=1) and cfg.equal == {'=': 1}
+    for name, line, why in [('scalar', 3, 'not a scalar'), ('scalars', 3, 'not a scalar'), ('twice', 4, 'twice'), ('loop', 2, 'merges itself')]:
+        text = refused(Config.fromfile, f'{name}.yaml'); assert text.startswith(f'{name}.yaml:{line}:') and why in text, text
+
+
 def test_text_files_of_other_systems(tree):
     tree()
     for i, raw in enumerate([b'\xef\xbb\xbfa = 1\r\nb = dict(\r\n    c=2)\r\n', b'a = 1\rb = dict(c=2)', 'a = 1\nb = dict(c=2) # größer'.encode()]):

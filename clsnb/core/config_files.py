@@ -97,28 +97,65 @@ def _read_bytes(p, name, trust=False):
 
 # %% ../../nbs/core/00e_config_files.ipynb #52d05a07
 _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+_tag = 'tag:yaml.org,2002:'
 
+def _yaml_error(problem, node):
+    "An error that knows the line of a node"
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+def _check_keys(node):
+    "Refuse a key that stands in a mapping twice, and a huge number as a key"
+    seen = set()
+    for key,_ in node.value:
+        if not isinstance(key, yaml.ScalarNode): continue
+        if (key.tag, key.value) in seen: raise _yaml_error(f'the key {key.value[:60]!r} twice', key)
+        if len(key.value)>18 and key.tag in (_tag+'int', _tag+'float'): raise _yaml_error('a huge number as a key', key)
+        seen.add((key.tag, key.value))
+
+# %% ../../nbs/core/00e_config_files.ipynb #69cffa4e
 class _Yaml(_Loader):
-    "Safe YAML whose merges (`<<`) are counted, without dates"
-    merged,looked = 0,frozenset()
-    yaml_implicit_resolvers = {k: [o for o in v if not o[0].endswith('timestamp')] for k,v in _Loader.yaml_implicit_resolvers.items()}
-    def look(self, node):
-        "Keys must differ, and numbers among them be small"
-        ks = [(k.tag, k.value) for k,_ in node.value if isinstance(k, yaml.ScalarNode)]; seen = set()
-        if twice := next((k[1] for k in ks if k in seen or seen.add(k)), None): raise ValueError(f'the key {twice[:60]!r} twice')
-        if any(len(v)>18 and t.endswith((':int', ':float')) for t,v in ks): raise ValueError('a huge number as a key')
-        self.looked |= {id(node)}
+    "Safe YAML without dates, which merges `<<` itself: the first mapping wins"
+    yaml_implicit_resolvers = {k: [o for o in v if not o[0].endswith('timestamp')]
+                               for k,v in _Loader.yaml_implicit_resolvers.items()}
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.merged = 0 # keys so far
+        self.flattened = {} # id of a mapping -> has it been flattened? False: it is being flattened
     def flatten_mapping(self, node):
-        if id(node) not in self.looked: self.look(node)
-        for k,v in node.value:
-            if k.tag=='tag:yaml.org,2002:merge':
-                for o in v.value if isinstance(v, yaml.SequenceNode) else [v]:
-                    if isinstance(o, yaml.MappingNode): self.flatten_mapping(o); self.merged += len(o.value)
-                    if self.merged > 10_000: raise ValueError('more than 10,000 merged keys')
-        super().flatten_mapping(node)
-def _number(kind): return lambda self, n: n.value if ':' in n.value else getattr(self, f'construct_yaml_{kind}')(n) # 1:30 is no ninety
-for o in ('int', 'float'): _Yaml.add_constructor(f'tag:yaml.org,2002:{o}', _number(o))
-_Yaml.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+$'), list('-+0123456789'))
+        "Replace `<<` in a mapping with the pairs it stands for"
+        if self.flattened.get(id(node)): return
+        if id(node) in self.flattened: raise _yaml_error('a mapping that merges itself', node)
+        self.flattened[id(node)] = False
+        _check_keys(node)
+        merged,own = [],[]
+        for key,value in node.value:
+            if key.tag==_tag+'value': key.tag = _tag+'str' # the key `=`
+            if key.tag==_tag+'merge': merged = self.merged_pairs(value)
+            else: own.append((key, value))
+        node.value = merged+own
+        self.flattened[id(node)] = True
+    def merged_pairs(self, value):
+        "The pairs of one mapping or of several, the first one's last"
+        pairs = []
+        for source in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
+            if not isinstance(source, yaml.MappingNode):
+                raise _yaml_error(f'`<<` must merge a mapping or a list of mappings, not a {source.id}', source)
+            self.flatten_mapping(source)
+            pairs += source.value
+            self.merged += len(source.value)
+            if self.merged>10_000: raise _yaml_error('more than 10,000 merged keys', source)
+        return pairs
+
+# %% ../../nbs/core/00e_config_files.ipynb #5d3ee0d9
+def _number(kind):
+    "A constructor of numbers that leaves `1:30` a text"
+    def construct(self, node):
+        return node.value if ':' in node.value else getattr(self, f'construct_yaml_{kind}')(node)
+    return construct
+
+for o in ('int', 'float'): _Yaml.add_constructor(_tag+o, _number(o))
+_exponent = re.compile(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+$')
+_Yaml.add_implicit_resolver(_tag+'float', _exponent, list('-+0123456789'))
 
 # %% ../../nbs/core/00e_config_files.ipynb #56e61e03
 def _load_yaml(text):
