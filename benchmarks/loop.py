@@ -20,8 +20,8 @@ import argparse, contextlib, functools, importlib.util, logging, os, tempfile, t
 import numpy as np, torch
 from torch import nn
 from clsnb.all import Runner, build_optimizer
-from clsnb.apis.train import add_hooks
-from clsnb.core.config import Config
+from clsnb.apis.fit import add_hooks
+from clsnb.config.config import Config
 from clsnb.core.io import sha256
 from clsnb.core.registry import MODELS
 

@@ -10,8 +10,8 @@ import argparse, os, random, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 import cv2, numpy as np, torch
 import clsnb
-from clsnb.data.fast_decode import fast_decode, turbo_library
-from clsnb.data.pipeline import Compose
+from clsnb.data.pixels.fast_decode import fast_decode, turbo_library
+from clsnb.data.transforms.pipeline import Compose
 
 norm = dict(mean=[123.675,116.28,103.53], std=[58.395,57.12,57.375])
 end = [dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'], meta_keys=())]
@@ -41,7 +41,7 @@ def bare(path): return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLO
 
 def plain_cv2(train):
     mean,std = np.float32(norm['mean']),np.float32(norm['std'])
-    from clsnb.data.resize_crop import RandomResizedCrop
+    from clsnb.data.transforms.resize_crop import RandomResizedCrop
     box = RandomResizedCrop(224).box
     def f(path):
         img = cv2.imread(path)
@@ -110,7 +110,7 @@ def table(title, rates, marks):
 list_code = '''
 import sys, time
 def rss(): return int(next(o for o in open('/proc/self/status') if o.startswith('VmRSS')).split()[1])/1024
-from clsnb.data.samples import read_list
+from clsnb.data.sets.samples import read_list
 n = read_list(sys.argv[2]+'.small')
 base,t,c = rss(),time.perf_counter(),time.process_time()
 if sys.argv[1]=='ours': o = read_list(sys.argv[2])
@@ -129,8 +129,8 @@ def lists(n, folder):
 
 def overhead():
     "Microseconds per sample that are neither reading nor decoding: data set, seeds, collation"
-    from clsnb.data.folder_imagenet import CustomDataset
-    from clsnb.data.loader import build_dataloader
+    from clsnb.data.sets.folder import CustomDataset
+    from clsnb.data.feed.loader import build_dataloader
     with tempfile.TemporaryDirectory() as d:
         Path(f'{d}/l.txt').write_text(''.join(f'{i:09}.jpg 0\n' for i in range(20_000)))
         class Nothing:
@@ -139,7 +139,7 @@ def overhead():
         loader = build_dataloader(ds, 64, seed=0); t = time.perf_counter()
         for _ in loader: pass
         print(f'\nloader: {(time.perf_counter()-t)/len(ds)*1e6:.0f} microseconds a sample beside the pipeline')
-    from clsnb.data.loader import collate
+    from clsnb.data.feed.loader import collate
     batch = {'float':[dict(img=torch.rand(3,224,224)) for _ in range(64)], 'uint8':[dict(img=torch.randint(256, (224,224,3), dtype=torch.uint8).permute(2,0,1)) for _ in range(64)]}
     took = {k:[] for k in batch}
     for _ in range(15):
@@ -155,7 +155,7 @@ if who=='ImageFolder':
     from torchvision.datasets import ImageFolder as make
     at = lambda ds, i: ds.samples[i]
 else:
-    from clsnb.data.folder_imagenet import CustomDataset as make
+    from clsnb.data.sets.folder import CustomDataset as make
     at = lambda ds, i: ds.data_infos[i]
 make(root+'.small')
 base,t,c = kb('VmRSS', 'status'),time.perf_counter(),time.process_time()

@@ -4,7 +4,7 @@ import importlib as _importlib
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
 from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
                                  PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry, build)
-from clsnb.core.config import Config, ConfigDict, DictAction, copy_config, list_configs, pretty
+from clsnb.config.config import Config, ConfigDict, DictAction, copy_config, list_configs, pretty
 from clsnb.core.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
@@ -13,22 +13,22 @@ from clsnb.models.base import Backbone
 from clsnb.models.batch_augs import Augments, build_augment
 from clsnb.models.classifier import (BaseClassifier, ImageClassifier, build_backbone, build_classifier, build_head, build_loss, build_neck)
 from clsnb.models.freeze import freeze
-from clsnb.data.fast_decode import fast_decode
-from clsnb.data.pipeline import Compose, ImageTransform, build_pipeline, build_transform
-from clsnb.data.dataset import BaseDataset
-from clsnb.data.folder_imagenet import CustomDataset, ImageNet
+from clsnb.data.pixels.fast_decode import fast_decode
+from clsnb.data.transforms.pipeline import Compose, ImageTransform, build_pipeline, build_transform
+from clsnb.data.sets.dataset import BaseDataset
+from clsnb.data.sets.folder import CustomDataset, ImageNet
 from clsnb.data.looking import plot_classes, plot_sizes, show_batch
-from clsnb.data.packaged import Digits, Photos, photo_path, sample_photos
-from clsnb.data.loader import build_dataloader
-from clsnb.data.tables import CSVDataset
+from clsnb.data.sets.packaged import Digits, Photos, photo_path, sample_photos
+from clsnb.data.feed.loader import build_dataloader
+from clsnb.data.sets.tables import CSVDataset
 from clsnb.data.verify import verify_dataset, verify_report
-from clsnb.data.wrappers import build_dataset, split
-from clsnb.imgops.show import show_images
+from clsnb.data.sets.wrappers import build_dataset, split
+from clsnb.view.images import show_images
 from clsnb.train.optim import build_optimizer
 from clsnb.train.schedules import Schedule, lr_curve
 from clsnb.train.runner import Hook, IterBasedRunner, Runner, to_device
 from clsnb.apis.scale_lr import lr_scaling
-from clsnb.apis.train import fit, train_model
+from clsnb.apis.fit import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
 from clsnb.apis.launch import launch
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, test_config
@@ -37,9 +37,9 @@ from clsnb.apis.lr_find import lr_find
 from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config
 from clsnb.analysis.complexity import complexity
-from clsnb.analysis.results import Results
+from clsnb.runs.results import Results
 from clsnb.analysis.confusion import plot_confusion
-from clsnb.analysis.logs import plot_curves, read_log
+from clsnb.runs.logs import plot_curves, read_log
 from clsnb.analysis.figures import plot_mistakes, plot_predictions
 from clsnb.analysis.cam import cam, plot_cams
 from clsnb.analysis.attach import attach

@@ -32,8 +32,8 @@ def train(
     auto_scale_lr:bool=False, # Scale the learning rate with the batch size
 ):
     "Train a model"
-    from clsnb.apis.train import fit
-    from clsnb.core.config import parse_options
+    from clsnb.apis.fit import fit
+    from clsnb.config.config import parse_options
     opts = parse_options(cfg_options) | ({} if seed is None else dict(seed=seed)) | (dict(deterministic=True) if deterministic else {})
     device = device or (None if gpu_id is None else f'cuda:{gpu_id}')
     run = fit(config, work_dir, opts, load_from, 'auto' if auto_resume else resume_from, not no_validate, launcher, device, trust, auto_scale_lr or None)
@@ -52,7 +52,7 @@ def dist_train(
 ):
     "Train with several processes on this machine"
     from clsnb.apis.launch import launch
-    from clsnb.core.config import parse_options
+    from clsnb.config.config import parse_options
     out = launch(config, nprocs, work_dir=work_dir, options=parse_options(cfg_options), load_from=load_from, resume_from=resume_from, validate=not no_validate, trust=trust)
     if (name := out[0]['stop'] or '').startswith('SIG'): sys.exit(128+getattr(signal, name))
 
@@ -92,7 +92,7 @@ def finetune(
 ):
     "Train a model on a folder of pictures, with choices made for you and explained"
     from clsnb.apis.finetune import finetune as run
-    from clsnb.core.config import parse_options
+    from clsnb.config.config import parse_options
     res = run(model, folder, work_dir, False if str(weights).lower()=='none' and weights else weights, epochs, batch_size, size, seed, parse_options(cfg_options) or None, device)
     print(f'{res}' + (f'\nReport: {res.report}' if res.report else ''))
     if not res.finished: sys.exit(130)
@@ -111,7 +111,7 @@ def test(
 ):
     "Test a checkpoint on data.test"
     from clsnb.apis.test import test_config
-    from clsnb.core.config import parse_options
+    from clsnb.config.config import parse_options
     from clsnb.core.dist import get_dist_info, init_dist
     from clsnb.core.io import dump_json
     init_dist(launcher)
@@ -144,7 +144,7 @@ def predict(
     "Name what is in pictures"
     from clsnb.apis.inference import init_model, predict as scores_of
     from clsnb.core.dist import default_device
-    from clsnb.data.folder_imagenet import IMG_EXTENSIONS
+    from clsnb.data.sets.folder import IMG_EXTENSIONS
     files = [f for o in images for f in (sorted(p for p in Path(o).rglob('*') if p.suffix.lower() in IMG_EXTENSIONS) if Path(o).is_dir() else [o])]
     if not files: raise ConfigError(f"There is no picture in {', '.join(images)}.")
     m,failed = init_model(model, device=device or default_device(), trust=trust),False
@@ -158,7 +158,7 @@ def configs(
     text:str='', # Show names that contain this
 ):
     "List the packaged configs"
-    from clsnb.core.config import list_configs
+    from clsnb.config.config import list_configs
     print('\n'.join(o for o in list_configs() if text in o))
 
 def zoo(
@@ -190,7 +190,7 @@ def print_config(
     trust:bool=False, # Run the config file as Python instead of reading it
 ):
     "Print a config with everything inherited resolved"
-    from clsnb.core.config import Config, parse_options
+    from clsnb.config.config import Config, parse_options
     cfg = Config.fromfile(config, trust=trust).merge_from_dict(parse_options(cfg_options))
     print('\n'.join(f"{'.'.join(map(str, k))} = {v!r}  # {cfg.where(k)}" for k,v in cfg.leaves()) if where else cfg.pretty_text.rstrip())
 
@@ -202,7 +202,7 @@ def check(
 ):
     "Look for mistakes in a config, in seconds"
     import clsnb.apis.check  # noqa: F401, gives Config its method
-    from clsnb.core.config import Config, parse_options
+    from clsnb.config.config import Config, parse_options
     found = Config.fromfile(config, trust=trust).merge_from_dict(parse_options(cfg_options)).check(not no_paths)
     print(found)
     if found.errors: sys.exit(2)
@@ -213,7 +213,7 @@ def copy_config(
     bases:bool=False, # Copy what it extends, too
 ):
     "Write a packaged config beside your work, to edit"
-    from clsnb.core.config import copy_config as copy
+    from clsnb.config.config import copy_config as copy
     print(f'Written: {copy(config, folder, bases)}')
 
 # %% ../nbs/cli.ipynb #755c023f
@@ -225,9 +225,9 @@ def convert_weights(
 ):
     "Turn weights of another library or release into a checkpoint"
     from clsnb.core.checkpoint import load_state_dict
-    from clsnb.core.config import Config
+    from clsnb.config.config import Config
     from clsnb.models.classifier import build_classifier
-    from clsnb.models.convert import convert_file, official_tables
+    from clsnb.models.convert.convert import convert_file, official_tables
     if from_ is None: raise ConfigError(f"Say whose weights they are: --from {', '.join(sorted(official_tables))}, torchvision/NAME or timm/NAME.")
     sd = convert_file(src, dst, from_)
     print(f'{len(sd)} tensors written: {dst}')
@@ -241,7 +241,7 @@ def verify(
     out:str=None, # Write all findings to this .csv file
 ):
     "Decode every picture and list broken, odd and duplicate ones"
-    from clsnb.core.config import Config
+    from clsnb.config.config import Config
     from clsnb.data.verify import verify_dataset, verify_report
     if len(data)==1 and not Path(data[0]).is_dir() and '://' not in data[0]:
         cfg = Config.fromfile(data[0]).data

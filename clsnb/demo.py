@@ -7,7 +7,7 @@ __all__ = ['demo_configs', 'demo', 'summary']
 
 # %% ../nbs/demo.ipynb #0fe255c8
 from pathlib import Path
-from .apis.train import fit
+from .apis.fit import fit
 from .core.errors import CheckpointError
 from .core.log import get_logger
 
@@ -35,7 +35,7 @@ def summary(
     run, # From `fit`
 )->dict: # accuracy and baseline in percent, n, commonest, work_dir, report
     "The figures that matter of a finished run"
-    from clsnb.analysis.results import Results
+    from clsnb.runs.results import Results
     val = next(h.loader.dataset for h in run.hooks if hasattr(h, 'loader')); res = Results.from_dataset(run.scores, val)
     labels = val.get_gt_labels(); commonest = max(range(len(val.CLASSES)), key=lambda k: (labels==k).sum())
     return dict(accuracy=100*res.accuracy, baseline=100*res.baseline, n=len(labels), commonest=val.CLASSES[commonest],

@@ -1,9 +1,9 @@
 "What needs old files, a browser, several runs or a clean interpreter; the rest is in nbs/analysis"
 import json, subprocess, sys
 import numpy as np, pytest
-from clsnb.analysis.logs import plot_curves, read_log
+from clsnb.runs.logs import plot_curves, read_log
 from clsnb.analysis.report import make_report
-from clsnb.analysis.results import Results
+from clsnb.runs.results import Results
 from clsnb.core.errors import DataError
 
 def write(path, rows): path.write_text('\n'.join(map(json.dumps, rows))+'\n')
@@ -45,7 +45,7 @@ def test_log_that_begins(tmp_path):
 # ---- Results
 
 def test_results_from_the_packaged_photographs(tmp_path):
-    from clsnb.data.packaged import Digits, Photos
+    from clsnb.data.sets.packaged import Digits, Photos
     for data in (Photos('val'), Digits('val')):
         labels = data.get_gt_labels(); r = Results.from_dataset(list(np.eye(len(data.CLASSES))[labels]), data)
         assert r.accuracy == 1 and not len(r.mistakes()) and r.baseline == np.bincount(labels).max()/len(labels)
@@ -55,7 +55,7 @@ def test_results_from_the_packaged_photographs(tmp_path):
 
 def test_numbers_agree_with_the_dataset():
     "One set of scores, two ways to judge it"
-    from clsnb.data.packaged import Photos
+    from clsnb.data.sets.packaged import Photos
     data = Photos('val'); scores = np.random.default_rng(0).dirichlet(np.ones(6), len(data)).astype(np.float32)
     r = Results.from_dataset(scores, data); m = data.evaluate(list(scores), ['accuracy', 'precision', 'recall', 'f1_score'])
     t = r.per_class()
@@ -98,7 +98,7 @@ def test_report_fits_and_fetches_nothing(nasty, page, width):
 
 def test_hook_reports_a_run(tmp_path, monkeypatch):
     "A run with the hook in its config leaves a report that says what the log says"
-    from clsnb.apis.train import fit
+    from clsnb.apis.fit import fit
     fit('lenet5_1xb32_digits', tmp_path/'run', {'runner.max_epochs': 1}, device='cpu')
     r = Results.load(tmp_path/'run/results.npz'); log = read_log(tmp_path/'run')
     assert abs(100*r.accuracy-log['accuracy_top-1'].dropna().iloc[-1]) < 1e-3

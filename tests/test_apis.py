@@ -6,12 +6,12 @@ import cv2, pytest, torch
 import clsnb
 from clsnb.apis.check import data_classes # gives Config its method, too
 from clsnb.apis.finetune import finetune, picture_folders
-from clsnb.apis.train import fit, loader_args, set_backends
+from clsnb.apis.fit import fit, loader_args, set_backends
 from clsnb.cli import main
-from clsnb.core.config import Config
+from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError, DataError
-from clsnb.data.loader import build_dataloader
-from clsnb.data.packaged import Digits
+from clsnb.data.feed.loader import build_dataloader
+from clsnb.data.sets.packaged import Digits
 
 photos = Path(clsnb.__file__).parent/'photos'
 TINY, quiet = 'resnet18-tiny_1xb16_photos', {'data.workers_per_gpu': 0, 'log_level': 'ERROR', 'results': False, 'runner.max_epochs': 1}

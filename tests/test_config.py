@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from clsnb.apis.check import data_classes, input_size
 from clsnb.apis.scale_lr import lr_scaling, scale_lr
-from clsnb.core.config import Config, ConfigDict, DictAction, copy_config, find_config, import_custom, list_configs, merge, parse_options, read_text
+from clsnb.config.config import Config, ConfigDict, DictAction, copy_config, find_config, import_custom, list_configs, merge, parse_options, read_text
 from clsnb.core.errors import ConfigError
 
 
@@ -468,7 +468,7 @@ def test_nothing_happens(hostile_folder):
     for i, v in enumerate(HOSTILE.values()): (hostile_folder/f'h{i}.py').write_text(v)
     code = """
         import sys, os, glob, encodings.idna, encodings.utf_8_sig
-        from clsnb.core.config import Config, list_configs
+        from clsnb.config.config import Config, list_configs
         from clsnb.core.errors import ConfigError
         files, seen, on = sorted(glob.glob('*.*')), [], False
         list_configs()

@@ -2,7 +2,7 @@
 import gzip, json, logging, time
 from pathlib import Path
 import pytest
-from clsnb.core.config import Config, configs_dir, list_configs
+from clsnb.config.config import Config, configs_dir, list_configs
 
 def tuples(o):
     "Undo the form of tuples in the data file: {'()': [...]}"
@@ -79,7 +79,7 @@ def test_the_named_parts_exist(part, registry):
     assert found and lacking <= not_yet
 
 def test_every_pipeline_can_be_built():
-    from clsnb.data.pipeline import Compose
+    from clsnb.data.transforms.pipeline import Compose
     for p in {repr(p): p for c in names.values() for k in ('train', 'val', 'test') for p in [c['data'][k]['pipeline']]}.values(): Compose(p)
 
 def test_every_schedule_exists():

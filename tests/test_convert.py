@@ -5,7 +5,7 @@ from torch import nn
 from clsnb.core.checkpoint import load_state_dict
 from clsnb.core.errors import ConfigError
 from clsnb.models.classifier import build_classifier
-from clsnb.models.convert import convert
+from clsnb.models.convert.convert import convert
 
 everything = os.environ.get('CLSNB_ALL_CONVERSIONS') == '1'
 

@@ -2,8 +2,8 @@
 import random, re, warnings
 import numpy as np, pytest, torch
 from clsnb.core.errors import ConfigError, DataError
-from clsnb.data.loader import build_dataloader, collate
-from clsnb.data.packaged import Digits, Photos
+from clsnb.data.feed.loader import build_dataloader, collate
+from clsnb.data.sets.packaged import Digits, Photos
 
 steps = [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', size=32), dict(type='RandomFlip'),
          dict(type='ColorJitter', brightness=.4, contrast=.4, saturation=.4), dict(type='RandomErasing', mode='rand', erase_prob=.5),
@@ -70,7 +70,7 @@ def test_seeds():
 def test_one_line_errors(tmp_path, workers):
     (tmp_path/'bad.jpg').write_bytes(b'\xff\xd8\xff oh')
     (tmp_path/'list.txt').write_text('bad.jpg 0\n')
-    from clsnb.data.folder_imagenet import CustomDataset
+    from clsnb.data.sets.folder import CustomDataset
     ds = CustomDataset(str(tmp_path), steps, classes=['a'], ann_file=str(tmp_path/'list.txt'))
     with pytest.raises(DataError) as e: next(iter(build_dataloader(ds, 1, workers, seed=0)))
     assert str(e.value).count('\n')==0 and 'bad.jpg' in str(e.value) and 'JPEG' in str(e.value)
@@ -118,13 +118,13 @@ def test_the_one_that_is_longest_at_work_is_named():
     busy[:,0] = -1; assert loader._stuck()=='No batch came for 5 s.'
 
 def test_shared_memory_is_checked(monkeypatch):
-    monkeypatch.setattr('clsnb.data.loader._shared_memory', lambda: 1e5)
+    monkeypatch.setattr('clsnb.data.feed.loader._shared_memory', lambda: 1e5)
     with pytest.raises(DataError, match=r'/dev/shm has 0 MB free.*shm-size'): next(iter(build_dataloader(photos(), 18, 2, seed=0, multiprocessing_context='fork')))
     monkeypatch.undo(); assert next(iter(build_dataloader(photos(), 18, 2, seed=0)))['img'].shape[0]==18
 
 notebook = """
-from clsnb.data.dataset import ArraySamples, BaseDataset
-from clsnb.data.loader import build_dataloader
+from clsnb.data.sets.dataset import ArraySamples, BaseDataset
+from clsnb.data.feed.loader import build_dataloader
 import multiprocessing, warnings, numpy as np
 class Mine(BaseDataset):
     CLASSES = ['a','b']
@@ -151,7 +151,7 @@ def test_classes_of_a_notebook():
 
 class Names(Digits):
     def load_annotations(self):
-        from clsnb.data.samples import FileSamples
+        from clsnb.data.sets.samples import FileSamples
         return FileSamples('', [f'a folder with a long name/{i:08}.jpg' for i in range(200_000)], np.arange(200_000)%10)
     def __getitem__(self, i):
         o = self.data_infos

@@ -4,17 +4,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import cv2, fsspec, numpy as np, pytest
 import clsnb
-import clsnb.data.archives as archives, clsnb.data.loading as loading
+import clsnb.data.sets.archives as archives, clsnb.data.pixels.loading as loading
 from clsnb.core.errors import ConfigError, DataError, DependencyError
-from clsnb.data.archives import ShardDataset
-from clsnb.data.cache import PictureCache, SharedFile, _shared_file
-from clsnb.data.file_client import FileClient, file_system, join_path
-from clsnb.data.folder_imagenet import CustomDataset
-from clsnb.data.loader import build_dataloader
-from clsnb.data.loading import BrokenPicture, LoadImageFromFile, read_bytes
-from clsnb.data.samplers import DistributedSampler, RepeatAugSampler
-from clsnb.data.scan import scan_folders
-from clsnb.data.streams import ShardStream, StreamLoader
+from clsnb.data.sets.archives import ShardDataset
+from clsnb.data.pixels.cache import PictureCache, SharedFile, _shared_file
+from clsnb.data.pixels.file_client import FileClient, file_system, join_path
+from clsnb.data.sets.folder import CustomDataset
+from clsnb.data.feed.loader import build_dataloader
+from clsnb.data.pixels.loading import BrokenPicture, LoadImageFromFile, read_bytes
+from clsnb.data.feed.samplers import DistributedSampler, RepeatAugSampler
+from clsnb.data.sets.scan import scan_folders
+from clsnb.data.feed.streams import ShardStream, StreamLoader
 from fsspec.implementations.memory import MemoryFileSystem
 
 photos = Path(clsnb.__file__).parent/'photos'

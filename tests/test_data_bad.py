@@ -3,16 +3,16 @@ import io, os, shutil, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
-from clsnb.apis.train import fit
+from clsnb.apis.fit import fit
 from clsnb.core.errors import ConfigError, DataError
 from clsnb.core.registry import MODELS
-from clsnb.data.check_file import check_file, unusable
-from clsnb.data.folder_imagenet import CustomDataset
-from clsnb.data.loader import build_dataloader
-from clsnb.data.loading import BrokenPicture, LoadImageFromFile
-from clsnb.data.packaged import photo_path
-from clsnb.data.samples import read_list
-from clsnb.data.scan import scan_folders
+from clsnb.data.pixels.check_file import check_file, unusable
+from clsnb.data.sets.folder import CustomDataset
+from clsnb.data.feed.loader import build_dataloader
+from clsnb.data.pixels.loading import BrokenPicture, LoadImageFromFile
+from clsnb.data.sets.packaged import photo_path
+from clsnb.data.sets.samples import read_list
+from clsnb.data.sets.scan import scan_folders
 from clsnb.data.verify import verify_dataset, verify_report
 from clsnb.layers.module import BaseModule
 
@@ -112,14 +112,14 @@ def test_empty_class_folder(tmp_path):
     with pytest.warns(UserWarning, match='no samples of 1 of 2 classes: b'): ds = CustomDataset(str(tmp_path), classes=['a','b'])
     assert ds.get_gt_labels().tolist()==[0]
 def test_scan_is_kept_until_something_changes(tmp_path, monkeypatch):
-    monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home')); monkeypatch.setattr('clsnb.data.scan.cache_from', 3)
+    monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home')); monkeypatch.setattr('clsnb.data.sets.scan.cache_from', 3)
     root = tmp_path/'data'
     for i in range(4): put(root/'a'/'deep'/f'{i}.jpg')
     old = 1_700_000_000
     for p in (root, root/'a', root/'a'/'deep'): os.utime(p, (old, old))
     first = scan_folders(str(root)); kept = list((tmp_path/'home'/'scans').glob('*'))
     assert len(kept)==1 and list(scan_folders(str(root)).names)==list(first.names)
-    monkeypatch.setattr('clsnb.data.scan._read_folders', None) # must not be needed
+    monkeypatch.setattr('clsnb.data.sets.scan._read_folders', None) # must not be needed
     assert scan_folders(str(root)).counts.tolist()==[4]
     monkeypatch.undo(); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
     put(root/'a'/'deep'/'new.jpg'); put(root/'b'/'new.jpg')
@@ -143,7 +143,7 @@ def test_bad_lists(tmp_path, text, words):
     with pytest.raises(DataError) as e: listed(tmp_path, text)
     one_line(e, 'list.txt', *words)
 def test_long_list_in_pieces(tmp_path, monkeypatch):
-    import clsnb.data.samples as m
+    import clsnb.data.sets.samples as m
     chunks = m._chunks; monkeypatch.setattr(m, '_chunks', lambda a: chunks(a, 50))
     want = [(f'folder {i%7}/{"x"*(i%60)}{i}.jpg', i%3) for i in range(300)]
     assert listed(tmp_path, '\n'.join(f'{n} {l}' for n,l in want))==want
@@ -273,8 +273,8 @@ def test_verify_command(tmp_path, capsys):
 
 def test_readers_run_no_code(tmp_path):
     import pickle
-    from clsnb.data.small_images import load_array_pickle
-    from clsnb.data.tables import read_table
+    from clsnb.data.sets.small_images import load_array_pickle
+    from clsnb.data.sets.tables import read_table
     class Bomb: __reduce__ = lambda self: (os.mkdir, (str(tmp_path/'pwned'),))
     p = put(tmp_path/'x.pkl', pickle.dumps(Bomb()))
     with pytest.raises(DataError): load_array_pickle(p)

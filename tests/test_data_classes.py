@@ -5,7 +5,7 @@ torchvision gives the first synonym of each class, and tells two pairs apart tha
 import re
 from collections import Counter
 import pytest
-from clsnb.data.labels import packaged_classes
+from clsnb.data.sets.labels import packaged_classes
 
 names = packaged_classes('imagenet'); folders = list(names.folders)
 def first(s): return re.sub(r'\s+', ' ', s.split(',')[0]).strip().lower()

@@ -3,15 +3,15 @@ import io, os, pickle, random, struct, subprocess, sys
 import cv2, numpy as np, pytest, torch
 from PIL import Image
 from clsnb.core.errors import ClsnbError, ConfigError
-from clsnb.data import fast_decode as F
-from clsnb.data.device_normalize import DeviceNormalize, normalize_later
-from clsnb.data.fast_decode import LoadCrop, fast_decode, jpeg_head, read_part
-from clsnb.data.loader import build_dataloader
-from clsnb.data.loading import LoadImageFromFile
-from clsnb.data.packaged import Photos, photo_path
-from clsnb.data.pipeline import Compose
-from clsnb.data.resize_crop import CenterCrop, RandomResizedCrop
-from clsnb.data.wrappers import ConcatDataset, RepeatDataset
+from clsnb.data.pixels import fast_decode as F
+from clsnb.data.pixels.device_normalize import DeviceNormalize, normalize_later
+from clsnb.data.pixels.fast_decode import LoadCrop, fast_decode, jpeg_head, read_part
+from clsnb.data.feed.loader import build_dataloader
+from clsnb.data.pixels.loading import LoadImageFromFile
+from clsnb.data.sets.packaged import Photos, photo_path
+from clsnb.data.transforms.pipeline import Compose
+from clsnb.data.transforms.resize_crop import CenterCrop, RandomResizedCrop
+from clsnb.data.sets.wrappers import ConcatDataset, RepeatDataset
 from clsnb.train.runner import to_device
 
 cow = cv2.imread(photo_path('animal/cow.jpg'))
@@ -136,7 +136,7 @@ def test_normalising_late_is_equal():
 @pytest.mark.parametrize('extra', [{}, dict(channels_last=True)])
 def test_training_and_testing_are_the_same(extra, tmp_path):
     "Two epochs with mixup and cutmix, and the scores of the test: equal"
-    from clsnb.apis.train import fit
+    from clsnb.apis.fit import fit
     from clsnb.apis.inference import predict
     from clsnb.core.checkpoint import read_checkpoint
     from clsnb.apis.test import test_config as run_test
@@ -165,7 +165,7 @@ def test_on_a_gpu():
 def test_without_a_library_or_with_an_old_one(tmp_path):
     "A file that is no libturbojpeg, or that is too old, is passed over"
     (tmp_path/'libturbojpeg.so.0').write_bytes(b'not a library')
-    code = "from clsnb.data.fast_decode import turbo_library, read_part, jpeg_head; import sys; d = open(sys.argv[1],'rb').read(); turbo_library(); print(read_part(d, jpeg_head(d), (3,4,20,30)).shape)"
+    code = "from clsnb.data.pixels.fast_decode import turbo_library, read_part, jpeg_head; import sys; d = open(sys.argv[1],'rb').read(); turbo_library(); print(read_part(d, jpeg_head(d), (3,4,20,30)).shape)"
     for path in (str(tmp_path/'libturbojpeg.so.0'), str(tmp_path/'none.so'), 'libm.so.6'):
         r = subprocess.run([sys.executable, '-c', code, photo_path('animal/cow.jpg')], capture_output=True, text=True, env={**os.environ, 'CLSNB_TURBOJPEG':path})
         assert r.returncode==0 and '(27, 18, 3)' in r.stdout and not r.stderr, r.stderr

@@ -5,7 +5,7 @@ Every batch that reaches the model is hashed: pixels after all random transforms
 import hashlib, json, os, subprocess, sys
 from pathlib import Path
 import pytest, torch
-from clsnb.apis.train import fit
+from clsnb.apis.fit import fit
 from clsnb.core.registry import HOOKS, MODELS
 from clsnb.layers.module import BaseModule
 from clsnb.train.core_hooks import latest_checkpoint

@@ -2,14 +2,14 @@
 import os, tarfile
 from pathlib import Path
 import numpy as np, pytest, torch
-import clsnb.data.small_images as small
+import clsnb.data.sets.small_images as small
 from clsnb.core.errors import ConfigError, DataError, DependencyError
 from clsnb.core.registry import DATASETS
-from clsnb.data.archives import HuggingFaceDataset, ShardDataset
-from clsnb.data.labels import packaged_classes
-from clsnb.data.packaged import photo_path
-from clsnb.data.samplers import ClassBalancedSampler, RepeatAugSampler
-from clsnb.data.wrappers import ConcatDataset, KFoldDataset, build_dataset, split
+from clsnb.data.sets.archives import HuggingFaceDataset, ShardDataset
+from clsnb.data.sets.labels import packaged_classes
+from clsnb.data.sets.packaged import photo_path
+from clsnb.data.feed.samplers import ClassBalancedSampler, RepeatAugSampler
+from clsnb.data.sets.wrappers import ConcatDataset, KFoldDataset, build_dataset, split
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*has no samples of')
 def touch(root, *names):
@@ -81,16 +81,16 @@ def test_hidden_files_are_no_pictures(tmp_path):
 def test_one_ending(tmp_path):
     touch(tmp_path, 'cat/1.jpg', 'cat/2.png', 'cat/notes.pdg')
     for ext in ('.PNG', ['.png']): assert list(DATASETS.get('CustomDataset')(str(tmp_path), extensions=ext).data_infos.names)==['cat/2.png']
-    from clsnb.data.scan import scan_folders
+    from clsnb.data.sets.scan import scan_folders
     assert len(scan_folders(str(tmp_path), '.png'))==1
 def test_a_folder_whose_time_was_set_back(tmp_path, monkeypatch):
-    from clsnb.data import scan
+    from clsnb.data.sets import scan
     monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home')); monkeypatch.setattr(scan, 'cache_from', 1); monkeypatch.setattr(scan, '_settled', 0)
     root = touch(tmp_path/'d', 'cat/1.jpg'); scan.scan_folders(root); t = os.stat(tmp_path/'d'/'cat').st_mtime_ns
     touch(tmp_path/'d', 'cat/2.jpg'); os.utime(tmp_path/'d'/'cat', ns=(t, t)) # as unpacking does
     assert len(scan.scan_folders(root))==2
 def test_nowhere_to_keep_a_scan(tmp_path, monkeypatch):
-    from clsnb.data import scan
+    from clsnb.data.sets import scan
     (tmp_path/'home').touch(); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home')); monkeypatch.setattr(scan, 'cache_from', 1)
     assert len(scan.scan_folders(touch(tmp_path/'d', 'cat/1.jpg')))==1
 def test_lines_with_several_labels(tmp_path):
@@ -120,7 +120,7 @@ def test_pictures_with_other_endings_are_mentioned(tmp_path):
     import warnings
     with warnings.catch_warnings(): warnings.simplefilter('error'); assert len(Custom(root, extensions=['.jpg','.webp','.heic']))==4
 def test_labels_out_of_range_are_found_when_built():
-    from clsnb.data.dataset import BaseDataset
+    from clsnb.data.sets.dataset import BaseDataset
     class Own(BaseDataset):
         CLASSES = ['a','b']
         def load_annotations(self): return [dict(img_info=dict(filename=f'{i}.jpg'), gt_label=np.array(i)) for i in range(4)]
@@ -154,7 +154,7 @@ def test_split():
     with pytest.raises(DataError): split(Labels([0]), .2)
 def test_evaluate_through_wrappers_of_wrappers():
     import pandas as pd
-    from clsnb.data.tables import CSVDataset
+    from clsnb.data.sets.tables import CSVDataset
     y = np.random.default_rng(0).integers(0, 3, 40); scores = np.random.default_rng(1).random((40,3)); acc = lambda i: (scores[i].argmax(1)==y[i]).mean()*100
     make = lambda y: CSVDataset(ann_file=pd.DataFrame(dict(path=[f'{i}.jpg' for i in range(len(y))], label=y)), classes=list('abc'))
     ds = make(y); kw = dict(metric_options=dict(topk=(1,)))
@@ -172,7 +172,7 @@ def test_evaluate_through_wrappers_of_wrappers():
     rows = pd.DataFrame(dict(path=list('pq'), a=[1,0], b=[0,1])); multi = CSVDataset(ann_file=rows, label_col=['a','b'])
     assert ConcatDataset([multi, multi], separate_eval=False).evaluate(list(np.eye(2))*2)=={'mAP':100}
 def test_parts_by_mask():
-    from clsnb.data.wrappers import SubsetDataset
+    from clsnb.data.sets.wrappers import SubsetDataset
     ds = DATASETS.get('Digits')('val'); y = ds.get_gt_labels(); part = SubsetDataset(ds, y==3)
     assert set(part.get_gt_labels())=={3} and len(part)==(y==3).sum() and SubsetDataset(ds, (0,-1)).indices.tolist()==[0,len(ds)-1] and len(SubsetDataset(ds, []))==0
     both = ConcatDataset([ds, ds]); scores = list(np.eye(10)[[3]*len(part)])
@@ -200,7 +200,7 @@ def test_indices_are_not_copied_to_new_processes():
     finally: multiprocessing.context.set_spawning_popen(None)
     assert len(sent)<1e4 and (pickle.loads(sent).indices==ds.indices).all()
 def test_categories_of_own_multi_label_samples_are_asked_one_by_one():
-    from clsnb.data.multi_label import MultiLabelDataset
+    from clsnb.data.sets.multi_label import MultiLabelDataset
     class Own(MultiLabelDataset):
         CLASSES = ['a','b']
         def load_annotations(self): return [dict(img_info=dict(filename=f'{i}.jpg'), gt_label=np.array([1,i%2])) for i in range(4)]
@@ -239,7 +239,7 @@ def test_shards(tmp_path, monkeypatch):
     (tmp_path/'t-2.tar').write_bytes(b'not a tar file'*99)
     for p,words in [('t-2.tar','no whole'), ('t-9.tar','No such shard')]:
         with pytest.raises(DataError, match=words): ShardDataset(str(tmp_path/p))
-    from clsnb.data.loader import build_dataloader
+    from clsnb.data.feed.loader import build_dataloader
     steps = [dict(type='LoadImageFromFile'), dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img','gt_label'])]
     ds = ShardDataset(str(tmp_path/'t-0.tar'), steps, classes=['cat','dog'])
     a,b = (next(iter(build_dataloader(ds, 2, w, seed=0, shuffle=False)))['img'] for w in (0,2))
@@ -247,7 +247,7 @@ def test_shards(tmp_path, monkeypatch):
 def test_shards_whose_classes_are_called_by_numbers(tmp_path, monkeypatch):
     "A number is never taken for the place of another number's name; what is below 0 is no class; a cache that cannot be written stops nothing"
     import io
-    from clsnb.data.streams import ShardStream
+    from clsnb.data.feed.streams import ShardStream
     (tmp_path/'file').write_text(''); monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'file'))
     def shard(*labels):
         with tarfile.open(tmp_path/'t.tar', 'w') as tar:
@@ -268,7 +268,7 @@ def test_webdataset_writes_what_we_read(tmp_path, monkeypatch):
         for i in range(3): w.write({'__key__': f'{i:03}', 'jpg': Path(photo_path('cat')).read_bytes(), 'cls': i%2})
     assert ShardDataset(str(tmp_path/'s.tar'), classes=['a','b']).get_gt_labels().tolist()==[0,1,0]
 def csv(path, content, **kw):
-    from clsnb.data.tables import CSVDataset
+    from clsnb.data.sets.tables import CSVDataset
     if isinstance(content, str): path.write_bytes(content.encode()); content = path
     ds = CSVDataset(ann_file=content, **kw); return list(ds.CLASSES),ds.get_gt_labels().tolist(),[ds.sample_name(i) for i in range(len(ds))]
 def test_tables_as_spreadsheets_write_them(tmp_path):

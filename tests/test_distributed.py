@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch
 
 from clsnb.apis.launch import launch
-from clsnb.apis.train import fit
+from clsnb.apis.fit import fit
 from clsnb.core.dist import first_host, job_port, launcher_env
 from clsnb.core.errors import ClsnbError, ConfigError
 from clsnb.core.registry import HOOKS
@@ -210,9 +210,9 @@ def test_nobody_stays_behind(how, tmp_path):
 def numbers(sizes):
     "Scores and metrics of a model over so many digits"
     from clsnb.core.dist import get_dist_info
-    from clsnb.data.loader import build_dataloader
-    from clsnb.data.packaged import Digits
-    from clsnb.data.wrappers import SubsetDataset
+    from clsnb.data.feed.loader import build_dataloader
+    from clsnb.data.sets.packaged import Digits
+    from clsnb.data.sets.wrappers import SubsetDataset
     from clsnb.train.evaluation import evaluate_scores, predict_loader
     steps = [dict(type='Normalize', mean=[128.], std=[64.], to_rgb=False), dict(type='ImageToTensor', keys=['img']), dict(type='ToTensor', keys=['gt_label']), dict(type='Collect', keys=['img', 'gt_label'])]
     class Net(torch.nn.Module):

@@ -9,15 +9,15 @@ from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config, picture_folders, start_from
 from clsnb.apis.inference import inference_model
 from clsnb.apis.lr_find import LrFind, lr_find
-from clsnb.apis.train import fit
+from clsnb.apis.fit import fit
 from clsnb.core.checkpoint import read_checkpoint
-from clsnb.core.config import Config, list_configs
+from clsnb.config.config import Config, list_configs
 from clsnb.core.errors import CheckpointError, ConfigError, DataError
 from clsnb.core.log import get_logger
 from clsnb.core.registry import MODELS
-from clsnb.data.loader import build_dataloader
-from clsnb.data.packaged import Digits, photo_path
-from clsnb.data.wrappers import build_dataset
+from clsnb.data.feed.loader import build_dataloader
+from clsnb.data.sets.packaged import Digits, photo_path
+from clsnb.data.sets.wrappers import build_dataset
 from clsnb.train.optim import OptimizerDict
 
 photos = Path(clsnb.__file__).parent/'photos'

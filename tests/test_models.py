@@ -4,7 +4,7 @@ import collections, hashlib, json, os, socket
 from pathlib import Path
 import numpy as np, pytest, torch
 from torch import nn
-from clsnb.core.config import Config
+from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError, DataError
 from clsnb.models.classifier import build_classifier, read_log_vars
 

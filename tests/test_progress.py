@@ -6,7 +6,7 @@ import pytest, torch
 from torch import nn
 
 from clsnb.analysis.attach import Attached, RunWatch, attach, run_state
-from clsnb.analysis.logs import read_log
+from clsnb.runs.logs import read_log
 from clsnb.train import progress
 from clsnb.train.core_hooks import AverageLossHook, IterTimerHook, OptimizerHook
 from clsnb.train.interrupt import InterruptHook

@@ -328,7 +328,7 @@ def test_schedules_written_for_mmcv(tmp_path):
 def cracked(n):
     "Digits of which sample 7 and those from 1000 on, three of them, are broken"
     from clsnb.all import Digits
-    from clsnb.data.loading import BrokenPicture
+    from clsnb.data.pixels.loading import BrokenPicture
     class Cracked(Digits):
         def __getitem__(self, i):
             if i==7 or 1000<=i<1000+n: raise BrokenPicture(f'Cannot decode picture {i}.')

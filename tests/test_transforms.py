@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2, numpy as np, pytest, torch
 import clsnb.metrics.multi_label as multi, clsnb.metrics.single_label as single
 from clsnb.core.errors import ConfigError, DataError
-from clsnb.data.dataset import BaseDataset
-from clsnb.data.multi_label import MultiLabelDataset
-from clsnb.data.pipeline import build_pipeline, build_transform
+from clsnb.data.sets.dataset import BaseDataset
+from clsnb.data.sets.multi_label import MultiLabelDataset
+from clsnb.data.transforms.pipeline import build_pipeline, build_transform
 
 here = Path(__file__).parent/'data'
 images = here/'images'

@@ -19,7 +19,7 @@ def test_lr_explorer(nb):
     nb.py("assert ex.epochs == 21 and ex.policy == 'CosineAnnealing' and not ex.errors")
 
 def test_pipeline_explorer(nb):
-    nb.run("from clsnb.widgets.pipeline import PipelineExplorer\nfrom clsnb.data.packaged import Photos\n"
+    nb.run("from clsnb.widgets.pipeline import PipelineExplorer\nfrom clsnb.data.sets.packaged import Photos\n"
            "ex = PipelineExplorer(Photos('val', [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', size=64), dict(type='RandomFlip', flip_prob=.5)]))\nex",
            '.clsnb-step .noUi-handle')
     nb.text('.clsnb-status', r'cat\.jpg \(animal\), seed 0, epoch 0: after step 3, RandomFlip')

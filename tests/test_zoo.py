@@ -5,7 +5,7 @@ import pytest, torch
 from clsnb.apis.inference import init_model
 from clsnb.cli import main
 from clsnb.core.checkpoint import save_checkpoint
-from clsnb.core.config import Config, list_configs
+from clsnb.config.config import Config, list_configs
 from clsnb.core.errors import CheckpointError, ConfigError
 from clsnb.core.registry import MODELS
 from clsnb.zoo import index
