@@ -112,7 +112,7 @@ def _check_keys(node):
         if len(key.value)>18 and key.tag in (_tag+'int', _tag+'float'): raise _yaml_error('a huge number as a key', key)
         seen.add((key.tag, key.value))
 
-# %% ../../nbs/core/00e_config_files.ipynb #69cffa4e
+# %% ../../nbs/config/files.ipynb #69cffa4e
 class _Yaml(_Loader):
     "Safe YAML without dates, which merges `<<` itself: the first mapping wins"
     yaml_implicit_resolvers = {k: [o for o in v if not o[0].endswith('timestamp')]
@@ -146,7 +146,7 @@ class _Yaml(_Loader):
             if self.merged>10_000: raise _yaml_error('more than 10,000 merged keys', source)
         return pairs
 
-# %% ../../nbs/core/00e_config_files.ipynb #5d3ee0d9
+# %% ../../nbs/config/files.ipynb #5d3ee0d9
 def _number(kind):
     "A constructor of numbers that leaves `1:30` a text"
     def construct(self, node):
