@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, torch
 from ..core.checkpoint import CHECKPOINT_SCHEMES, load_checkpoint, read_checkpoint
 from ..config.config import Config, import_custom
-from ..core.errors import CheckpointError, ConfigError, DataError
+from ..core.errors import CheckpointError, ConfigError
 from ..core.registry import DATASETS, MODELS
 from ..data.preprocessing import picture_sample, test_pipeline
 from ..train.core_hooks import latest_checkpoint
