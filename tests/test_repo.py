@@ -109,3 +109,23 @@ def test_diffs_show_text(repo):
     for s in ('a = 1', 'a = 2'): nb.write_text(notebook(s)); repo('add', 'nbs'); repo('commit', '-qm', s, '--no-verify')
     said = repo('diff', 'HEAD~1', '--', 'nbs')
     assert '-a = 1' in said and '+a = 2' in said and 'execution_count' not in said
+
+# ---- The ruler
+
+def test_measures_are_the_same_in_every_python():
+    import measure
+    text = '"doc"\ndef f(x):\n    "what"\n    return f"{x + 1} {f\'{x!r}\'}"  # why\n'
+    assert len(measure.code_tokens(text)) == 8  # the f-string counts as one
+    assert measure.code_lines(text) == [2, 4]
+
+def test_every_place_past_a_mark_is_listed_with_its_line(tmp_path):
+    (tmp_path/'a.py').write_text('from .b import _x\na, b = 1, 2; c = 3\n\ndef _f(): return ' + 'c + '*40 + 'c\n')
+    (tmp_path/'b.py').write_text('_x = 1\n\n@patch\ndef _f(self:A): return 1 if self else 2 if _x else 3\n')
+    said = sh(sys.executable, root/'tools'/'measure.py', tmp_path, '--where', cwd=tmp_path)
+    found = [o.split('/')[-1] for o in said.splitlines()]
+    assert found == [
+        'a.py:1: private imports', 'a.py:2: `;`', 'a.py:4: lines over 120',
+        'b.py:4: conditionals inside a conditional', 'b.py:4: methods added with `@patch`',
+        'a.py: private names with several meanings: _f, also in b.py']
+    table = sh(sys.executable, root/'tools'/'measure.py', tmp_path, cwd=tmp_path).splitlines()
+    assert table[-1].split()[:2] == ['8', '2'] and table[-1].endswith('in all')
