@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['checkout_root', 'quiet_env', 'run_and_keep', 'Outcome', 'each_notebook', 'notebook_outcome', 'run_notebooks',
-           'count_tests', 'file_seconds', 'hide_durations', 'pytest_outcome', 'run_tests', 'find_notebooks',
-           'find_tests', 'Selection', 'select_path', 'select_paths', 'changed_files', 'mentioned_modules',
-           'homes_in_all', 'used_modules', 'notebook_code', 'changed_modules', 'select_changed', 'read_failed',
-           'covers', 'write_failed', 'select_failed', 'closing_line', 'slowest_table', 'command_line', 'select',
-           'run_selection', 'print_summary', 'main']
+           'count_tests', 'file_seconds', 'hide_durations', 'pytest_outcome', 'run_tests', 'closing_line',
+           'slowest_table', 'command_line', 'select', 'run_selection', 'print_summary', 'main']
 
 # %% ../nbs/selftest.ipynb #3967e947
-import argparse, ast, importlib.util, json, multiprocessing, os, re, subprocess, sys, time
+import argparse, importlib.util, json, multiprocessing, os, re, subprocess, sys, time
 from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
+from .selection import (Selection, changed_files, find_notebooks, select_changed, select_failed, select_paths,
+                             write_failed)
 
 # %% ../nbs/selftest.ipynb #ee913c06
 def checkout_root() -> Path:
@@ -171,167 +170,6 @@ def run_tests(
     status, lines = run_and_keep(cmd, root, quiet_env(1 if parallel else None), hide_durations)
     return pytest_outcome(status, paths, lines)
 
-# %% ../nbs/selftest.ipynb #b738c675
-def _visible(path, folder): return not any(part[0] in '._' for part in path.relative_to(folder).parts)
-
-def find_notebooks(
-    folder:Path, # of a checkout, or one in it
-) -> list:
-    "Paths of the notebooks in a folder, without checkpoints and what is hidden"
-    return [p for p in sorted(folder.rglob('*.ipynb')) if _visible(p, folder)]
-
-def find_tests(
-    folder:Path, # of a checkout, or one in it
-) -> list:
-    "Paths of the test files in a folder"
-    return [p for p in sorted(folder.rglob('test_*.py')) if _visible(p, folder)]
-
-# %% ../nbs/selftest.ipynb #fd13337a
-@dataclass
-class Selection:
-    "What to run, relative to the top of the checkout"
-    notebooks:list = field(default_factory=list) # paths of notebooks
-    tests:list = field(default_factory=list) # files, folders or `FILE::TEST`
-
-    def __bool__(self): return bool(self.notebooks or self.tests)
-
-    @classmethod
-    def of(cls, root, notebooks, tests):
-        "From paths of files"
-        return cls([p.relative_to(root).as_posix() for p in notebooks], [p.relative_to(root).as_posix() for p in tests])
-
-def select_path(
-    path:str, # notebook, test file, `FILE::TEST` or folder
-    root:Path, # folder of the checkout
-) -> Selection:
-    "The notebooks and tests that a path stands for"
-    file, _, test = path.partition('::')
-    full = next((p.resolve() for p in (Path(file), root/file) if p.exists()), None)
-    if full is None: raise SystemExit(f"There is no {file}, neither here nor in {root}.")
-    if not full.is_relative_to(root.resolve()): raise SystemExit(f"{file} is not in the checkout {root}.")
-    name = full.relative_to(root.resolve()).as_posix()
-    if full.is_dir(): found = Selection.of(root.resolve(), find_notebooks(full), find_tests(full))
-    elif full.suffix == '.ipynb': found = Selection([name], [])
-    elif full.match('test_*.py'): found = Selection([], [f'{name}::{test}' if test else name])
-    else: found = Selection()
-    if not found:
-        raise SystemExit(f"Nothing can be run in {path}: name a notebook, a test file or a folder that has some.")
-    return found
-
-def select_paths(paths, root):
-    "The selections of several paths, added up, each notebook and test once"
-    found = Selection()
-    for path in paths:
-        part = select_path(path, root)
-        found.notebooks += [o for o in part.notebooks if o not in found.notebooks]
-        found.tests += [o for o in part.tests if o not in found.tests]
-    return found
-
-# %% ../nbs/selftest.ipynb #eb06b16c
-def changed_files(
-    root:Path, # folder of the checkout
-    base:str='HEAD', # revision to compare with
-) -> list:
-    "Files changed since the work on this branch began, new and deleted ones included"
-    def git(*args):
-        done = subprocess.run(['git', *args], cwd=root, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"git finds no changes against {base!r}: {done.stderr.strip().splitlines()[0]}")
-        return [line for line in done.stdout.split('\0') if line]
-    differing = git('diff', '--merge-base', '--name-only', '--no-renames', '--relative', '-z', base, '--')
-    return sorted({*differing, *git('ls-files', '--others', '--exclude-standard', '-z')})
-
-# %% ../nbs/selftest.ipynb #21727212
-def mentioned_modules(
-    code:str, # Python
-) -> set: # dotted names
-    "The modules that code imports or names in a string"
-    found = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import): found |= {o.name for o in node.names}
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f'{node.module}.{o.name}' for o in node.names)}
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found |= set(re.findall(r'\bclsnb(?:\.\w+)+', node.value))
-    return found
-
-def homes_in_all(root):
-    "Module of each name in `clsnb.all`"
-    tree = ast.parse((root/'clsnb'/'all.py').read_text(encoding='utf-8'))
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    return {name.asname or name.name: node.module for node in imports for name in node.names}
-
-def used_modules(code, homes):
-    "The modules that code mentions, and those of the names it takes from `clsnb.all`"
-    found = mentioned_modules(code)
-    if 'clsnb.all' in found: found |= {homes[word] for word in set(re.findall(r'\w+', code)) & set(homes)}
-    return found
-
-# %% ../nbs/selftest.ipynb #67129252
-def notebook_code(
-    path:Path, # of a notebook
-) -> tuple: # code that can be parsed, and the module it is exported to, or None
-    "The code of a notebook without magics"
-    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
-    code = [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
-    parts = [re.sub(r'^\s*[%!].*$', '', text, flags=re.M) for text in code if not text.startswith('%%')]
-    module = re.search(r'^#\| *default_exp +(\S+)', '\n'.join(code), re.M)
-    return '\n'.join(parts), module and f'clsnb.{module[1]}'
-
-def changed_modules(changed, root):
-    "Dotted names of the modules that changed files are, or are exported to"
-    found = set()
-    for file in map(Path, changed):
-        if file.suffix == '.ipynb' and (root/file).exists(): found.add(notebook_code(root/file)[1])
-        if file.suffix == '.py' and file.parts[0] == 'tools': found.add(file.stem)
-        if file.suffix == '.py' and file.parts[0] == 'clsnb':
-            parts = file.with_suffix('').parts
-            found.add('.'.join(parts[:-1] if parts[-1] == '__init__' else parts))
-    return found - {None}
-
-# %% ../nbs/selftest.ipynb #37f67f8a
-def select_changed(
-    changed:list, # files, relative to `root`
-    root:Path, # folder of the checkout
-) -> Selection:
-    "Changed notebooks and tests, the notebooks of changed modules, and whatever mentions these modules"
-    modules, homes = changed_modules(changed, root), homes_in_all(root)
-    def concerned(path, code, module=None):
-        if path.relative_to(root).as_posix() in changed or module in modules: return True
-        try: return bool(used_modules(code, homes) & modules)
-        except SyntaxError: return True  # it cannot be parsed, and should be seen to fail
-    notebooks = [p for p in find_notebooks(root/'nbs') if concerned(p, *notebook_code(p))]
-    tests = [p for p in find_tests(root/'tests') if concerned(p, p.read_text(encoding='utf-8'))]
-    if 'tests/conftest.py' in changed: tests = [root/'tests']
-    return Selection.of(root, notebooks, tests)
-
-# %% ../nbs/selftest.ipynb #e420eca6
-def read_failed(
-    root:Path, # folder of the checkout
-) -> list:
-    "What failed when it was last run"
-    file = root/'.clsnb-test.json'
-    return json.loads(file.read_text(encoding='utf-8'))['failed'] if file.exists() else []
-
-def covers(path, entry):
-    "Is an entry a part of what a path stands for?"
-    return entry == path or entry.startswith((f'{path}/', f'{path}::', f'{path}['))
-
-def write_failed(
-    root:Path, # folder of the checkout
-    selection:Selection, # what was run
-    failed:list, # what failed of it
-):
-    "Note what failed; entries that were not run stay"
-    ran = selection.notebooks + selection.tests
-    stay = [entry for entry in read_failed(root) if not any(covers(path, entry) for path in ran)]
-    text = json.dumps(dict(failed=stay + failed), indent=1)
-    (root/'.clsnb-test.json').write_text(text + '\n', encoding='utf-8')
-
-def select_failed(root):
-    "What failed last time and still exists"
-    return select_paths([o for o in read_failed(root) if (root/o.partition('::')[0]).exists()], root)
-
 # %% ../nbs/selftest.ipynb #3e1e8866
 def closing_line(
     *counts:dict, # numbers of the parts
@@ -344,7 +182,7 @@ def closing_line(
     said = ', '.join(f'{total[name]} {name}' for name in ('failed', 'error', 'passed', 'skipped') if total[name])
     return f" {said or 'no tests ran'} in {seconds:.2f}s ".center(80, '=')
 
-# %% ../nbs/selftest.ipynb #9f22c825
+# %% ../nbs/selftest.ipynb #8a2e782e
 def slowest_table(
     seconds:dict, # for each notebook and file of tests
     number:int=10, # rows
@@ -355,7 +193,7 @@ def slowest_table(
     lines = [f'{took:8.1f} s {took/total:6.0%}  {path}' for path, took in rows]
     return '\n'.join([f'slowest of {len(seconds)}:', *lines])
 
-# %% ../nbs/selftest.ipynb #cde3d2ca
+# %% ../nbs/selftest.ipynb #a31a78d5
 def command_line():
     "The options of `clsnb-test`"
     parser = argparse.ArgumentParser('clsnb-test', description='Run the notebooks and the tests of this checkout.')

@@ -2,7 +2,7 @@
 import json, os, shutil, subprocess, sys
 from pathlib import Path
 import pytest
-from clsnb.selftest import Selection, changed_files, select_changed, select_path
+from clsnb.selection import Selection, changed_files, select_changed, select_path
 
 root = Path(__file__).resolve().parents[1]
 
@@ -17,7 +17,7 @@ def checkout(tmp_path):
     "A small checkout with its own `clsnb`, two modules, notebooks and tests"
     for folder in ('clsnb', 'nbs', 'tests'): (tmp_path/folder).mkdir()
     shutil.copy(root/'settings.ini', tmp_path)
-    shutil.copy(root/'clsnb'/'selftest.py', tmp_path/'clsnb')
+    for name in ('selftest.py', 'selection.py'): shutil.copy(root/'clsnb'/name, tmp_path/'clsnb')
     files = {
         'clsnb/__init__.py': '', 'clsnb/one.py': 'x = 1\n', 'clsnb/two.py': 'y = 2\n',
         'clsnb/all.py': 'from clsnb.two import y\n',
