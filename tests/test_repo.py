@@ -74,14 +74,14 @@ def notebook(*sources):
 def repo(tmp_path):
     "A small repository with this one's hooks switched on"
     for o in ('.githooks', 'tools'): shutil.copytree(root/o, tmp_path/o, ignore=leave_out)
-    for o in ('settings.ini', '.gitattributes'): shutil.copy(root/o, tmp_path)
+    for o in ('settings.ini', 'pyproject.toml', '.gitattributes'): shutil.copy(root/o, tmp_path)
     (tmp_path/'nbs').mkdir(); (tmp_path/'clsnb').mkdir()
     env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'PATH': f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     env.update({f'GIT_{w}_{k}': v for w in ('AUTHOR', 'COMMITTER') for k, v in (('NAME', 'a'), ('EMAIL', 'a@b.c'))})
-    def git(*a, ok=True):
-        r = subprocess.run(['git', *a], cwd=tmp_path, env=env, capture_output=True, text=True)
+    def git(*a, ok=True, **more):
+        r = subprocess.run(['git', *a], cwd=tmp_path, env=env | more, capture_output=True, text=True)
         assert r.returncode == 0 or not ok, r.stdout + r.stderr
-        return r.stdout
+        return r.stdout + ('' if ok else r.stderr)
     git('init', '-q', '-b', 'main'); git('config', '--local', 'include.path', '../.githooks/config')
     git.path = tmp_path
     return git
@@ -93,6 +93,40 @@ def test_commit_hook_cleans_and_exports(repo):
     assert kept['cells'][0]['execution_count'] is None and 'language_info' not in kept['metadata']
     assert 'def f(): return 1' in repo('show', 'HEAD:clsnb/one.py')
     assert not repo('status', '--porcelain', '--', 'nbs', 'clsnb/one.py')
+
+def test_commit_hook_stops_at_what_ruff_finds(repo):
+    (repo.path/'tests').mkdir()
+    (repo.path/'nbs'/'one.ipynb').write_text(notebook('#| default_exp one', '#| export\ndef f(): return missing'))
+    (repo.path/'tests'/'test_two.py').write_text('import os\n')
+    repo('add', '-A')
+    said = repo('commit', '-m', 'both', ok=False)
+    assert 'F821' in said and 'clsnb/one.py' in said and 'F401' in said and 'tests/test_two.py' in said
+    assert 'Correct what ruff found' in said and not repo('log', '--all', '--oneline')
+    (repo.path/'nbs'/'one.ipynb').write_text(notebook('#| default_exp one', '#| export\ndef f(): return 1'))
+    (repo.path/'tests'/'test_two.py').write_text('')
+    repo('add', '-A')
+    (repo.path/'tests'/'test_two.py').write_text('import os  # not staged\n')
+    repo('commit', '-qm', 'both')
+    assert 'test_two.py' in repo('show', '--stat', 'HEAD')
+
+def test_commit_hook_passes_over_deleted_files_and_packaged_configs(repo):
+    (repo.path/'clsnb'/'configs').mkdir()
+    (repo.path/'clsnb'/'configs'/'a.py').write_text("model = missing\n")
+    (repo.path/'clsnb'/'b.py').write_text('')
+    repo('add', '-A'); repo('commit', '-qm', 'one')
+    (repo.path/'clsnb'/'b.py').unlink()
+    repo('commit', '-qam', 'two')
+
+def test_commit_hook_says_that_ruff_is_missing(repo, tmp_path_factory):
+    tools = tmp_path_factory.mktemp('bin')
+    for name, program in dict(python=sys.executable, git=shutil.which('git'), sh=shutil.which('sh')).items():
+        (tools/name).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+        (tools/name).chmod(0o755)
+    (repo.path/'tests').mkdir()
+    (repo.path/'tests'/'test_two.py').write_text('import os\n')
+    repo('add', '-A')
+    said = repo('commit', '-qm', 'one', ok=False, PATH=str(tools))
+    assert 'ruff is not installed' in said and repo('log', '--oneline')
 
 def test_conflicting_notebooks_stay_notebooks(repo):
     nb = repo.path/'nbs/one.ipynb'
