@@ -1,5 +1,5 @@
 "What is shipped, and the notebook hooks"
-import ast, io, json, os, shutil, subprocess, sys, zipfile
+import ast, io, json, os, re, shutil, subprocess, sys, zipfile
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
@@ -163,3 +163,53 @@ def test_every_place_past_a_mark_is_listed_with_its_line(tmp_path):
         'a.py: private names with several meanings: _f, also in b.py']
     table = sh(sys.executable, root/'tools'/'measure.py', tmp_path, cwd=tmp_path).splitlines()
     assert table[-1].split()[:2] == ['8', '2'] and table[-1].endswith('in all')
+
+# ---- What the hosting site reads
+
+github = root/'.github'
+
+def yaml_of(path):
+    import yaml
+    return yaml.safe_load(path.read_text(encoding='utf-8'))
+
+def settings():
+    ini = ConfigParser(delimiters=['='])
+    ini.read(root/'settings.ini')
+    return ini['DEFAULT']
+
+def test_workflow_runs_ci_on_the_oldest_python_and_newer_ones():
+    flow = yaml_of(github/'workflows'/'ci.yml')
+    assert {'push', 'pull_request', 'schedule'} <= set(flow[True])  # YAML reads the key `on` as true
+    job = flow['jobs']['all']
+    pythons = job['strategy']['matrix']['python']
+    assert pythons[0] in ('3.11', settings()['min_python']) and len(pythons) > 1
+    assert any(step.get('run') == '.ci/run' for step in job['steps'])
+    assert os.access(root/'.ci'/'run', os.X_OK)
+
+@pytest.mark.parametrize('name', ['bug', 'feature'])
+def test_issue_forms_ask_under_one_name_each(name):
+    form = yaml_of(github/'ISSUE_TEMPLATE'/f'{name}.yml')
+    assert form['name'] and form['description'] and form['labels']
+    assert {o['type'] for o in form['body']} <= {'markdown', 'textarea', 'input', 'dropdown', 'checkboxes'}
+    ids = [o['id'] for o in form['body']]
+    assert len(ids) == len(set(ids)) and all(o['attributes']['label'] for o in form['body'])
+    assert any(o.get('validations', {}).get('required') for o in form['body'])
+
+def test_the_bug_form_asks_for_what_a_command_prints():
+    parts = {o['id']: o['attributes'] for o in yaml_of(github/'ISSUE_TEMPLATE'/'bug.yml')['body']}
+    text = parts['versions']['description']
+    assert 'clsnb --version' in text and 'python -m torch.utils.collect_env' in text
+    assert sh(sys.executable, '-m', 'clsnb', '--version', cwd=root).strip() == settings()['version']
+
+def test_citation_is_that_of_this_version():
+    cff = yaml_of(root/'CITATION.cff')
+    assert {'cff-version', 'message', 'title', 'authors'} <= set(cff) and cff['cff-version'] == '1.2.0'
+    assert cff['type'] == 'software' and cff['license'] == 'Apache-2.0'
+    assert [set(o) for o in cff['authors']] == [{'name'}]
+    assert cff['version'] == settings()['version'] and cff['repository-code'] == settings()['git_url']
+
+def test_links_between_the_papers_of_the_repository_lead_somewhere():
+    for name in ('CONTRIBUTING.md', 'SECURITY.md', '.github/pull_request_template.md'):
+        text = (root/name).read_text(encoding='utf-8')
+        for target in re.findall(r'\]\((?!https?:)([^)#]+)', text):
+            assert (root/name).parent.joinpath(target).exists(), target
