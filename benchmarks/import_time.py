@@ -9,7 +9,12 @@ rows = {'import torch, torchvision': 'torch', 'from clsnb.all import *': 'clsnb'
         'from fastai.vision.all import *': 'fastai', 'import timm': 'timm'}
 timed = "from time import perf_counter as now; t = now(); exec({!r}); print(now()-t)"
 
-def seconds(stmt): return float(subprocess.run([sys.executable, '-c', timed.format(stmt)], check=True, capture_output=True, text=True).stdout.split()[-1])
+def seconds(stmt):
+    return float(
+        subprocess.run(
+            [sys.executable, '-c', timed.format(stmt)], check=True, capture_output=True, text=True
+        ).stdout.split()[-1]
+    )
 
 def medians(stmts, rounds):
     "The median time of each statement; one round before, uncounted, fills the file cache"

@@ -52,37 +52,59 @@ def theirs(name):
     import timm
     return timm.create_model(name, num_classes=0)
 
-def tensors(o): return [t for v in o for t in tensors(v)] if isinstance(o, (tuple, list)) else [o]
+def tensors(o):
+    return [t for v in o for t in tensors(v)] if isinstance(o, (tuple, list)) else [o]
 
 class Clock:
     "Times of one model: forward, and forward with backward"
-    def __init__(self, net, x): self.net,self.x,self.sync = net,x,torch.cuda.synchronize if x.is_cuda else lambda: None
-    def timed(self, f): self.sync(); t = time.perf_counter(); f(); self.sync(); return time.perf_counter()-t
+    def __init__(self, net, x):
+        self.net = net
+        self.x = x
+        self.sync = torch.cuda.synchronize if x.is_cuda else lambda: None
+    def timed(self, f):
+        self.sync()
+        t = time.perf_counter()
+        f()
+        self.sync()
+        return time.perf_counter()-t
     def forward(self):
         with torch.inference_mode(): self.net(self.x)
     def backward(self):
         sum(o.float().mean() for o in tensors(self.net(self.x))).backward()
         for p in self.net.parameters(): p.grad = None
-    def __call__(self): return self.timed(self.net.eval() and self.forward),self.timed(self.net.train() and self.backward)
+    def __call__(self):
+        return (
+            self.timed(self.net.eval() and self.forward),
+            self.timed(self.net.train() and self.backward),
+        )
     def kept(self):
         if self.x.is_cuda:
-            torch.cuda.reset_peak_memory_stats(); self.backward(); return torch.cuda.max_memory_allocated()/len(self.x)/2**20
-        held,own = {},{p.untyped_storage().data_ptr() for p in (*self.net.parameters(), *self.net.buffers())}
+            torch.cuda.reset_peak_memory_stats()
+            self.backward()
+            return torch.cuda.max_memory_allocated()/len(self.x)/2**20
+        held = {}
+        own = {
+            p.untyped_storage().data_ptr()
+            for p in (*self.net.parameters(), *self.net.buffers())
+        }
         def note(t):
             s = t.untyped_storage()
             if s.data_ptr() not in own: held[s.data_ptr()] = s.nbytes()
             return t
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t): out = self.net.train()(self.x)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            out = self.net.train()(self.x)
         del out
         return sum(held.values())/len(self.x)/2**20
 
 def compare(cfg, other, side, o):
     x = torch.randn(o.batch, 3, side, side, device=o.device)
-    net = build_backbone(copy.deepcopy(Config.fromfile(cfg).model.backbone)).to(o.device); peer = theirs(other).to(o.device)
+    net = build_backbone(copy.deepcopy(Config.fromfile(cfg).model.backbone)).to(o.device)
+    peer = theirs(other).to(o.device)
     for m in (net, peer):
         for p in m.parameters(): p.requires_grad = True
         for d in m.modules(): # the same work on both sides: no dropout, no dropped paths
-            for k in {'p', 'drop_prob'} & vars(d).keys(): setattr(d, k, 0.)
+            for k in {'p', 'drop_prob'} & vars(d).keys():
+                setattr(d, k, 0.)
         if o.compile: m.compile()
     pair = Clock(net, x),Clock(peer, x)
     for c in pair: c()
@@ -90,20 +112,41 @@ def compare(cfg, other, side, o):
     out = []
     for k in (0, 1):
         a,b = ([t[i][k] for t in times] for i in (0, 1))
-        out += [statistics.median(a)*1e3, statistics.median(b)*1e3, statistics.median(p/q for p,q in zip(a, b))]
+        out += [
+            statistics.median(a)*1e3,
+            statistics.median(b)*1e3,
+            statistics.median(p/q for p,q in zip(a, b)),
+        ]
     return out,[c.kept() for c in pair]
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('patterns', nargs='*', default=['*']); ap.add_argument('--rounds', type=int, default=7); ap.add_argument('--batch', type=int, default=4)
-    ap.add_argument('--threads', type=int, default=1); ap.add_argument('--device', default='cpu'); ap.add_argument('--compile', action='store_true')
-    o = ap.parse_args(); torch.set_num_threads(o.threads); all_ratios = []
-    print(f"{'config':38} {'forward, ms':>17} {'ratio':>6} {'with backward, ms':>19} {'ratio':>6} {'kept, MB':>15}")
+    ap.add_argument('patterns', nargs='*', default=['*'])
+    ap.add_argument('--rounds', type=int, default=7)
+    ap.add_argument('--batch', type=int, default=4)
+    ap.add_argument('--threads', type=int, default=1)
+    ap.add_argument('--device', default='cpu')
+    ap.add_argument('--compile', action='store_true')
+    o = ap.parse_args()
+    torch.set_num_threads(o.threads)
+    all_ratios = []
+    print(
+        f"{'config':38} {'forward, ms':>17} {'ratio':>6} {'with backward, ms':>19} "
+        f"{'ratio':>6} {'kept, MB':>15}"
+    )
     for cfg,other,side in rows:
         if not any(fnmatch.fnmatch(cfg, p) for p in o.patterns): continue
-        try: (a, b, r, c, d, s),(m, n) = compare(cfg, other, side, o)
-        except Exception as e: print(f'{cfg:38} {type(e).__name__}: {str(e)[:120]}'); continue
-        all_ratios.append((r, s)); print(f'{cfg:38} {a:8.1f} {b:8.1f} {r:6.2f} {c:9.1f} {d:9.1f} {s:6.2f} {m:7.0f} {n:7.0f}', flush=True)
-    if all_ratios: print('geometric mean of the ratios:', *(f'{math.exp(statistics.mean(map(math.log, v))):.3f}' for v in zip(*all_ratios)))
+        try:
+            (a, b, r, c, d, s),(m, n) = compare(cfg, other, side, o)
+        except Exception as e:
+            print(f'{cfg:38} {type(e).__name__}: {str(e)[:120]}')
+            continue
+        all_ratios.append((r, s))
+        print(f'{cfg:38} {a:8.1f} {b:8.1f} {r:6.2f} {c:9.1f} {d:9.1f} {s:6.2f} {m:7.0f} {n:7.0f}', flush=True)
+    if all_ratios:
+        print(
+            'geometric mean of the ratios:',
+            *(f'{math.exp(statistics.mean(map(math.log, v))):.3f}' for v in zip(*all_ratios)),
+        )
 
 if __name__ == '__main__': main()

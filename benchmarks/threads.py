@@ -20,15 +20,26 @@ print(sum(t[1:])/len(t[1:]))
 """
 
 def seconds(threads):
-    env = {k: v for k, v in os.environ.items() if k != 'OMP_NUM_THREADS'} | ({'OMP_NUM_THREADS': str(threads)} if threads else {})
-    return float(subprocess.run([sys.executable, '-c', run], env=env, check=True, capture_output=True, text=True).stdout.split()[-1])
+    env = (
+        {k: v for k, v in os.environ.items() if k != 'OMP_NUM_THREADS'}
+        | ({'OMP_NUM_THREADS': str(threads)} if threads else {})
+    )
+    return float(
+        subprocess.run(
+            [sys.executable, '-c', run], env=env, check=True, capture_output=True, text=True
+        ).stdout.split()[-1]
+    )
 
 def main(rounds=3):
     for busy in (0, os.cpu_count()):
         others = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(busy)]
-        try: pairs = [(seconds(os.cpu_count()), seconds(None)) for _ in range(rounds)]
+        try:
+            pairs = [(seconds(os.cpu_count()), seconds(None)) for _ in range(rounds)]
         finally: [o.kill() for o in others]
         a, b = (statistics.median(o) for o in zip(*pairs))
-        print(f'{os.cpu_count()} cores, 2 workers, {busy} busy neighbours: all cores for threads {a:.2f} s an epoch, shared {b:.2f} s, ratio {b/a:.2f}')
+        print(
+            f'{os.cpu_count()} cores, 2 workers, {busy} busy neighbours: all cores for threads {a:.2f} s an '
+            f'epoch, shared {b:.2f} s, ratio {b/a:.2f}'
+        )
 
 if __name__ == '__main__': main(*map(int, sys.argv[1:]))

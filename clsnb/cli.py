@@ -34,10 +34,21 @@ def train(
     "Train a model"
     from clsnb.apis.fit import fit
     from clsnb.config.config import parse_options
-    opts = parse_options(cfg_options) | ({} if seed is None else dict(seed=seed)) | (dict(deterministic=True) if deterministic else {})
+    opts = (
+        parse_options(cfg_options)
+        | ({} if seed is None else dict(seed=seed))
+        | (dict(deterministic=True) if deterministic else {})
+    )
     device = device or (None if gpu_id is None else f'cuda:{gpu_id}')
-    run = fit(config, work_dir, opts, load_from, 'auto' if auto_resume else resume_from, not no_validate, launcher, device, trust, auto_scale_lr or None)
-    if getattr(run.stop, 'unfinished', False): sys.exit(128+getattr(signal, run.stop)) # a scheduler sees that there is more to do
+    run = fit(
+        config, work_dir, opts, load_from,
+        'auto' if auto_resume else resume_from,
+        not no_validate,
+        launcher, device, trust,
+        auto_scale_lr or None,
+    )
+    if getattr(run.stop, 'unfinished', False): # a scheduler sees that there is more to do
+        sys.exit(128+getattr(signal, run.stop))
 
 # %% ../nbs/cli.ipynb #1aba5ac7
 def dist_train(
@@ -53,8 +64,17 @@ def dist_train(
     "Train with several processes on this machine"
     from clsnb.apis.launch import launch
     from clsnb.config.config import parse_options
-    out = launch(config, nprocs, work_dir=work_dir, options=parse_options(cfg_options), load_from=load_from, resume_from=resume_from, validate=not no_validate, trust=trust)
-    if (name := out[0]['stop'] or '').startswith('SIG'): sys.exit(128+getattr(signal, name))
+    out = launch(
+        config, nprocs,
+        work_dir=work_dir,
+        options=parse_options(cfg_options),
+        load_from=load_from,
+        resume_from=resume_from,
+        validate=not no_validate,
+        trust=trust,
+    )
+    if (name := out[0]['stop'] or '').startswith('SIG'):
+        sys.exit(128+getattr(signal, name))
 
 def slurm_train(
     partition:str, # Where to run
@@ -71,10 +91,14 @@ def slurm_train(
     "Write a Slurm job and submit it; it saves before its time is up and goes on when queued again"
     from clsnb.apis.launch import slurm_script
     import shutil, subprocess
-    path = slurm_script(partition, job_name, config, work_dir, gpus, gpus_per_node, cpus_per_task, cfg_options or (), sbatch_args or ())
+    path = slurm_script(
+        partition, job_name, config, work_dir, gpus, gpus_per_node, cpus_per_task, cfg_options or (),
+        sbatch_args or ()
+    )
     print(f'Written: {path}')
     if dry_run: return
-    if not shutil.which('sbatch'): raise ConfigError(f"There is no sbatch on this machine; submit {path} where there is.")
+    if not shutil.which('sbatch'):
+        raise ConfigError(f"There is no sbatch on this machine; submit {path} where there is.")
     subprocess.run(['sbatch', str(path)], check=True)
 
 # %% ../nbs/cli.ipynb #694519cb
@@ -93,7 +117,13 @@ def finetune(
     "Train a model on a folder of pictures, with choices made for you and explained"
     from clsnb.apis.finetune import finetune as run
     from clsnb.config.config import parse_options
-    res = run(model, folder, work_dir, False if str(weights).lower()=='none' and weights else weights, epochs, batch_size, size, seed, parse_options(cfg_options) or None, device)
+    res = run(
+        model, folder, work_dir,
+        False if str(weights).lower()=='none' and weights else weights,
+        epochs, batch_size, size, seed,
+        parse_options(cfg_options) or None,
+        device,
+    )
     print(f'{res}' + (f'\nReport: {res.report}' if res.report else ''))
     if not res.finished: sys.exit(130)
 
@@ -115,12 +145,27 @@ def test(
     from clsnb.core.dist import get_dist_info, init_dist
     from clsnb.core.io import dump_json
     init_dist(launcher)
-    res,scores,ds,model = test_config(config, checkpoint, 'test', device, parse_options(cfg_options), metrics, parse_options(metric_options), trust)
+    res,scores,ds,model = test_config(
+        config, checkpoint, 'test', device, parse_options(cfg_options), metrics,
+        parse_options(metric_options), trust
+    )
     if get_dist_info()[0]: return
-    for k,v in res.items(): print(f'{k}: {v:.4f}' if isinstance(v, float) else f'{k}: {v}')
+    for k,v in res.items():
+        print(f'{k}: {v:.4f}' if isinstance(v, float) else f'{k}: {v}')
     if out:
-        label = scores.argmax(1); names = [str(o) for o in model.CLASSES]
-        dump_json(dict(metrics=res, class_scores=scores, pred_score=scores.max(1), pred_label=label, pred_class=[names[i] for i in label], classes=names), out)
+        label = scores.argmax(1)
+        names = [str(o) for o in model.CLASSES]
+        dump_json(
+            dict(
+                metrics=res,
+                class_scores=scores,
+                pred_score=scores.max(1),
+                pred_label=label,
+                pred_class=[names[i] for i in label],
+                classes=names,
+            ),
+            out,
+        )
         print(f'Written: {out}')
 
 # %% ../nbs/cli.ipynb #7770ecaf
@@ -132,7 +177,9 @@ def _each(ask, files):
         except DataError as e:
             if len(part)>1:
                 for f in part: yield from _each(ask, [f])
-            else: print(f'clsnb: {e}', file=sys.stderr, flush=True); yield part[0],None
+            else:
+                print(f'clsnb: {e}', file=sys.stderr, flush=True)
+                yield part[0],None
 
 def predict(
     model:str, # Checkpoint or work folder of a run
@@ -145,12 +192,26 @@ def predict(
     from clsnb.apis.inference import init_model, predict as scores_of
     from clsnb.core.dist import default_device
     from clsnb.data.sets.folder import IMG_EXTENSIONS
-    files = [f for o in images for f in (sorted(p for p in Path(o).rglob('*') if p.suffix.lower() in IMG_EXTENSIONS) if Path(o).is_dir() else [o])]
+    files = [
+        f
+        for o in images
+        for f in (
+            sorted(p for p in Path(o).rglob('*') if p.suffix.lower() in IMG_EXTENSIONS)
+            if Path(o).is_dir()
+            else [o]
+        )
+    ]
     if not files: raise ConfigError(f"There is no picture in {', '.join(images)}.")
-    m,failed = init_model(model, device=device or default_device(), trust=trust),False
+    m = init_model(model, device=device or default_device(), trust=trust)
+    failed = False
     for f,s in _each(lambda part: scores_of(m, part), files):
-        if s is None: failed = True
-        else: print(f"{f}: {', '.join(f'{m.CLASSES[i]} {s[i]:.3f}' for i in s.argsort()[::-1][:topk])}", flush=True)
+        if s is None:
+            failed = True
+        else:
+            print(
+                f"{f}: {', '.join(f'{m.CLASSES[i]} {s[i]:.3f}' for i in s.argsort()[::-1][:topk])}",
+                flush=True,
+            )
     if failed: sys.exit(2)
 
 # %% ../nbs/cli.ipynb #fb9ebc25
@@ -171,7 +232,10 @@ def zoo(
     df = search(' '.join(query), pretrained or None)
     if not len(df):
         words = {w for o in search('').name for w in re.split('[-_]', o)}
-        raise ConfigError(f"No model has {' and '.join(query)} in it.{''.join(near(w, words) for w in query if w not in words)}")
+        raise ConfigError(
+            f"No model has {' and '.join(query)} in "
+            f"it.{''.join(near(w, words) for w in query if w not in words)}"
+        )
     print('\n'.join(zoo_lines(df)))
 
 def demo(
@@ -192,7 +256,10 @@ def print_config(
     "Print a config with everything inherited resolved"
     from clsnb.config.config import Config, parse_options
     cfg = Config.fromfile(config, trust=trust).merge_from_dict(parse_options(cfg_options))
-    print('\n'.join(f"{'.'.join(map(str, k))} = {v!r}  # {cfg.where(k)}" for k,v in cfg.leaves()) if where else cfg.pretty_text.rstrip())
+    print(
+        '\n'.join(f"{'.'.join(map(str, k))} = {v!r}  # {cfg.where(k)}" for k,v in cfg.leaves()) if where
+        else cfg.pretty_text.rstrip()
+    )
 
 def check(
     config:str, # Config file, or the name of a packaged config
@@ -201,9 +268,11 @@ def check(
     trust:bool=False, # Run the config file as Python, and import what it names
 ):
     "Look for mistakes in a config, in seconds"
-    import clsnb.apis.check  # noqa: F401, gives Config its method
+    import clsnb.apis.check # noqa: F401, gives Config its method
     from clsnb.config.config import Config, parse_options
-    found = Config.fromfile(config, trust=trust).merge_from_dict(parse_options(cfg_options)).check(not no_paths)
+    found = (
+        Config.fromfile(config, trust=trust).merge_from_dict(parse_options(cfg_options)).check(not no_paths)
+    )
     print(found)
     if found.errors: sys.exit(2)
 
@@ -228,10 +297,15 @@ def convert_weights(
     from clsnb.config.config import Config
     from clsnb.models.classifier import build_classifier
     from clsnb.models.convert.convert import convert_file, official_tables
-    if from_ is None: raise ConfigError(f"Say whose weights they are: --from {', '.join(sorted(official_tables))}, torchvision/NAME or timm/NAME.")
+    if from_ is None:
+        raise ConfigError(
+            f"Say whose weights they are: --from {', '.join(sorted(official_tables))}, "
+            "torchvision/NAME or timm/NAME."
+        )
     sd = convert_file(src, dst, from_)
     print(f'{len(sd)} tensors written: {dst}')
-    if config: print(load_state_dict(build_classifier(Config.fromfile(config).model), sd, name=dst))
+    if config:
+        print(load_state_dict(build_classifier(Config.fromfile(config).model), sd, name=dst))
 
 # %% ../nbs/cli.ipynb #4352b3e7
 def verify(
@@ -245,11 +319,17 @@ def verify(
     from clsnb.data.verify import verify_dataset, verify_report
     if len(data)==1 and not Path(data[0]).is_dir() and '://' not in data[0]:
         cfg = Config.fromfile(data[0]).data
-        splits = {k: cfg[k] for k in ('train','val','test') if k in cfg and (k!='test' or cfg.get('val')!=cfg.test)}
+        splits = {
+            k: cfg[k]
+            for k in ('train', 'val', 'test')
+            if k in cfg and (k!='test' or cfg.get('val')!=cfg.test)
+        }
     else: splits = {'data' if len(data)==1 else o: o for o in data}
     df = verify_dataset(splits, workers, tiny)
     print(verify_report(df))
-    if out: df.to_csv(out, index=False, errors='surrogateescape'); print(f'Written: {out}')
+    if out:
+        df.to_csv(out, index=False, errors='surrogateescape')
+        print(f'Written: {out}')
     if not df.usable.all(): sys.exit(2)
 
 def attach(
@@ -261,8 +341,25 @@ def attach(
     look(work_dir, every)
 
 # %% ../nbs/cli.ipynb #cb9f2ef7
-commands = dict(train=train, finetune=finetune, test=test, attach=attach, predict=predict, configs=configs, zoo=zoo, demo=demo,
-                **{'dist-train': dist_train, 'slurm-train': slurm_train, 'print-config': print_config, 'check': check, 'copy-config': copy_config, 'convert-weights': convert_weights, 'verify': verify})
+commands = dict(
+    train=train,
+    finetune=finetune,
+    test=test,
+    attach=attach,
+    predict=predict,
+    configs=configs,
+    zoo=zoo,
+    demo=demo,
+    **{
+        'dist-train': dist_train,
+        'slurm-train': slurm_train,
+        'print-config': print_config,
+        'check': check,
+        'copy-config': copy_config,
+        'convert-weights': convert_weights,
+        'verify': verify,
+    },
+)
 
 def make_parser()->argparse.ArgumentParser:
     "The parser of all commands"
@@ -273,23 +370,39 @@ def make_parser()->argparse.ArgumentParser:
         p = subs.add_parser(name, help=f.__doc__, description=f.__doc__)
         p.add_argument('--debug', action='store_true', help='show the traceback of an error')
         for k,d in docments(f, full=True, returns=False).items():
-            kw = dict(help=d.docment); free = d.default in (inspect.Parameter.empty, ()) or (k in ('checkpoint', 'text') and d.anno is str)
+            kw = dict(help=d.docment)
+            free = (
+                d.default in (inspect.Parameter.empty, ()) or (k in ('checkpoint', 'text') and d.anno is str)
+            )
             if d.anno is bool: kw['action'] = 'store_true'
             elif d.anno is list: kw['nargs'] = '*' if d.default==() else '+'
             else: kw['type'] = d.anno
-            if free and d.anno is str and d.default is not inspect.Parameter.empty: kw.update(nargs='?', default=d.default)
-            elif not free and d.anno is not bool: kw['default'] = d.default
-            p.add_argument(*([k] if free else ['--'+k.strip('_').replace('_', '-')]), **kw, **({} if free else dict(dest=k))) # `from_`, as `from` is Python's
+            if free and d.anno is str and d.default is not inspect.Parameter.empty:
+                kw.update(nargs='?', default=d.default)
+            elif not free and d.anno is not bool:
+                kw['default'] = d.default
+            # `from_`, as `from` is Python's
+            p.add_argument(
+                *([k] if free else ['--'+k.strip('_').replace('_', '-')]),
+                **kw,
+                **({} if free else dict(dest=k)),
+            )
     return top
 
 # %% ../nbs/cli.ipynb #3394d383
 def main(argv=None):
     "Entry point of the command `clsnb`"
-    parser = make_parser(); args = vars(parser.parse_args(argv))
+    parser = make_parser()
+    args = vars(parser.parse_args(argv))
     f,debug = commands[args.pop('command')],args.pop('debug')
-    try: f(**args); sys.stdout.flush()
+    try:
+        f(**args)
+        sys.stdout.flush()
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1) # as in `clsnb zoo | head`
     except ClsnbError as e:
         if debug: raise
-        print(f'clsnb: {e}', file=sys.stderr); sys.exit(2)
-    except KeyboardInterrupt: print('clsnb: interrupted', file=sys.stderr); sys.exit(130)
+        print(f'clsnb: {e}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('clsnb: interrupted', file=sys.stderr)
+        sys.exit(130)

@@ -22,12 +22,23 @@ def demo(
     out,say = {},get_logger().info
     for name,config in demo_configs.items():
         opts = {'runner.max_epochs': epochs} if epochs and name=='scratch' else {}
-        say(f"\n{'A small network from nothing' if name=='scratch' else 'MobileNetV2, pretrained on ImageNet'} ({config})")
+        say(
+            f"\n{'A small network from nothing' if name=='scratch' else 'MobileNetV2, pretrained on ImageNet'} "
+            f"({config})"
+        )
         try: run = fit(config, Path(work_dir)/name, opts)
-        except CheckpointError as e: say(f"Left out: {e}"); continue
+        except CheckpointError as e:
+            say(f"Left out: {e}")
+            continue
         out[name] = summary(run)
-    say('\n' + '\n'.join(f"{n:>10}: {o['accuracy']:.1f} % of {o['n']} held-out photographs right (always saying {o['commonest']!r}: {o['baseline']:.1f} %); "
-                         f"report: {o['report']}" for n,o in out.items()))
+    say(
+        '\n' + '\n'.join(
+            f"{n:>10}: {o['accuracy']:.1f} % of {o['n']} held-out photographs right (always saying "
+            f"{o['commonest']!r}: {o['baseline']:.1f} %); "
+            f"report: {o['report']}"
+            for n,o in out.items()
+        )
+    )
     return out
 
 # %% ../nbs/demo.ipynb #ca5fb2e7
@@ -36,7 +47,9 @@ def summary(
 )->dict: # accuracy and baseline in percent, n, commonest, work_dir, report
     "The figures that matter of a finished run"
     from clsnb.runs.results import Results
-    val = next(h.loader.dataset for h in run.hooks if hasattr(h, 'loader')); res = Results.from_dataset(run.scores, val)
-    labels = val.get_gt_labels(); commonest = max(range(len(val.CLASSES)), key=lambda k: (labels==k).sum())
+    val = next(h.loader.dataset for h in run.hooks if hasattr(h, 'loader'))
+    res = Results.from_dataset(run.scores, val)
+    labels = val.get_gt_labels()
+    commonest = max(range(len(val.CLASSES)), key=lambda k: (labels==k).sum())
     return dict(accuracy=100*res.accuracy, baseline=100*res.baseline, n=len(labels), commonest=val.CLASSES[commonest],
                 work_dir=run.work_dir, report=str(Path(run.work_dir)/'report.html'))

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # %% ../nbs/selection.ipynb #c3dfb9c3
-def _visible(path, folder): return not any(part[0] in '._' for part in path.relative_to(folder).parts)
+def _visible(path, folder):
+    return not any(part[0] in '._' for part in path.relative_to(folder).parts)
 
 def find_notebooks(
     folder:Path, # of a checkout, or one in it
@@ -39,7 +40,10 @@ class Selection:
     @classmethod
     def of(cls, root, notebooks, tests):
         "From paths of files"
-        return cls([p.relative_to(root).as_posix() for p in notebooks], [p.relative_to(root).as_posix() for p in tests])
+        return cls(
+            [p.relative_to(root).as_posix() for p in notebooks],
+            [p.relative_to(root).as_posix() for p in tests],
+        )
 
 def select_path(
     path:str, # notebook, test file, `FILE::TEST` or folder
@@ -47,16 +51,25 @@ def select_path(
 ) -> Selection:
     "The notebooks and tests that a path stands for"
     file, _, test = path.partition('::')
-    full = next((p.resolve() for p in (Path(file), root/file) if p.exists()), None)
+    full = next(
+        (p.resolve() for p in (Path(file), root/file) if p.exists()), None
+    )
     if full is None: raise SystemExit(f"There is no {file}, neither here nor in {root}.")
-    if not full.is_relative_to(root.resolve()): raise SystemExit(f"{file} is not in the checkout {root}.")
+    if not full.is_relative_to(root.resolve()):
+        raise SystemExit(f"{file} is not in the checkout {root}.")
     name = full.relative_to(root.resolve()).as_posix()
-    if full.is_dir(): found = Selection.of(root.resolve(), find_notebooks(full), find_tests(full))
-    elif full.suffix == '.ipynb': found = Selection([name], [])
-    elif full.match('test_*.py'): found = Selection([], [f'{name}::{test}' if test else name])
-    else: found = Selection()
+    if full.is_dir():
+        found = Selection.of(root.resolve(), find_notebooks(full), find_tests(full))
+    elif full.suffix == '.ipynb':
+        found = Selection([name], [])
+    elif full.match('test_*.py'):
+        found = Selection([], [f'{name}::{test}' if test else name])
+    else:
+        found = Selection()
     if not found:
-        raise SystemExit(f"Nothing can be run in {path}: name a notebook, a test file or a folder that has some.")
+        raise SystemExit(
+            f"Nothing can be run in {path}: name a notebook, a test file or a folder that has some."
+        )
     return found
 
 def select_paths(paths, root):
@@ -105,7 +118,8 @@ def homes_in_all(root):
 def used_modules(code, homes):
     "The modules that code mentions, and those of the names it takes from `clsnb.all`"
     found = mentioned_modules(code)
-    if 'clsnb.all' in found: found |= {homes[word] for word in set(re.findall(r'\w+', code)) & set(homes)}
+    if 'clsnb.all' in found:
+        found |= {homes[word] for word in set(re.findall(r'\w+', code)) & set(homes)}
     return found
 
 # %% ../nbs/selection.ipynb #e6833dcc
@@ -123,7 +137,8 @@ def changed_modules(changed, root):
     "Dotted names of the modules that changed files are, or are exported to"
     found = set()
     for file in map(Path, changed):
-        if file.suffix == '.ipynb' and (root/file).exists(): found.add(notebook_code(root/file)[1])
+        if file.suffix == '.ipynb' and (root/file).exists():
+            found.add(notebook_code(root/file)[1])
         if file.suffix == '.py' and file.parts[0] == 'tools': found.add(file.stem)
         if file.suffix == '.py' and file.parts[0] == 'clsnb':
             parts = file.with_suffix('').parts
@@ -171,4 +186,6 @@ def write_failed(
 
 def select_failed(root):
     "What failed last time and still exists"
-    return select_paths([o for o in read_failed(root) if (root/o.partition('::')[0]).exists()], root)
+    return select_paths(
+        [o for o in read_failed(root) if (root/o.partition('::')[0]).exists()], root
+    )

@@ -24,7 +24,8 @@ def checkout_root() -> Path:
         raise SystemExit("clsnb-test runs in a checkout: clone the repository, "
                          "then `pip install -e '.[dev]' && clsnb-test`.")
     missing = [name for name in ('nbdev', 'pytest') if importlib.util.find_spec(name) is None]
-    if missing: raise SystemExit(f"clsnb-test needs {' and '.join(missing)}: pip install -e '.[dev]'")
+    if missing:
+        raise SystemExit(f"clsnb-test needs {' and '.join(missing)}: pip install -e '.[dev]'")
     return root
 
 # %% ../nbs/selftest.ipynb #4f1b8493
@@ -34,7 +35,8 @@ def quiet_env(
     "Environment variables for a test run"
     env = dict(os.environ, MPLBACKEND='agg', PYTHONUNBUFFERED='1', JUPYTER_PLATFORM_DIRS='1', HF_HUB_OFFLINE='1',
                WANDB_MODE='offline', PYDEVD_DISABLE_FILE_VALIDATION='1')
-    if threads: env.update({f'{name}_NUM_THREADS': str(threads) for name in ('OMP', 'MKL', 'OPENBLAS')})
+    if threads:
+        env.update({f'{name}_NUM_THREADS': str(threads) for name in ('OMP', 'MKL', 'OPENBLAS')})
     return env
 
 # %% ../nbs/selftest.ipynb #65ddca3c
@@ -81,7 +83,7 @@ def each_notebook(
     patience:float=600, # seconds after which a notebook counts as hanging
 ):
     "Run notebooks and print how each went; cells flagged `slow` or `cuda` are left out"
-    import torch, torchvision  # noqa: F401  loaded here once, for every process that is forked
+    import torch, torchvision # noqa: F401  loaded here once, for every process that is forked
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context('fork' if 'fork' in methods else 'spawn')
     waiting, running = list(reversed(notebooks)), {}
@@ -118,8 +120,10 @@ def run_notebooks(
     workers:int=2, # processes at a time
 ) -> Outcome:
     "Run notebooks in processes with one thread each"
-    code = f'import json, sys, pathlib; from clsnb.selftest import each_notebook; ' \
-           f'each_notebook(json.loads(sys.argv[1]), pathlib.Path({str(root)!r}), {workers})'
+    code = (
+        f'import json, sys, pathlib; from clsnb.selftest import each_notebook; '
+        f'each_notebook(json.loads(sys.argv[1]), pathlib.Path({str(root)!r}), {workers})'
+    )
     _, lines = run_and_keep([sys.executable, '-c', code, json.dumps(notebooks)], root, quiet_env(threads=1))
     return notebook_outcome(notebooks, lines)
 
@@ -145,13 +149,19 @@ def file_seconds(
 
 def hide_durations(line):
     "The line, or None if it belongs to pytest's list of durations"
-    return None if re.match(r'[\d.]+s (setup|call|teardown) |=+ slowest durations|\(\d+ durations', line) else line
+    if re.match(r'[\d.]+s (setup|call|teardown) |=+ slowest durations|\(\d+ durations', line):
+        return None
+    return line
 
 # %% ../nbs/selftest.ipynb #57189aaa
 def pytest_outcome(status, paths, lines):
     "Read what pytest printed; a run that names no failure but has one failed as a whole"
     words = ('FAILED ', 'ERROR ')
-    failed = [line.split(' ', 1)[1].split(' - ')[0] for line in lines if line.startswith(words)]
+    failed = [
+        line.split(' ', 1)[1].split(' - ')[0]
+        for line in lines
+        if line.startswith(words)
+    ]
     if status != 0 and not failed: failed = list(paths)
     return Outcome(status, count_tests(lines), failed, file_seconds(lines))
 
@@ -179,7 +189,11 @@ def closing_line(
     total = Counter()
     for part in counts:
         for name, number in part.items(): total[name.rstrip('s')] += number
-    said = ', '.join(f'{total[name]} {name}' for name in ('failed', 'error', 'passed', 'skipped') if total[name])
+    said = ', '.join(
+        f'{total[name]} {name}'
+        for name in ('failed', 'error', 'passed', 'skipped')
+        if total[name]
+    )
     return f" {said or 'no tests ran'} in {seconds:.2f}s ".center(80, '=')
 
 # %% ../nbs/selftest.ipynb #8a2e782e
@@ -196,14 +210,18 @@ def slowest_table(
 # %% ../nbs/selftest.ipynb #a31a78d5
 def command_line():
     "The options of `clsnb-test`"
-    parser = argparse.ArgumentParser('clsnb-test', description='Run the notebooks and the tests of this checkout.')
+    parser = argparse.ArgumentParser(
+        'clsnb-test', description='Run the notebooks and the tests of this checkout.'
+    )
     parser.add_argument('paths', nargs='*', metavar='PATH',
                         help='notebook, test file, FILE::TEST or folder; all by default')
     parser.add_argument('--changed', nargs='?', const='HEAD', metavar='BASE',
                         help='what differs from a revision (HEAD), and what imports the modules that differ')
     parser.add_argument('--failed', action='store_true', help='what failed when it was last run')
     parser.add_argument('--only', choices=['notebooks', 'tests'], help='leave the other kind out')
-    parser.add_argument('--workers', type=int, default=2, help='notebooks, and files of tests, at a time (default: 2)')
+    parser.add_argument(
+        '--workers', type=int, default=2, help='notebooks, and files of tests, at a time (default: 2)'
+    )
     return parser
 
 def select(
@@ -223,7 +241,8 @@ def select(
 def run_selection(selection, root, workers):
     "The outcome of each kind"
     outcomes = {}
-    if selection.notebooks: outcomes['notebooks'] = run_notebooks(selection.notebooks, root, workers)
+    if selection.notebooks:
+        outcomes['notebooks'] = run_notebooks(selection.notebooks, root, workers)
     if selection.tests: outcomes['tests'] = run_tests(selection.tests, root, workers)
     return outcomes
 
@@ -232,7 +251,9 @@ def print_summary(outcomes, seconds):
     parts = {path: took for outcome in outcomes.values() for path, took in outcome.seconds.items()}
     if len(parts) > 1: print(slowest_table(parts))
     for kind, outcome in outcomes.items():
-        print(f'{kind}: ' + ', '.join(f'{number} {name}' for name, number in outcome.counts.items() if number))
+        print(
+            f'{kind}: ' + ', '.join(f'{number} {name}' for name, number in outcome.counts.items() if number)
+        )
     print(closing_line(*(outcome.counts for outcome in outcomes.values()), seconds=seconds))
 
 def main(
@@ -245,7 +266,8 @@ def main(
         parser.error('give PATHs, --changed or --failed, one of them')
     root, start = checkout_root(), time.time()
     selection = select(args, root)
-    if args.changed or args.failed: print('\n'.join(selection.notebooks + selection.tests) or 'nothing to run')
+    if args.changed or args.failed:
+        print('\n'.join(selection.notebooks + selection.tests) or 'nothing to run')
     outcomes = run_selection(selection, root, args.workers)
     write_failed(root, selection, [entry for outcome in outcomes.values() for entry in outcome.failed])
     print_summary(outcomes, time.time() - start)

@@ -6,32 +6,61 @@ from clsnb.analysis.report import make_report
 from clsnb.runs.results import Results
 from clsnb.core.errors import DataError
 
-def write(path, rows): path.write_text('\n'.join(map(json.dumps, rows))+'\n')
-def train(e, i, **kw): return dict(mode='train', epoch=e, iter=i, lr=.1, loss=1., **kw)
-def val(e, acc, i=4): return {'mode': 'val', 'epoch': e, 'iter': i, 'lr': .1, 'accuracy_top-1': acc}
+def write(path, rows):
+    path.write_text('\n'.join(map(json.dumps, rows))+'\n')
+def train(e, i, **kw):
+    return dict(mode='train', epoch=e, iter=i, lr=.1, loss=1., **kw)
+def val(e, acc, i=4):
+    return {'mode': 'val', 'epoch': e, 'iter': i, 'lr': .1, 'accuracy_top-1': acc}
 
 # ---- Logs
 
 def test_log_of_mmcls(tmp_path):
     "The lines that MMClassification 0.25 writes"
     (tmp_path/'20220101_000000.log.json').write_text(
-        '{"env_info": "sys.platform: linux\\nPython: 3.8", "seed": 1, "exp_name": "resnet18_8xb16_cifar10.py", "mmcls_version": "0.25.0"}\n'
-        '{"mode": "train", "epoch": 1, "iter": 100, "lr": 0.1, "memory": 2093, "data_time": 0.02, "time": 0.11, "loss": 2.1}\n'
-        '{"mode": "train", "epoch": 1, "iter": 200, "lr": 0.1, "memory": 2093, "data_time": 0.01, "time": 0.10, "loss": 1.8}\n'
-        '{"mode": "val", "epoch": 1, "iter": 79, "lr": 0.1, "accuracy_top-1": 42.5, "accuracy_top-5": 91.0}\n')
+        '{"env_info": "sys.platform: linux\\nPython: 3.8", "seed": 1, "exp_name": '
+        '"resnet18_8xb16_cifar10.py", "mmcls_version": "0.25.0"}\n'
+        '{"mode": "train", "epoch": 1, "iter": 100, "lr": 0.1, "memory": 2093, '
+        '"data_time": 0.02, "time": 0.11, "loss": 2.1}\n'
+        '{"mode": "train", "epoch": 1, "iter": 200, "lr": 0.1, "memory": 2093, '
+        '"data_time": 0.01, "time": 0.10, "loss": 1.8}\n'
+        '{"mode": "val", "epoch": 1, "iter": 79, "lr": 0.1, "accuracy_top-1": 42.5, '
+        '"accuracy_top-5": 91.0}\n'
+    )
     df = read_log(tmp_path)
-    assert df['at'].tolist() == [.5, 1, 1] and df.attrs['exp_name'] == 'resnet18_8xb16_cifar10.py' and df['accuracy_top-1'].iloc[2] == 42.5
+    assert df['at'].tolist() == [.5, 1, 1]
+    assert df.attrs['exp_name'] == 'resnet18_8xb16_cifar10.py'
+    assert df['accuracy_top-1'].iloc[2] == 42.5
     assert '42.5' in plot_curves(tmp_path).alt
 
 def test_resumed_in_the_middle_of_an_epoch(tmp_path):
-    write(tmp_path/'1.log.json', [dict(seed=0), train(1, 2), train(1, 4), val(1, 50), train(2, 2), train(2, 4)])
-    write(tmp_path/'2.log.json', [dict(seed=0), train(2, 4, new=1), val(2, 60)])
+    write(
+        tmp_path/'1.log.json',
+        [
+            dict(seed=0), train(1, 2), train(1, 4), val(1, 50), train(2, 2),
+            train(2, 4)
+        ],
+    )
+    write(
+        tmp_path/'2.log.json', [dict(seed=0), train(2, 4, new=1), val(2, 60)]
+    )
     df = read_log(tmp_path)
-    assert [(o.epoch, o.iter) for o in df.itertuples() if o.mode == 'train'] == [(1, 2), (1, 4), (2, 2), (2, 4)]
-    assert df['new'].notna().sum() == 1 and df['accuracy_top-1'].dropna().tolist() == [50, 60]
+    assert (
+        [(o.epoch, o.iter) for o in df.itertuples() if o.mode == 'train']
+        == [(1, 2), (1, 4), (2, 2), (2, 4)]
+    )
+    assert df['new'].notna().sum() == 1
+    assert df['accuracy_top-1'].dropna().tolist() == [50, 60]
 
 def test_a_new_run_in_an_old_folder_starts_afresh(tmp_path):
-    write(tmp_path/'1.log.json', [dict(seed=0)]+[train(e, i) for e in range(1, 9) for i in (1, 2, 3, 4)])
+    write(
+        tmp_path/'1.log.json',
+        [dict(seed=0)]+[
+            train(e, i)
+            for e in range(1, 9)
+            for i in (1, 2, 3, 4)
+        ],
+    )
     write(tmp_path/'2.log.json', [dict(seed=0), train(1, 2), train(1, 4)])
     assert len(read_log(tmp_path)) == 2
 
@@ -39,7 +68,8 @@ def test_log_that_begins(tmp_path):
     (tmp_path/'1.log.json').write_text('{"seed": 0}\n{"mode": "tr')
     assert len(read_log(tmp_path)) == 0 and plot_curves(tmp_path).axes
     (tmp_path/'empty').mkdir()
-    with pytest.raises(DataError, match='no [*].log.json'): read_log(tmp_path/'empty')
+    with pytest.raises(DataError, match='no [*].log.json'):
+        read_log(tmp_path/'empty')
 
 
 # ---- Results
@@ -47,26 +77,42 @@ def test_log_that_begins(tmp_path):
 def test_results_from_the_packaged_photographs(tmp_path):
     from clsnb.data.sets.packaged import Digits, Photos
     for data in (Photos('val'), Digits('val')):
-        labels = data.get_gt_labels(); r = Results.from_dataset(list(np.eye(len(data.CLASSES))[labels]), data)
-        assert r.accuracy == 1 and not len(r.mistakes()) and r.baseline == np.bincount(labels).max()/len(labels)
+        labels = data.get_gt_labels()
+        r = Results.from_dataset(list(np.eye(len(data.CLASSES))[labels]), data)
+        assert r.accuracy == 1
+        assert not len(r.mistakes())
+        assert r.baseline == np.bincount(labels).max()/len(labels)
         assert abs(r.accuracy*100-data.evaluate(list(r.scores))['accuracy_top-1']) < 1e-6
-        r.save(tmp_path/'r.npz'); again = Results.load(tmp_path/'r.npz')
+        r.save(tmp_path/'r.npz')
+        again = Results.load(tmp_path/'r.npz')
         assert again.names == r.names and again.image(3).tobytes() == r.image(3).tobytes()
 
 def test_numbers_agree_with_the_dataset():
     "One set of scores, two ways to judge it"
     from clsnb.data.sets.packaged import Photos
-    data = Photos('val'); scores = np.random.default_rng(0).dirichlet(np.ones(6), len(data)).astype(np.float32)
-    r = Results.from_dataset(scores, data); m = data.evaluate(list(scores), ['accuracy', 'precision', 'recall', 'f1_score'])
+    data = Photos('val')
+    scores = np.random.default_rng(0).dirichlet(np.ones(6), len(data)).astype(np.float32)
+    r = Results.from_dataset(scores, data)
+    m = data.evaluate(list(scores), ['accuracy', 'precision', 'recall', 'f1_score'])
     t = r.per_class()
-    for k, v in dict(precision=t.precision, recall=t.recall, f1_score=t.f1).items(): assert abs(100*v.mean()-m[k]) < 1e-3, k
-    assert abs(100*r.accuracy-m['accuracy_top-1']) < 1e-4 and abs(100*r.topk(5)-m['accuracy_top-5']) < 1e-4
+    for k, v in dict(precision=t.precision, recall=t.recall, f1_score=t.f1).items():
+        assert abs(100*v.mean()-m[k]) < 1e-3, k
+    assert abs(100*r.accuracy-m['accuracy_top-1']) < 1e-4
+    assert abs(100*r.topk(5)-m['accuracy_top-5']) < 1e-4
 
 def test_results_never_unpickle(tmp_path):
     class Evil:
         def __reduce__(self): return exec, ("raise SystemExit('ran')",)
-    np.savez(tmp_path/'e.npz', scores=np.array([Evil()], object), labels=[0], classes=['a'], names=['b'], root='')
-    with pytest.raises(DataError, match='no results'): Results.load(tmp_path/'e.npz')
+    np.savez(
+        tmp_path/'e.npz',
+        scores=np.array([Evil()], object),
+        labels=[0],
+        classes=['a'],
+        names=['b'],
+        root='',
+    )
+    with pytest.raises(DataError, match='no results'):
+        Results.load(tmp_path/'e.npz')
 
 # ---- Report
 
@@ -74,10 +120,19 @@ def test_results_never_unpickle(tmp_path):
 def nasty(tmp_path):
     "Names that would break a careless page"
     bad = '</title></style>"><img src=x onerror=alert(1)><script>alert(2)</script>'
-    run = tmp_path/'run <i>'; run.mkdir()
+    run = tmp_path/'run <i>'
+    run.mkdir()
     (run/'cfg.py').write_text('a = "</code></pre><script>alert(3)</script>"\n')
-    write(run/'1.log.json', [dict(env_info='<script>alert(4)</script>', seed=0), train(1, 1), val(1, 50)])
-    r = Results([[.9, .1], [.2, .8], [.3, .7]], [0, 0, 1], [bad, 'b'], [bad, "it's", 'c'], images=[np.zeros((8, 8, 3), np.uint8)]*3)
+    write(
+        run/'1.log.json', [dict(env_info='<script>alert(4)</script>', seed=0), train(1, 1), val(1, 50)]
+    )
+    r = Results(
+        [[.9, .1], [.2, .8], [.3, .7]],
+        [0, 0, 1],
+        [bad, 'b'],
+        [bad, "it's", 'c'],
+        images=[np.zeros((8, 8, 3), np.uint8)]*3,
+    )
     return make_report(run, r, extra={bad: bad}, name=bad)
 
 def test_report_escapes_everything(nasty, page):
@@ -89,8 +144,10 @@ def test_report_escapes_everything(nasty, page):
 def test_report_fits_and_fetches_nothing(nasty, page, width):
     asked = []
     page.on('request', lambda r: asked.append(r.url) if not r.url.startswith('data:') else None)
-    page.set_viewport_size(dict(width=width, height=800)); page.goto(nasty.as_uri())
-    page.evaluate("document.querySelectorAll('img').forEach(o => o.loading = 'eager')"); page.wait_for_load_state('networkidle')
+    page.set_viewport_size(dict(width=width, height=800))
+    page.goto(nasty.as_uri())
+    page.evaluate("document.querySelectorAll('img').forEach(o => o.loading = 'eager')")
+    page.wait_for_load_state('networkidle')
     assert page.evaluate('document.documentElement.scrollWidth') <= width
     assert asked == [nasty.as_uri()]
     assert page.evaluate("[...document.images].every(o => o.complete && o.naturalWidth > 0 && o.alt)")
@@ -100,14 +157,21 @@ def test_hook_reports_a_run(tmp_path, monkeypatch):
     "A run with the hook in its config leaves a report that says what the log says"
     from clsnb.apis.fit import fit
     fit('lenet5_1xb32_digits', tmp_path/'run', {'runner.max_epochs': 1}, device='cpu')
-    r = Results.load(tmp_path/'run/results.npz'); log = read_log(tmp_path/'run')
+    r = Results.load(tmp_path/'run/results.npz')
+    log = read_log(tmp_path/'run')
     assert abs(100*r.accuracy-log['accuracy_top-1'].dropna().iloc[-1]) < 1e-3
-    assert {'curves.png', 'confusion.png', 'mistakes.png', 'predictions.png', 'cams.png'} <= {p.name for p in (tmp_path/'run/figures').iterdir()}
+    assert (
+        {'curves.png', 'confusion.png', 'mistakes.png', 'predictions.png', 'cams.png'}
+        <= {p.name for p in (tmp_path/'run/figures').iterdir()}
+    )
     assert 'Left out' not in (tmp_path/'run/report.html').read_text()
 
 # ---- Light imports
 
 def test_analysis_imports_nothing_heavy():
-    code = ("import sys, clsnb.analysis.report, clsnb.analysis.complexity, clsnb.analysis.lr_curve\n"
-            "print([o for o in ('matplotlib', 'pandas', 'seaborn', 'cv2', 'pytorch_grad_cam', 'fvcore', 'sklearn', 'ipywidgets', 'torchvision') if o in sys.modules])")
+    code = (
+        "import sys, clsnb.analysis.report, clsnb.analysis.complexity, clsnb.analysis.lr_curve\n"
+        "print([o for o in ('matplotlib', 'pandas', 'seaborn', 'cv2', 'pytorch_grad_cam', 'fvcore', "
+        "'sklearn', 'ipywidgets', 'torchvision') if o in sys.modules])"
+    )
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'

@@ -14,20 +14,28 @@ from clsnb.data.feed.loader import build_dataloader
 from clsnb.data.sets.packaged import Digits
 
 photos = Path(clsnb.__file__).parent/'photos'
-TINY, quiet = 'resnet18-tiny_1xb16_photos', {'data.workers_per_gpu': 0, 'log_level': 'ERROR', 'results': False, 'runner.max_epochs': 1}
+TINY = 'resnet18-tiny_1xb16_photos'
+quiet = {'data.workers_per_gpu': 0, 'log_level': 'ERROR', 'results': False, 'runner.max_epochs': 1}
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    n = torch.get_num_threads(); torch.set_num_threads(1); yield; torch.set_num_threads(n)
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
 
-def config(data=(), **top): return Config(dict(data=dict(samples_per_gpu=8, workers_per_gpu=1, **dict(data)), **top))
+def config(data=(), **top):
+    return Config(dict(data=dict(samples_per_gpu=8, workers_per_gpu=1, **dict(data)), **top))
 
 # ---- Loaders
 
 def test_all_that_data_says_of_loaders_arrives():
     cfg = config(dict(timeout=9, max_broken=.2, drop_last=True, seed=5, val_dataloader=dict(timeout=3)))
     train, val = loader_args(cfg, 'train'), loader_args(cfg, 'val')
-    assert (train['timeout'], train['max_broken'], train['drop_last'], train['seed'], train['shuffle']) == (9, .2, True, 5, True)
+    assert (
+        (train['timeout'], train['max_broken'], train['drop_last'], train['seed'], train['shuffle'])
+        == (9, .2, True, 5, True)
+    )
     assert val['timeout']==3 and not val['shuffle'] and not val.keys() & {'drop_last', 'max_broken'}
 
 @pytest.mark.parametrize('name', ['resnet50_8xb256-rsb-a1-600e_in1k', 'resnet50_8xb256-rsb-a2-300e_in1k'])
@@ -40,23 +48,37 @@ def test_packaged_sampler_is_used(name):
 def test_start_method(method):
     cfg = config(mp_start_method=method)
     assert all(loader_args(cfg, k)['multiprocessing_context']==method for k in ('train', 'val', 'test'))
-    assert build_dataloader(Digits(), **loader_args(cfg, 'train')).loader.multiprocessing_context.get_start_method()==method
+    assert build_dataloader(
+        Digits(), **loader_args(cfg, 'train')
+    ).loader.multiprocessing_context.get_start_method()==method
 
 def test_half_bytes_only_where_the_network_takes_them():
-    with pytest.raises(ConfigError, match=r"fp16 = dict\(dtype='bfloat16'\)"): loader_args(config(dict(device_normalize='bfloat16')), 'train')
+    with pytest.raises(ConfigError, match=r"fp16 = dict\(dtype='bfloat16'\)"):
+        loader_args(config(dict(device_normalize='bfloat16')), 'train')
     cfg = config(dict(device_normalize='bfloat16'), fp16=dict(dtype='bfloat16'))
-    assert [loader_args(cfg, k)['device_normalize'] for k in ('train', 'val', 'test')] == ['bfloat16', True, True]
+    assert (
+        [loader_args(cfg, k)['device_normalize'] for k in ('train', 'val', 'test')]
+        == ['bfloat16', True, True]
+    )
 
 def test_judged_pictures_are_not_left_out():
-    with pytest.raises(ConfigError, match=r"data\.val_dataloader\.max_broken.*clsnb verify"): loader_args(config(dict(val_dataloader=dict(max_broken=.5))), 'val')
+    with pytest.raises(ConfigError, match=r"data\.val_dataloader\.max_broken.*clsnb verify"):
+        loader_args(config(dict(val_dataloader=dict(max_broken=.5))), 'val')
 
 def test_opencv_threads():
     n = cv2.getNumThreads()
-    try: set_backends(Config(dict(opencv_num_threads=1))); assert cv2.getNumThreads()==1
+    try:
+        set_backends(Config(dict(opencv_num_threads=1)))
+        assert cv2.getNumThreads()==1
     finally: cv2.setNumThreads(n)
 
 def test_half_run_can_be_tested(tmp_path, capsys):
-    fit(TINY, tmp_path/'run', quiet | {'fp16': dict(dtype='bfloat16'), 'data.device_normalize': 'bfloat16'}, device='cpu')
+    fit(
+        TINY,
+        tmp_path/'run',
+        quiet | {'fp16': dict(dtype='bfloat16'), 'data.device_normalize': 'bfloat16'},
+        device='cpu',
+    )
     main(['test', str(tmp_path/'run'), '--device', 'cpu'])
     assert 'accuracy_top-1' in capsys.readouterr().out
 
@@ -66,49 +88,78 @@ def folder(root, **counts):
     "Some of the packaged photographs, so many of a class"
     for name, n in counts.items():
         (to := root/name.replace('__', '/')).mkdir(parents=True, exist_ok=True)
-        for f in sorted((photos/to.name).iterdir())[:n]: shutil.copy(f, to)
+        for f in sorted((photos/to.name).iterdir())[:n]:
+            shutil.copy(f, to)
     return root
 
-@pytest.mark.parametrize('train,val', [('Training', 'Testing'), ('train', 'Valid'), ('TRAIN', 'TEST'), ('training', 'validation')])
+@pytest.mark.parametrize(
+    'train,val', [('Training', 'Testing'), ('train', 'Valid'), ('TRAIN', 'TEST'), ('training', 'validation')]
+)
 def test_parts_by_their_usual_names(tmp_path, train, val):
-    found = picture_folders(folder(tmp_path/'pics', **{f'{train}__fish': 3, f'{train}__tool': 2, f'{val}__tool': 2, f'{val}__fish': 1}), tmp_path)
-    assert (found.classes, found.n, found.n_val) == (['fish', 'tool'], 5, 3) and Path(found.args['train']['data_prefix']).name==train
+    found = picture_folders(
+        folder(
+            tmp_path/'pics',
+            **{f'{train}__fish': 3, f'{train}__tool': 2, f'{val}__tool': 2, f'{val}__fish': 1},
+        ),
+        tmp_path,
+    )
+    assert (found.classes, found.n, found.n_val) == (['fish', 'tool'], 5, 3)
+    assert Path(found.args['train']['data_prefix']).name==train
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path/'labels.csv').write_text('a.jpg,cat\n')
-    with pytest.raises(DataError, match='is a file.*CSVDataset'): picture_folders(tmp_path/'labels.csv', tmp_path)
+    with pytest.raises(DataError, match='is a file.*CSVDataset'):
+        picture_folders(tmp_path/'labels.csv', tmp_path)
 
-@pytest.mark.parametrize('kw', [dict(epochs=0), dict(batch_size=0), dict(size=-1)])
+@pytest.mark.parametrize(
+    'kw', [dict(epochs=0), dict(batch_size=0), dict(size=-1)]
+)
 def test_choices_that_cannot_be(tmp_path, kw):
-    with pytest.raises(ConfigError, match=f'{next(iter(kw))} is a number from 1 on'): finetune(TINY, photos, tmp_path/'run', **kw)
+    with pytest.raises(ConfigError, match=f'{next(iter(kw))} is a number from 1 on'):
+        finetune(TINY, photos, tmp_path/'run', **kw)
 
-@pytest.mark.parametrize('name,title', [('my pics', 'my pics'), ('finetune', 'finetune')]) # finetune.py keeps the reasons
+# finetune.py keeps the reasons
+@pytest.mark.parametrize('name,title', [('my pics', 'my pics'), ('finetune', 'finetune')])
 def test_report_is_called_after_the_work_folder(tmp_path, name, title):
     run = lambda: finetune(TINY, folder(tmp_path/'pics', fish=4, tool=4), tmp_path/name, epochs=1, size=32,
                            options={k: v for k, v in quiet.items() if k!='results'}, weights=False)
-    assert run().finished and run().finished and (tmp_path/name/'finetune.py').read_text(encoding='utf-8').startswith("# {'model'")
+    assert run().finished
+    assert run().finished
+    assert (tmp_path/name/'finetune.py').read_text(encoding='utf-8').startswith("# {'model'")
     assert f'<h1>{title}</h1>' in (tmp_path/name/'report.html').read_text(encoding='utf-8')
 
 # ---- check says what training will say
 
 def own_folders(tmp_path, **counts):
     "A config for folders of one's own"
-    cfg = Config.fromfile(TINY); at = folder(tmp_path/'pics', **counts)
+    cfg = Config.fromfile(TINY)
+    at = folder(tmp_path/'pics', **counts)
     for k in ('train', 'val', 'test'):
-        cfg.data[k] = dict(type='CustomDataset', data_prefix=str(at/k.replace('test', 'val')), pipeline=cfg.data[k].pipeline)
+        cfg.data[k] = dict(
+            type='CustomDataset', data_prefix=str(at/k.replace('test', 'val')), pipeline=cfg.data[k].pipeline
+        )
     del cfg.model.head['num_classes']
     return cfg
 
 def test_a_class_missing_in_val_is_no_error(tmp_path):
     cfg = own_folders(tmp_path, train__fish=3, train__tool=3, train__animal=3, val__fish=2, val__tool=2)
-    found = cfg.check(); assert not found.errors and any(o[1]=='data.val' and 'never judged' in o[2] for o in found)
-    with pytest.warns(UserWarning, match='no samples of 1 of 3 classes: animal'): fit(cfg, tmp_path/'run', quiet | {'data.samples_per_gpu': 4}, device='cpu')
+    found = cfg.check()
+    assert not found.errors
+    assert any(o[1]=='data.val' and 'never judged' in o[2] for o in found)
+    with pytest.warns(UserWarning, match='no samples of 1 of 3 classes: animal'):
+        fit(cfg, tmp_path/'run', quiet | {'data.samples_per_gpu': 4}, device='cpu')
     cfg = own_folders(tmp_path/'more', train__fish=3, train__tool=3, val__fish=2, val__tool=2, val__animal=2)
     assert any(o[1]=='data.val' for o in cfg.check().errors)
 
 def test_a_table_has_a_class_for_each_label_column():
     cfg = Config.fromfile(TINY)
-    for k in ('train', 'val', 'test'): cfg.data[k] = dict(type='CSVDataset', ann_file=__file__, label_col=['red', 'green', 'big'], pipeline=cfg.data[k].pipeline)
+    for k in ('train', 'val', 'test'):
+        cfg.data[k] = dict(
+            type='CSVDataset',
+            ann_file=__file__,
+            label_col=['red', 'green', 'big'],
+            pipeline=cfg.data[k].pipeline,
+        )
     cfg.model.head = dict(type='MultiLabelLinearClsHead', in_channels=128)
     assert not cfg.check().errors and data_classes(cfg.data.train)==3
     for k in ('train', 'val', 'test'): cfg.data[k].label_col = 'kind' # as many as the table has
@@ -117,24 +168,42 @@ def test_a_table_has_a_class_for_each_label_column():
 # ---- Asking
 
 def test_predict_goes_on_after_a_broken_picture(tmp_path, capsys):
-    at = folder(tmp_path/'pics', fish=3, tool=3); (at/'fish'/'empty.jpg').touch(); (at/'tool'/'text.png').write_text('hello')
-    fit(TINY, tmp_path/'run', quiet, device='cpu'); capsys.readouterr()
-    with pytest.raises(SystemExit) as e: main(['predict', str(tmp_path/'run'), str(at)])
-    out, err = capsys.readouterr(); assert e.value.code==2 and len(out.splitlines())==6
+    at = folder(tmp_path/'pics', fish=3, tool=3)
+    (at/'fish'/'empty.jpg').touch()
+    (at/'tool'/'text.png').write_text('hello')
+    fit(TINY, tmp_path/'run', quiet, device='cpu')
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as e:
+        main(['predict', str(tmp_path/'run'), str(at)])
+    out, err = capsys.readouterr()
+    assert e.value.code==2 and len(out.splitlines())==6
     assert len(err.splitlines())==2 and 'empty.jpg' in err and 'text.png' in err
 
 def test_predict_takes_addresses(tmp_path, capsys):
-    fit(TINY, tmp_path/'run', quiet, device='cpu'); src = sorted((photos/'fish').iterdir())[0]
-    with zipfile.ZipFile(tmp_path/'pics.zip', 'w') as z: z.write(src, 'fish/one.jpg')
-    capsys.readouterr(); main(['predict', str(tmp_path/'run'), str(src), f"zip://fish/one.jpg::{tmp_path/'pics.zip'}"])
-    out = capsys.readouterr().out.splitlines(); assert len(out)==2 and out[1].startswith('zip://fish/one.jpg::')
+    fit(TINY, tmp_path/'run', quiet, device='cpu')
+    src = sorted((photos/'fish').iterdir())[0]
+    with zipfile.ZipFile(tmp_path/'pics.zip', 'w') as z:
+        z.write(src, 'fish/one.jpg')
+    capsys.readouterr()
+    main(['predict', str(tmp_path/'run'), str(src), f"zip://fish/one.jpg::{tmp_path/'pics.zip'}"])
+    out = capsys.readouterr().out.splitlines()
+    assert len(out)==2
+    assert out[1].startswith('zip://fish/one.jpg::')
     assert out[0].rpartition(': ')[2]==out[1].rpartition(': ')[2]
 
-@pytest.mark.parametrize('data,text', [
-    (dict(samples_per_gpu=0), 'samples_per_gpu is a whole number'), (dict(train_dataloader=dict(bogus=1)), "no 'bogus'"),
-    (dict(train_dataloader=dict(sampler_cfg=dict(type='RepeatAug'))), "Did you mean 'RepeatAugSampler'"),
-    (dict(train_dataloader=dict(multiprocessing_context='frok')), "'frok'"), (dict(device_normalize='bfloat16'), 'fp16 = dict')])
+@pytest.mark.parametrize(
+    'data,text',
+    [
+        (dict(samples_per_gpu=0), 'samples_per_gpu is a whole number'),
+        (dict(train_dataloader=dict(bogus=1)), "no 'bogus'"),
+        (dict(train_dataloader=dict(sampler_cfg=dict(type='RepeatAug'))), "Did you mean 'RepeatAugSampler'"),
+        (dict(train_dataloader=dict(multiprocessing_context='frok')), "'frok'"),
+        (dict(device_normalize='bfloat16'), 'fp16 = dict'),
+    ],
+)
 def test_check_makes_the_loaders(data, text):
-    cfg = Config.fromfile(TINY); cfg.data.update(data)
+    cfg = Config.fromfile(TINY)
+    cfg.data.update(data)
     assert any(text in o[2] for o in cfg.check().errors)
-    with pytest.raises(ConfigError, match=text): build_dataloader(Digits(), **loader_args(cfg, 'train'))
+    with pytest.raises(ConfigError, match=text):
+        build_dataloader(Digits(), **loader_args(cfg, 'train'))

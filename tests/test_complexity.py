@@ -31,7 +31,9 @@ def test_engines_agree_on_every_backbone(name):
 
 def test_engines_agree_on_a_backbone_of_timm():
     pytest.importorskip('timm')
-    assert agree(MODELS.build(dict(type='TIMMBackbone', model_name='mobilenetv3_small_050')), (3, 32, 32)).flops
+    assert agree(
+        MODELS.build(dict(type='TIMMBackbone', model_name='mobilenetv3_small_050')), (3, 32, 32)
+    ).flops
 
 class Call(nn.Module):
     "A function as a module"
@@ -42,31 +44,52 @@ class Call(nn.Module):
 
 ones = torch.ones
 layers = dict(
-    group_norm=nn.GroupNorm(2, 4), group_norm_plain=nn.GroupNorm(2, 4, affine=False),
-    layer_norm=nn.LayerNorm(6), layer_norm_plain=nn.LayerNorm(6, elementwise_affine=False),
-    instance_norm=nn.InstanceNorm2d(4, affine=True), instance_norm_plain=nn.InstanceNorm2d(4),
-    batch_norm=nn.BatchNorm2d(4), batch_norm_plain=nn.BatchNorm2d(4, affine=False),
+    group_norm=nn.GroupNorm(2, 4),
+    group_norm_plain=nn.GroupNorm(2, 4, affine=False),
+    layer_norm=nn.LayerNorm(6),
+    layer_norm_plain=nn.LayerNorm(6, elementwise_affine=False),
+    instance_norm=nn.InstanceNorm2d(4, affine=True),
+    instance_norm_plain=nn.InstanceNorm2d(4),
+    batch_norm=nn.BatchNorm2d(4),
+    batch_norm_plain=nn.BatchNorm2d(4, affine=False),
     batch_norm_of_batch=nn.BatchNorm2d(4, track_running_stats=False),
-    nearest=nn.Upsample(scale_factor=2), bilinear=nn.Upsample(scale_factor=2, mode='bilinear'),
+    nearest=nn.Upsample(scale_factor=2),
+    bilinear=nn.Upsample(scale_factor=2, mode='bilinear'),
     bicubic=nn.Upsample(scale_factor=2, mode='bicubic'),
     grid_sample=Call(lambda x: F.grid_sample(x, ones(1, 5, 5, 2), align_corners=False)),
-    global_pool=nn.AdaptiveAvgPool2d(1), adaptive_pool=nn.AdaptiveAvgPool2d((2, 3)), avg_pool=nn.AvgPool2d(2),
+    global_pool=nn.AdaptiveAvgPool2d(1),
+    adaptive_pool=nn.AdaptiveAvgPool2d((2, 3)),
+    avg_pool=nn.AvgPool2d(2),
     global_pool_1d=Call(lambda x: F.adaptive_avg_pool1d(x.flatten(2), 1)),
     adaptive_pool_1d=Call(lambda x: F.adaptive_avg_pool1d(x.flatten(2), 3)),
-    mean=Call(lambda x: x.mean((2, 3), keepdim=True)), sum=Call(lambda x: x.sum(1)),
-    conv=nn.Conv2d(4, 8, 3, groups=2, dilation=2), conv_transpose=nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
-    linear=nn.Linear(6, 5), matmul=Call(lambda x: x @ x.mT),
+    mean=Call(lambda x: x.mean((2, 3), keepdim=True)),
+    sum=Call(lambda x: x.sum(1)),
+    conv=nn.Conv2d(4, 8, 3, groups=2, dilation=2),
+    conv_transpose=nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2),
+    linear=nn.Linear(6, 5),
+    matmul=Call(lambda x: x @ x.mT),
     einsum=Call(lambda x: torch.einsum('nchw,cdw->ndh', x, ones(4, 5, 6))),
-    attention=Call(lambda x: F.scaled_dot_product_attention(x, x, x)), activation=nn.Mish(inplace=True))
+    attention=Call(lambda x: F.scaled_dot_product_attention(x, x, x)),
+    activation=nn.Mish(inplace=True),
+)
 
 @pytest.mark.parametrize('name', layers)
 def test_engines_agree_on_layers(name): agree(layers[name], (4, 6, 6))
 
-@pytest.mark.parametrize('function,flops', [
-    (lambda x: x @ ones(6), 4*6*6), (lambda x: x.flatten() @ ones(144), 144), (lambda x: ones(7, 6) @ x, 7*6*4*6),
-    (lambda x: F.conv2d(x, ones(8, 1, 3, 3), padding='same', groups=4), 8*9*6*6),
-    (lambda x: torch.baddbmm(x[0], x[0], x[0]), 4*6*6*6)],
-    ids=['matrix_vector', 'vectors', 'matrix_on_the_left', 'padding_same', 'baddbmm'])
+@pytest.mark.parametrize(
+    'function,flops',
+    [
+        (lambda x: x @ ones(6), 4*6*6),
+        (lambda x: x.flatten() @ ones(144), 144),
+        (lambda x: ones(7, 6) @ x, 7*6*4*6),
+        (
+            lambda x: F.conv2d(x, ones(8, 1, 3, 3), padding='same', groups=4),
+            8*9*6*6,
+        ),
+        (lambda x: torch.baddbmm(x[0], x[0], x[0]), 4*6*6*6),
+    ],
+    ids=['matrix_vector', 'vectors', 'matrix_on_the_left', 'padding_same', 'baddbmm'],
+)
 def test_counted_where_fvcore_fails(function, flops):
     found = complexity(Call(function), (4, 6, 6))
     assert (found.flops, found.uncounted) == (flops, {})
@@ -75,14 +98,20 @@ def test_encoder_layer_is_counted_in_evaluation():
     "PyTorch runs it as one fused operation then"
     layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True).eval()
     found = complexity(nn.Sequential(nn.Flatten(1, 2), layer), (5, 1, 8))
-    assert (found.flops, found.uncounted) == (5*8*(4*8 + 2*16) + 2*5*5*8 + 2 * 5*5*8, {})
+    assert (
+        (found.flops, found.uncounted)
+        == (5*8*(4*8 + 2*16) + 2*5*5*8 + 2 * 5*5*8, {})
+    )
     assert torch.backends.mha.get_fastpath_enabled()
 
 def test_operation_of_a_user(monkeypatch):
     cumsum = Call(lambda x: x.cumsum(1))
     assert complexity(cumsum, (4, 6, 6)).uncounted == {'aten::cumsum': 1}
     monkeypatch.setitem(flop_formulas, torch.ops.aten.cumsum, lambda x, *args, **kwargs: 7)
-    assert (complexity(cumsum, (4, 6, 6)).flops, complexity(cumsum, (4, 6, 6)).uncounted) == (7, {})
+    assert (
+        (complexity(cumsum, (4, 6, 6)).flops, complexity(cumsum, (4, 6, 6)).uncounted)
+        == (7, {})
+    )
 
 def test_module_of_two_parents_counts_for_the_first():
     "And a module that is called from outside of its parent counts for the parent"
@@ -91,7 +120,8 @@ def test_module_of_two_parents_counts_for_the_first():
             super().__init__()
             self.a = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))
             self.b = nn.Sequential(self.a[0], nn.Linear(6, 2))
-        def forward(self, x): return self.a(self.b[0](x)), self.b(x)
+        def forward(self, x):
+            return self.a(self.b[0](x)), self.b(x)
     assert agree(Shares(), (4, 6, 6)).by_module['a'][1] == 24*(3*36 + 18)
 
 # ---- The model is left as it was
@@ -117,13 +147,17 @@ def test_failure_leaves_nothing_behind():
     class Fails(nn.Module):
         def forward(self, x): raise ValueError('on purpose')
     model = nn.Sequential(nn.Conv2d(3, 2, 1), Fails())
-    with pytest.raises(ValueError, match='on purpose'): complexity(model, (3, 8, 8))
+    with pytest.raises(ValueError, match='on purpose'):
+        complexity(model, (3, 8, 8))
     assert model.training and torch.is_grad_enabled()
     assert complexity(model[:1], (3, 8, 8)).flops == 6*64
 
 @pytest.mark.parametrize('where', ['meta', torch.bfloat16, torch.double], ids=str)
 def test_any_device_and_type(where):
-    assert complexity(resnet().to(where), (3, 32, 32)).by_module == complexity(resnet(), (3, 32, 32)).by_module
+    assert (
+        complexity(resnet().to(where), (3, 32, 32)).by_module
+        == complexity(resnet(), (3, 32, 32)).by_module
+    )
 
 def test_nothing_is_printed_and_fvcore_stays_out():
     code = ("import sys, torch; from clsnb.all import complexity; complexity(torch.nn.Conv2d(3, 2, 1), (3, 8, 8))\n"
@@ -149,14 +183,21 @@ differs = dict(
     efficientformer=(.99, 1.06, 'l3 is published too small; l1 and l7 agree'),
     poolformer=(.97, .99, 'pooling has no multiplications and is counted there'))
 
-def smallest(rows, family): return min((r for r in rows if r.family == family), key=lambda r: r.flops)
+def smallest(rows, family):
+    return min((r for r in rows if r.family == family), key=lambda r: r.flops)
 
-rows = [r for r in zoo(pretrained=True).itertuples() if r.flops==r.flops and r.flops and r.config]
-if not os.environ.get('CLSNB_ALL_MODELS'): rows = [smallest(rows, f) for f in sorted({r.family for r in rows})]
+rows = [
+    r
+    for r in zoo(pretrained=True).itertuples()
+    if r.flops==r.flops and r.flops and r.config
+]
+if not os.environ.get('CLSNB_ALL_MODELS'):
+    rows = [smallest(rows, f) for f in sorted({r.family for r in rows})]
 
 @pytest.mark.parametrize('row', rows, ids=lambda r: r.config)
 def test_multiply_adds(row):
-    model, shape = build_classifier(Config.fromfile(row.config).model), (3, row.input_size, row.input_size)
+    model = build_classifier(Config.fromfile(row.config).model)
+    shape = (3, row.input_size, row.input_size)
     found = complexity(model, shape)
     low, high, why = differs.get(row.family, (.97, 1.03, ''))
     assert low <= found.flops/row.flops <= high, why

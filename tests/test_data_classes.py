@@ -7,13 +7,19 @@ from collections import Counter
 import pytest
 from clsnb.data.sets.labels import packaged_classes
 
-names = packaged_classes('imagenet'); folders = list(names.folders)
-def first(s): return re.sub(r'\s+', ' ', s.split(',')[0]).strip().lower()
+names = packaged_classes('imagenet')
+folders = list(names.folders)
+def first(s):
+    return re.sub(r'\s+', ' ', s.split(',')[0]).strip().lower()
 
 def test_torchvision():
     from torchvision.models._meta import _IMAGENET_CATEGORIES as theirs
     assert len(theirs)==len(names)==1000
-    other = {i: (a, b) for i,(a,b) in enumerate(zip(names, theirs)) if first(a)!=first(b)}
+    other = {
+        i: (a, b)
+        for i,(a, b) in enumerate(zip(names, theirs))
+        if first(a)!=first(b)
+    }
     assert other=={134: ('crane', 'crane bird'), 639: ('maillot, tank suit', 'maillot tank suit')}
 
 def test_timm():
@@ -22,11 +28,19 @@ def test_timm():
 
 def test_names_that_two_classes_share():
     "The only ones: data sets tell them apart by their folders"
-    twice = {k for k,n in Counter(names).items() if n>1}; firsts = {k for k,n in Counter(map(first, names)).items() if n>1}
+    twice = {k for k,n in Counter(names).items() if n>1}
+    firsts = {k for k,n in Counter(map(first, names)).items() if n>1}
     assert twice=={'crane'} and firsts=={'cardigan', 'crane', 'maillot'}
-    assert [(i, folders[i]) for i,n in enumerate(names) if first(n) in firsts]==[
-        (134, 'n02012849'), (264, 'n02113186'), (474, 'n02963159'), (517, 'n03126707'), (638, 'n03710637'), (639, 'n03710721')]
+    assert (
+        [(i, folders[i]) for i,n in enumerate(names) if first(n) in firsts]
+        == [
+            (134, 'n02012849'), (264, 'n02113186'), (474, 'n02963159'), (517, 'n03126707'),
+            (638, 'n03710637'), (639, 'n03710721')
+        ]
+    )
 
 def test_folders():
-    assert folders==sorted(set(folders)) and all(re.fullmatch(r'n\d{8}', f) for f in folders) and list(names.folders.values())==list(range(1000))
+    assert folders==sorted(set(folders))
+    assert all(re.fullmatch(r'n\d{8}', f) for f in folders)
+    assert list(names.folders.values())==list(range(1000))
     assert all(n==n.strip() and n and '\t' not in n for n in names)

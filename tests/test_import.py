@@ -5,7 +5,10 @@ heavy = ['matplotlib', 'seaborn', 'pandas', 'sklearn', 'pytorch_grad_cam', 'fvco
 
 def after(code):
     "Which heavy libraries are loaded after `code`, and whether CUDA was initialised"
-    tell = f"import sys, json, torch; print(json.dumps([[o for o in {heavy} if o in sys.modules], torch.cuda.is_initialized()]))"
+    tell = (
+        f"import sys, json, torch; print(json.dumps([[o for o in {heavy} if o in "
+        "sys.modules], torch.cuda.is_initialized()]))"
+    )
     r = subprocess.run([sys.executable, '-c', f'{code}\n{tell}'], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     return json.loads(r.stdout.splitlines()[-1])
@@ -16,6 +19,10 @@ def test_the_check_sees_heavy_libraries(): assert after('import cv2')[0] == ['cv
 
 def test_star_import_keeps_the_users_names():
     "No builtin is hidden, and nothing private comes along"
-    code = "import builtins; ns = {}; exec('from clsnb.all import *', ns); print([o for o in ns if hasattr(builtins, o) and o[0] != '_'], [o for o in ns if o[0] == '_' and o != '__builtins__'])"
+    code = (
+        "import builtins; ns = {}; exec('from clsnb.all import *', ns); "
+        "print([o for o in ns if hasattr(builtins, o) and o[0] != '_'], "
+        "[o for o in ns if o[0] == '_' and o != '__builtins__'])"
+    )
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert r.stdout.strip() == '[] []', r.stdout + r.stderr

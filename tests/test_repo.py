@@ -25,70 +25,109 @@ def wheel(tmp_path_factory):
     assert list(out.glob('*.tar.gz'))
     with zipfile.ZipFile(next(out.glob('*.whl'))) as z: yield z
 
-def shipped(wheel, pattern): return {o for o in wheel.namelist() if Path(o).match(pattern)}
+def shipped(wheel, pattern):
+    return {o for o in wheel.namelist() if Path(o).match(pattern)}
 
 def test_wheel_holds_every_source_file(wheel):
-    ours = {p.relative_to(root).as_posix() for p in (root/'clsnb').rglob('*') if p.is_file() and '__pycache__' not in p.parts and p.name != '_modidx.py'}
+    ours = {
+        p.relative_to(root).as_posix()
+        for p in (root/'clsnb').rglob('*')
+        if p.is_file() and '__pycache__' not in p.parts and p.name != '_modidx.py'
+    }
     assert ours <= set(wheel.namelist()), sorted(ours - set(wheel.namelist()))[:10]
-    assert not [o for o in wheel.namelist() if o.split('/')[0] in ('nbs', 'tests', 'tools', 'benchmarks')]
+    assert not [
+        o
+        for o in wheel.namelist()
+        if o.split('/')[0] in ('nbs', 'tests', 'tools', 'benchmarks')
+    ]
 
 def test_wheel_holds_the_photographs(wheel):
     from PIL import Image
     photos = shipped(wheel, 'clsnb/photos/*/*.jpg')
     assert len(photos) == 184
-    for o in photos: Image.open(io.BytesIO(wheel.read(o))).load()
+    for o in photos:
+        Image.open(io.BytesIO(wheel.read(o))).load()
     lists = [wheel.read(f'clsnb/photos/{o}.txt').decode().splitlines() for o in ('train', 'val')]
-    names = [line.rsplit(maxsplit=1)[0] if line.split()[-1].isdigit() else line for o in lists for line in o]
+    names = [
+        line.rsplit(maxsplit=1)[0] if line.split()[-1].isdigit() else line
+        for o in lists
+        for line in o
+    ]
     assert {f'clsnb/photos/{n}' for n in names} == photos and len(names) == 184
     assert 'Public Domain' in wheel.read('clsnb/photos/ATTRIBUTION.md').decode()
 
 def test_wheel_holds_configs_and_commands(wheel):
     assert shipped(wheel, 'clsnb/configs/*/*.py')
     entry = wheel.read(next(iter(shipped(wheel, '*.dist-info/entry_points.txt')))).decode()
-    for line in ('clsnb = clsnb.cli:main', 'clsnb-test = clsnb.selftest:main'): assert line in entry.replace('=', ' = ').replace('  =  ', ' = ')
+    for line in ('clsnb = clsnb.cli:main', 'clsnb-test = clsnb.selftest:main'):
+        assert line in entry.replace('=', ' = ').replace('  =  ', ' = ')
     meta = wheel.read(next(iter(shipped(wheel, '*.dist-info/METADATA')))).decode()
-    assert 'Requires-Python: >=3.10' in meta and 'License' in meta and not [o for o in meta.split('\n') if o.startswith('Requires-Dist: nbdev') and 'extra' not in o]
+    assert 'Requires-Python: >=3.10' in meta
+    assert 'License' in meta
+    assert not [o for o in meta.split('\n') if o.startswith('Requires-Dist: nbdev') and 'extra' not in o]
 
 def test_commands_lead_somewhere():
-    ini = ConfigParser(delimiters=['=']); ini.read(root/'settings.ini')
+    ini = ConfigParser(delimiters=['='])
+    ini.read(root/'settings.ini')
     for line in ini['DEFAULT']['console_scripts'].split('\n'):
         module, func = line.split('=')[1].strip().split(':')
         tree = ast.parse((root/Path(*module.split('.'))).with_suffix('.py').read_text())
         assert func in {o.name for o in tree.body if isinstance(o, ast.FunctionDef)}, line
 
 def test_every_python_from_310_can_parse_it():
-    for p in (root/'clsnb').rglob('*.py'): ast.parse(p.read_text(), feature_version=(3, 10))
+    for p in (root/'clsnb').rglob('*.py'):
+        ast.parse(p.read_text(), feature_version=(3, 10))
 
 def test_runtime_requirements_have_lower_bounds_only():
-    ini = ConfigParser(delimiters=['=']); ini.read(root/'settings.ini')
-    for o in ini['DEFAULT']['requirements'].split(): assert '>=' in o and not set('<~!,') & set(o), o
+    ini = ConfigParser(delimiters=['='])
+    ini.read(root/'settings.ini')
+    for o in ini['DEFAULT']['requirements'].split():
+        assert '>=' in o and not set('<~!,') & set(o), o
 
 # ---- Notebooks under git
 
 def notebook(*sources):
-    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=7, outputs=[], source=s) for i, s in enumerate(sources)]
-    meta = dict(kernelspec=dict(display_name='mine', language='python', name='python3'), language_info=dict(name='python'))
+    cells = [
+        dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=7, outputs=[], source=s)
+        for i, s in enumerate(sources)
+    ]
+    meta = dict(
+        kernelspec=dict(display_name='mine', language='python', name='python3'),
+        language_info=dict(name='python'),
+    )
     return json.dumps(dict(cells=cells, metadata=meta, nbformat=4, nbformat_minor=5), indent=1) + '\n'
 
 @pytest.fixture
 def repo(tmp_path):
     "A small repository with this one's hooks switched on"
-    for o in ('.githooks', 'tools'): shutil.copytree(root/o, tmp_path/o, ignore=leave_out)
-    for o in ('settings.ini', 'pyproject.toml', '.gitattributes'): shutil.copy(root/o, tmp_path)
-    (tmp_path/'nbs').mkdir(); (tmp_path/'clsnb').mkdir()
-    env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')} | {'PATH': f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    env.update({f'GIT_{w}_{k}': v for w in ('AUTHOR', 'COMMITTER') for k, v in (('NAME', 'a'), ('EMAIL', 'a@b.c'))})
+    for o in ('.githooks', 'tools'):
+        shutil.copytree(root/o, tmp_path/o, ignore=leave_out)
+    for o in ('settings.ini', 'pyproject.toml', '.gitattributes'):
+        shutil.copy(root/o, tmp_path)
+    (tmp_path/'nbs').mkdir()
+    (tmp_path/'clsnb').mkdir()
+    env = (
+        {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
+        | {'PATH': f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    )
+    env.update({
+        f'GIT_{w}_{k}': v
+        for w in ('AUTHOR', 'COMMITTER')
+        for k, v in (('NAME', 'a'), ('EMAIL', 'a@b.c'))
+    })
     def git(*a, ok=True, **more):
         r = subprocess.run(['git', *a], cwd=tmp_path, env=env | more, capture_output=True, text=True)
         assert r.returncode == 0 or not ok, r.stdout + r.stderr
         return r.stdout + ('' if ok else r.stderr)
-    git('init', '-q', '-b', 'main'); git('config', '--local', 'include.path', '../.githooks/config')
+    git('init', '-q', '-b', 'main')
+    git('config', '--local', 'include.path', '../.githooks/config')
     git.path = tmp_path
     return git
 
 def test_commit_hook_cleans_and_exports(repo):
     (repo.path/'nbs/one.ipynb').write_text(notebook('#| default_exp one', '#| export\ndef f(): return 1'))
-    repo('add', '-A'); repo('commit', '-qm', 'one')
+    repo('add', '-A')
+    repo('commit', '-qm', 'one')
     kept = json.loads(repo('show', 'HEAD:nbs/one.ipynb'))
     assert kept['cells'][0]['execution_count'] is None and 'language_info' not in kept['metadata']
     assert 'def f(): return 1' in repo('show', 'HEAD:clsnb/one.py')
@@ -96,7 +135,9 @@ def test_commit_hook_cleans_and_exports(repo):
 
 def test_commit_hook_stops_at_what_ruff_finds(repo):
     (repo.path/'tests').mkdir()
-    (repo.path/'nbs'/'one.ipynb').write_text(notebook('#| default_exp one', '#| export\ndef f(): return missing'))
+    (repo.path/'nbs'/'one.ipynb').write_text(notebook(
+        '#| default_exp one', '#| export\ndef f(): return missing'
+    ))
     (repo.path/'tests'/'test_two.py').write_text('import os\n')
     repo('add', '-A')
     said = repo('commit', '-m', 'both', ok=False)
@@ -113,13 +154,16 @@ def test_commit_hook_passes_over_deleted_files_and_packaged_configs(repo):
     (repo.path/'clsnb'/'configs').mkdir()
     (repo.path/'clsnb'/'configs'/'a.py').write_text("model = missing\n")
     (repo.path/'clsnb'/'b.py').write_text('')
-    repo('add', '-A'); repo('commit', '-qm', 'one')
+    repo('add', '-A')
+    repo('commit', '-qm', 'one')
     (repo.path/'clsnb'/'b.py').unlink()
     repo('commit', '-qam', 'two')
 
 def test_commit_hook_says_that_ruff_is_missing(repo, tmp_path_factory):
     tools = tmp_path_factory.mktemp('bin')
-    for name, program in dict(python=sys.executable, git=shutil.which('git'), sh=shutil.which('sh')).items():
+    for name, program in dict(
+        python=sys.executable, git=shutil.which('git'), sh=shutil.which('sh')
+    ).items():
         (tools/name).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         (tools/name).chmod(0o755)
     (repo.path/'tests').mkdir()
@@ -130,9 +174,15 @@ def test_commit_hook_says_that_ruff_is_missing(repo, tmp_path_factory):
 
 def test_conflicting_notebooks_stay_notebooks(repo):
     nb = repo.path/'nbs/one.ipynb'
-    def commit(*sources): nb.write_text(notebook(*sources)); repo('add', 'nbs'); repo('commit', '-qm', 'x', '--no-verify')
-    commit('a = 1', 'b = 1'); repo('checkout', '-qb', 'other'); commit('a = 2', 'b = 1')
-    repo('checkout', '-q', 'main'); commit('a = 3', 'b = 1')
+    def commit(*sources):
+        nb.write_text(notebook(*sources))
+        repo('add', 'nbs')
+        repo('commit', '-qm', 'x', '--no-verify')
+    commit('a = 1', 'b = 1')
+    repo('checkout', '-qb', 'other')
+    commit('a = 2', 'b = 1')
+    repo('checkout', '-q', 'main')
+    commit('a = 3', 'b = 1')
     repo('merge', 'other', ok=False)
     cells = json.loads(nb.read_text())['cells']
     src = [''.join(c['source']) for c in cells]
@@ -140,7 +190,10 @@ def test_conflicting_notebooks_stay_notebooks(repo):
 
 def test_diffs_show_text(repo):
     nb = repo.path/'nbs/one.ipynb'
-    for s in ('a = 1', 'a = 2'): nb.write_text(notebook(s)); repo('add', 'nbs'); repo('commit', '-qm', s, '--no-verify')
+    for s in ('a = 1', 'a = 2'):
+        nb.write_text(notebook(s))
+        repo('add', 'nbs')
+        repo('commit', '-qm', s, '--no-verify')
     said = repo('diff', 'HEAD~1', '--', 'nbs')
     assert '-a = 1' in said and '+a = 2' in said and 'execution_count' not in said
 
@@ -153,7 +206,9 @@ def test_measures_are_the_same_in_every_python():
     assert measure.code_lines(text) == [2, 4]
 
 def test_every_place_past_a_mark_is_listed_with_its_line(tmp_path):
-    (tmp_path/'a.py').write_text('from .b import _x\na, b = 1, 2; c = 3\n\ndef _f(): return ' + 'c + '*40 + 'c\n')
+    (tmp_path/'a.py').write_text(
+        'from .b import _x\na, b = 1, 2; c = 3\n\ndef _f(): return ' + 'c + '*40 + 'c\n'
+    )
     (tmp_path/'b.py').write_text('_x = 1\n\n@patch\ndef _f(self:A): return 1 if self else 2 if _x else 3\n')
     said = sh(sys.executable, root/'tools'/'measure.py', tmp_path, '--where', cwd=tmp_path)
     found = [o.split('/')[-1] for o in said.splitlines()]

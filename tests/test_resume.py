@@ -94,8 +94,10 @@ go, final, Hook = (namespace[k] for k in ('go', 'final', 'Hook'))
 
 def same(a, b):
     if torch.is_tensor(a): return torch.equal(a, b)
-    if isinstance(a, dict): return a.keys()==b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)): return len(a)==len(b) and all(same(x, y) for x,y in zip(a, b))
+    if isinstance(a, dict):
+        return a.keys()==b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a)==len(b) and all(same(x, y) for x,y in zip(a, b))
     return a==b
 
 def rows(work_dir): # without what a clock says
@@ -103,16 +105,25 @@ def rows(work_dir): # without what a clock says
     out = {}
     for p in sorted(Path(work_dir).glob('*.log.json'), key=lambda p: p.stat().st_mtime_ns):
         for r in read_json_lines(p):
-            if 'mode' in r: out[r['mode'], r['epoch'], r['iter']] = {k: v for k,v in r.items() if k not in ('time', 'data_time', 'memory')}
+            if 'mode' in r:
+                out[r['mode'], r['epoch'], r['iter']] = {
+                    k: v
+                    for k,v in r.items()
+                    if k not in ('time', 'data_time', 'memory')
+                }
     return out
 
-kinds = ['epoch', 'epoch seed', 'epoch amp', 'epoch val', 'iter', 'iter val', 'epoch ema', 'iter ema amp seed']
+kinds = [
+    'epoch', 'epoch seed', 'epoch amp', 'epoch val', 'iter', 'iter val', 'epoch ema', 'iter ema amp seed'
+]
 reference = {}
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     def get(kind):
-        if kind not in reference: d = tmp_path_factory.mktemp('whole'); reference[kind] = final(go(d, kind)),rows(d)
+        if kind not in reference:
+            d = tmp_path_factory.mktemp('whole')
+            reference[kind] = final(go(d, kind)),rows(d)
         return reference[kind]
     return get
 
@@ -134,22 +145,36 @@ def test_broken_off_anywhere(kind, whole, tmp_path, caplog):
                     return self.answer(*a, **kw)
             run.step = Fuse(run.step)
             for h in run.hooks:
-                for e in ('before_train_iter', 'after_train_iter', 'after_train_epoch', 'before_train_epoch', 'state_dict', 'after_val_iter'):
-                    if hasattr(h, e) and getattr(type(h), e) is not getattr(Hook, e, None): setattr(h, e, Fuse(getattr(h, e)))
-        try: run = go(tmp_path, kind, trace); break
+                for e in (
+                    'before_train_iter', 'after_train_iter', 'after_train_epoch', 'before_train_epoch',
+                    'state_dict', 'after_val_iter'
+                ):
+                    if hasattr(h, e) and getattr(type(h), e) is not getattr(Hook, e, None):
+                        setattr(h, e, Fuse(getattr(h, e)))
+        try:
+            run = go(tmp_path, kind, trace)
+            break
         except Boom: pass
     assert attempt>=3
     mine = final(run)
     bad = [k for k in end[0] if not same(mine[k], end[0][k])]
     assert not bad, (bad, mine, end[0]) if 'model' not in bad else bad
     got = rows(tmp_path)
-    assert got.keys()==end[1].keys() and all(got[k]==v for k,v in end[1].items())
+    assert got.keys()==end[1].keys()
+    assert all(got[k]==v for k,v in end[1].items())
 
 def run_script(tmp_path, kind, name='out'):
-    (tmp_path/'s.py').write_text(script); env = dict(os.environ, OMP_NUM_THREADS='1')
-    return subprocess.Popen([sys.executable, tmp_path/'s.py', tmp_path/'work', kind, tmp_path/name], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    (tmp_path/'s.py').write_text(script)
+    env = dict(os.environ, OMP_NUM_THREADS='1')
+    return subprocess.Popen(
+        [sys.executable, tmp_path/'s.py', tmp_path/'work', kind, tmp_path/name],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
-# Starting Python and torch takes ten times as long as a run: so a process that has imported everything, and computed nothing, forks one for each run.
+# Starting Python and torch takes ten times as long as a run: so a process that has imported everything, and
+# computed nothing, forks one for each run.
 
 server = r"""
 import io, json, os, sys, time, traceback
@@ -191,53 +216,87 @@ for line in sys.stdin:
 class Runs:
     "One run at a time, forked from a process that is ready; `wait` hears what it says"
     def __init__(self, folder):
-        (folder/'s.py').write_text(script); (folder/'server.py').write_text(server); self.text,self.folder,self.pid = b'',folder,None
-        self.p = subprocess.Popen([sys.executable, folder/'server.py', folder/'s.py'], env=dict(os.environ, OMP_NUM_THREADS='1'), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        (folder/'s.py').write_text(script)
+        (folder/'server.py').write_text(server)
+        self.text = b''
+        self.folder = folder
+        self.pid = None
+        self.p = subprocess.Popen(
+            [sys.executable, folder/'server.py', folder/'s.py'],
+            env=dict(os.environ, OMP_NUM_THREADS='1'),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
     def start(self, kind, pause=0):
-        self.p.stdin.write((json.dumps([str(self.folder/'work'), kind, str(self.folder/'out'), pause])+'\n').encode()); self.p.stdin.flush()
+        self.p.stdin.write((
+            json.dumps([str(self.folder/'work'), kind, str(self.folder/'out'), pause])+'\n'
+        ).encode())
+        self.p.stdin.flush()
         self.pid = self.wait('pid', seconds=120)[1]
     def wait(self, *what, seconds):
         "The next message of one of these kinds; None when the time is over"
         end = time.monotonic()+seconds
         while True:
             while b'\n' in self.text:
-                line,self.text = self.text.split(b'\n', 1); m = json.loads(line)
+                line,self.text = self.text.split(b'\n', 1)
+                m = json.loads(line)
                 if m[0]=='ended': self.pid = None
                 if m[0] in what: return m
-            if not select.select([self.p.stdout], [], [], max(end-time.monotonic(), 0))[0]: return None
-            new = os.read(self.p.stdout.fileno(), 4096); assert new, 'the server has died'; self.text += new
+            if not select.select(
+                [self.p.stdout], [], [], max(end-time.monotonic(), 0)
+            )[0]:
+                return None
+            new = os.read(self.p.stdout.fileno(), 4096)
+            assert new, 'the server has died'
+            self.text += new
     def kill(self):
         "SIGKILL; False if it was too late"
-        self.signal(); return self.wait('ended', seconds=60)[1]==signal.SIGKILL
+        self.signal()
+        return self.wait('ended', seconds=60)[1]==signal.SIGKILL
     def signal(self):
         try: os.kill(self.pid, signal.SIGKILL)
         except ProcessLookupError: pass
-    def error(self): p = self.folder/'out.log'; return p.read_text()[-2000:] if p.exists() else ''
+    def error(self):
+        p = self.folder/'out.log'
+        return p.read_text()[-2000:] if p.exists() else ''
     def close(self):
         if self.wait('ended', seconds=0) is None and self.pid: self.signal()
-        self.p.stdin.close(); self.p.wait(60); self.p.stdout.close()
+        self.p.stdin.close()
+        self.p.wait(60)
+        self.p.stdout.close()
 
 @pytest.fixture
-def runs(tmp_path): r = Runs(tmp_path); yield r; r.close()
+def runs(tmp_path):
+    r = Runs(tmp_path)
+    yield r
+    r.close()
 
-kills = int(os.environ.get('CLSNB_KILLS', 4)); killed_kinds = ['epoch amp seed', 'iter ema amp seed', 'epoch val'][:max(1, min(3, kills//10))]
+kills = int(os.environ.get('CLSNB_KILLS', 4))
+killed_kinds = ['epoch amp seed', 'iter ema amp seed', 'epoch val'][:max(1, min(3, kills//10))]
 
 @pytest.mark.parametrize('kind', killed_kinds)
 def test_kill_9(kind, whole, tmp_path, runs):
     "SIGKILL at random moments of a run and of its continuations, every other one in the middle of writing a checkpoint"
-    rng,end,moments,done = random.Random(kind),whole(kind)[0],[],0
+    rng = random.Random(kind)
+    end = whole(kind)[0]
+    moments = []
+    done = 0
     while done < -(-kills//len(killed_kinds)):
-        inside = done%2; runs.start(kind, rng.randrange(1, 22) if inside else 0)
+        inside = done%2
+        runs.start(kind, rng.randrange(1, 22) if inside else 0)
         if inside: m = runs.wait('paused', 'ended', seconds=120)
         else: m = runs.wait('ended', seconds=rng.random()*.6) # anything from its first line on
         if m and m[0]=='ended' or not m and not runs.kill(): # it got through: compare, and begin anew
             assert (tmp_path/'out').exists(), runs.error()
             assert same(torch.load(tmp_path/'out'), end)
-            for f in [*(tmp_path/'work').iterdir(), tmp_path/'out']: f.unlink()
+            for f in [*(tmp_path/'work').iterdir(), tmp_path/'out']:
+                f.unlink()
             continue
         if m: assert runs.kill()
-        moments.append(m[1] if m else 'anywhere'); done += 1
-    runs.start(kind); assert runs.wait('ended', seconds=120)[1]==0, runs.error()
+        moments.append(m[1] if m else 'anywhere')
+        done += 1
+    runs.start(kind)
+    assert runs.wait('ended', seconds=120)[1]==0, runs.error()
     assert same(torch.load(tmp_path/'out'), end)
     assert len(moments)==done and moments.count('anywhere')*2 in (done, done+1)
     print(moments)
@@ -245,16 +304,23 @@ def test_kill_9(kind, whole, tmp_path, runs):
 def test_kill_9_with_fresh_interpreters(whole, tmp_path):
     "The same once more as a user would see it: the killed run and its continuation are processes of their own"
     p = run_script(tmp_path, 'epoch seed')
-    while p.poll() is None and not list((tmp_path/'work').glob('*.pth')): time.sleep(.001)
-    p.kill(); p.communicate(); assert not (tmp_path/'out').exists()
-    p = run_script(tmp_path, 'epoch seed'); _,err = p.communicate(timeout=120)
+    while p.poll() is None and not list((tmp_path/'work').glob('*.pth')):
+        time.sleep(.001)
+    p.kill()
+    p.communicate()
+    assert not (tmp_path/'out').exists()
+    p = run_script(tmp_path, 'epoch seed')
+    _,err = p.communicate(timeout=120)
     assert p.returncode==0, err[-2000:]
     assert same(torch.load(tmp_path/'out'), whole('epoch seed')[0])
 
 def test_sigterm_saves_and_stops(whole, tmp_path):
     p = run_script(tmp_path, 'epoch')
-    while not list((tmp_path/'work').glob('*.pth')) and p.poll() is None: time.sleep(.002)
-    time.sleep(.05); p.send_signal(signal.SIGTERM); _,err = p.communicate(timeout=60)
+    while not list((tmp_path/'work').glob('*.pth')) and p.poll() is None:
+        time.sleep(.002)
+    time.sleep(.05)
+    p.send_signal(signal.SIGTERM)
+    _,err = p.communicate(timeout=60)
     assert p.returncode==3 and 'SIGTERM' in err.decode(), err[-2000:]
     assert same(final(go(tmp_path/'work', 'epoch')), whole('epoch')[0])
 
@@ -269,7 +335,9 @@ def test_signal_saves_and_stops(sig, whole, tmp_path):
 
 def test_interrupt_in_evaluation_and_twice(whole, tmp_path):
     "An evaluation is left and done again; a second interrupt breaks off"
-    net = namespace['Net']; forward = net.forward; times = []
+    net = namespace['Net']
+    forward = net.forward
+    times = []
     def interrupted(self, *a, **kw):
         times.append(1)
         if len(times)==5: os.kill(os.getpid(), signal.SIGINT)
@@ -277,21 +345,37 @@ def test_interrupt_in_evaluation_and_twice(whole, tmp_path):
     net.forward = interrupted
     try: run = go(tmp_path, 'epoch')
     finally: net.forward = forward
-    assert run.stop=='SIGINT' and len(times)==5 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    run = go(tmp_path, 'epoch'); assert same(final(run), whole('epoch')[0])
+    assert run.stop=='SIGINT'
+    assert len(times)==5
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    run = go(tmp_path, 'epoch')
+    assert same(final(run), whole('epoch')[0])
     class Twice(Hook):
         def before_train_iter(self, run):
-            if run.iter==3: os.kill(os.getpid(), signal.SIGINT); time.sleep(.01); os.kill(os.getpid(), signal.SIGINT); time.sleep(.01)
-    with pytest.raises(KeyboardInterrupt): go(tmp_path/'new', 'epoch', lambda r: r.register_hook(Twice()))
+            if run.iter==3:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(.01)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(.01)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path/'new', 'epoch', lambda r: r.register_hook(Twice()))
 
 def test_damaged_newest_is_named_and_resume_says_what_differs(whole, tmp_path, capsys):
     from clsnb.train.core_hooks import latest_checkpoint
     run = go(tmp_path, 'epoch')
-    newest = latest_checkpoint(tmp_path); data = newest.read_bytes(); newest.write_bytes(data[:len(data)//2])
-    capsys.readouterr(); second = latest_checkpoint(tmp_path); said = capsys.readouterr().out
+    newest = latest_checkpoint(tmp_path)
+    data = newest.read_bytes()
+    newest.write_bytes(data[:len(data)//2])
+    capsys.readouterr()
+    second = latest_checkpoint(tmp_path)
+    said = capsys.readouterr().out
     assert second is not None and second!=newest and newest.name in said
-    run = namespace['build'](tmp_path, 'epoch'); run.meta['config'] = 'a = 2'; run.resume(second); said = capsys.readouterr().out
-    for o in ('weights', 'optimizer', 'generators', 'EvalHook', 'a: 1 → 2'): assert o in said, said
+    run = namespace['build'](tmp_path, 'epoch')
+    run.meta['config'] = 'a = 2'
+    run.resume(second)
+    said = capsys.readouterr().out
+    for o in ('weights', 'optimizer', 'generators', 'EvalHook', 'a: 1 → 2'):
+        assert o in said, said
 
 def test_full_disk(tmp_path, monkeypatch, capsys):
     "The run says so, keeps the last good checkpoint, and goes on; or stops"
@@ -300,11 +384,20 @@ def test_full_disk(tmp_path, monkeypatch, capsys):
     save,n = torch.save,[0]
     def full(o, f, **kw):
         n[0] += 1
-        if n[0]>3: f.write(b'x'*100); raise OSError(errno.ENOSPC, 'No space left on device')
+        if n[0]>3:
+            f.write(b'x'*100)
+            raise OSError(errno.ENOSPC, 'No space left on device')
         return save(o, f, **kw)
-    monkeypatch.setattr(torch, 'save', full); run = go(tmp_path, 'epoch'); said = capsys.readouterr().out
+    monkeypatch.setattr(torch, 'save', full)
+    run = go(tmp_path, 'epoch')
+    said = capsys.readouterr().out
     assert run.epoch==4 and 'No space left on device' in said
     from clsnb.train.core_hooks import latest_checkpoint
     assert latest_checkpoint(tmp_path) and not list(tmp_path.glob('.*.pth.*'))
     n[0] = 9
-    with pytest.raises(CheckpointError, match='No space left'): go(tmp_path/'b', 'epoch', lambda r: [setattr(h, 'on_error', 'raise') for h in r.hooks if hasattr(h, 'on_error')])
+    with pytest.raises(CheckpointError, match='No space left'):
+        go(
+            tmp_path/'b',
+            'epoch',
+            lambda r: [setattr(h, 'on_error', 'raise') for h in r.hooks if hasattr(h, 'on_error')],
+        )

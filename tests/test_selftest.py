@@ -17,7 +17,8 @@ def checkout(tmp_path):
     "A small checkout with its own `clsnb`, two modules, notebooks and tests"
     for folder in ('clsnb', 'nbs', 'tests'): (tmp_path/folder).mkdir()
     shutil.copy(root/'settings.ini', tmp_path)
-    for name in ('selftest.py', 'selection.py'): shutil.copy(root/'clsnb'/name, tmp_path/'clsnb')
+    for name in ('selftest.py', 'selection.py'):
+        shutil.copy(root/'clsnb'/name, tmp_path/'clsnb')
     files = {
         'clsnb/__init__.py': '', 'clsnb/one.py': 'x = 1\n', 'clsnb/two.py': 'y = 2\n',
         'clsnb/all.py': 'from clsnb.two import y\n',
@@ -47,7 +48,10 @@ def repo(checkout):
 def clsnb_test(folder, *args):
     "Exit status and lines of `clsnb-test` in a checkout"
     cmd = [sys.executable, '-c', 'from clsnb.selftest import main; main()', *args]
-    env = {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')} | {'PYTHONPATH': str(folder)}
+    env = (
+        {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')}
+        | {'PYTHONPATH': str(folder)}
+    )
     done = subprocess.run(cmd, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
@@ -69,7 +73,9 @@ def test_paths_are_run_and_failures_are_run_again(checkout):
 
 def test_a_run_of_a_part_keeps_the_failures_of_the_rest(checkout):
     assert clsnb_test(checkout, 'tests', '--workers', '1')[0] == 1
-    assert clsnb_test(checkout, 'tests/test_two.py', 'tests/test_one.py::test_right', '--workers', '1')[0] == 0
+    assert clsnb_test(
+        checkout, 'tests/test_two.py', 'tests/test_one.py::test_right', '--workers', '1'
+    )[0] == 0
     assert remembered(checkout) == ['tests/test_one.py::test_wrong']
 
 def test_a_file_that_cannot_be_collected_is_remembered(checkout):
@@ -118,6 +124,7 @@ def test_what_cannot_be_run_is_named(repo, tmp_path_factory):
         str(elsewhere): 'is not in the checkout'}
     for path, said in messages.items():
         with pytest.raises(SystemExit, match=said): select_path(path, repo)
-    with pytest.raises(SystemExit, match="no changes against 'nowhere'"): changed_files(repo, 'nowhere')
+    with pytest.raises(SystemExit, match="no changes against 'nowhere'"):
+        changed_files(repo, 'nowhere')
     status, lines = clsnb_test(repo, '--failed', '--changed')
     assert status == 2 and lines[-1] == 'clsnb-test: error: give PATHs, --changed or --failed, one of them'

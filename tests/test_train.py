@@ -5,16 +5,44 @@ from pathlib import Path
 import numpy as np, pytest, torch
 
 env = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
-digits = ['train', 'lenet5_1xb32_digits', '--cfg-options', 'runner.max_epochs=2', 'results=False', 'data.train_dataloader.drop_last=True']
+digits = [
+    'train',
+    'lenet5_1xb32_digits',
+    '--cfg-options',
+    'runner.max_epochs=2',
+    'results=False',
+    'data.train_dataloader.drop_last=True',
+]
 
 def clsnb(*args, procs=1, cwd=None, status=0):
     "Run the command; its standard output and error"
-    launch = ['-m', 'torch.distributed.run', '--nproc-per-node', str(procs), '--master-port', '0', '--rdzv-backend', 'c10d', '--rdzv-endpoint', 'localhost:0'] if procs>1 else []
-    r = subprocess.run([sys.executable, *launch, '-m', 'clsnb', *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
-    assert r.returncode==status, f'exit status {r.returncode}, not {status}\n{r.stdout[-2000:]}\n{r.stderr[-3000:]}'
+    if procs>1:
+        launch = [
+            '-m', 'torch.distributed.run', '--nproc-per-node', str(procs), '--master-port', '0',
+            '--rdzv-backend', 'c10d', '--rdzv-endpoint', 'localhost:0'
+        ]
+    else:
+        launch = []
+    r = subprocess.run(
+        [sys.executable, *launch, '-m', 'clsnb', *map(str, args)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert r.returncode==status, (
+        f'exit status {r.returncode}, not {status}\n{r.stdout[-2000:]}\n{r.stderr[-3000:]}'
+    )
     return r.stdout,r.stderr
 
-def val_rows(work_dir): return [r for p in sorted(Path(work_dir).glob('*.log.json')) for r in map(json.loads, p.read_text().splitlines()) if r.get('mode')=='val']
+def val_rows(work_dir):
+    return [
+        r
+        for p in sorted(Path(work_dir).glob('*.log.json'))
+        for r in map(json.loads, p.read_text().splitlines())
+        if r.get('mode')=='val'
+    ]
 def weights(path): return torch.load(path, weights_only=True)['state_dict']
 
 def test_two_processes_are_one(tmp_path):
@@ -23,17 +51,27 @@ def test_two_processes_are_one(tmp_path):
     clsnb(*digits, 'data.samples_per_gpu=16', '--work-dir', tmp_path/'two', '--launcher', 'pytorch', procs=2)
     one,two = val_rows(tmp_path/'one'),val_rows(tmp_path/'two')
     assert len(one)==len(two)==2 and one[-1]['accuracy_top-1'] > 50
-    for a,b in zip(one, two): assert abs(a['accuracy_top-1']-b['accuracy_top-1']) < .2 and abs(a['loss']-b['loss']) < 1e-3
+    for a,b in zip(one, two):
+        assert abs(a['accuracy_top-1']-b['accuracy_top-1']) < .2
+        assert abs(a['loss']-b['loss']) < 1e-3
     a,b = weights(tmp_path/'one/latest.pth'),weights(tmp_path/'two/latest.pth')
-    for k in a: torch.testing.assert_close(a[k], b[k], rtol=1e-2, atol=1e-3)
+    for k in a:
+        torch.testing.assert_close(a[k], b[k], rtol=1e-2, atol=1e-3)
 
 def test_killed_and_resumed_is_uninterrupted(tmp_path):
     "A run ended by SIGKILL and continued gives bit for bit the weights of one that was never stopped"
-    photos = ['train', 'resnet18-tiny_1xb16_photos', '--cfg-options', 'runner.max_epochs=3', 'results=False', 'evaluation.save_best=None']
+    photos = [
+        'train', 'resnet18-tiny_1xb16_photos', '--cfg-options', 'runner.max_epochs=3', 'results=False',
+        'evaluation.save_best=None'
+    ]
     clsnb(*photos, '--work-dir', tmp_path/'whole')
-    code = ("import os, signal\nfrom clsnb.all import *\n@HOOKS.register\nclass Kill(Hook):\n    def before_train_iter(self, run):\n"
-            "        if run.epoch==2 and run.inner_iter==3: os.kill(os.getpid(), signal.SIGKILL)\n"
-            f"fit('resnet18-tiny_1xb16_photos', {str(tmp_path/'cut')!r}, {{'runner.max_epochs': 3, 'results': False, 'evaluation.save_best': None, 'custom_hooks': [dict(type='Kill')]}})")
+    code = (
+        "import os, signal\nfrom clsnb.all import *\n@HOOKS.register\nclass "
+        "Kill(Hook):\n    def before_train_iter(self, run):\n"
+        "        if run.epoch==2 and run.inner_iter==3: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"fit('resnet18-tiny_1xb16_photos', {str(tmp_path/'cut')!r}, {{'runner.max_epochs': 3, 'results': "
+        f"False, 'evaluation.save_best': None, 'custom_hooks': [dict(type='Kill')]}})"
+    )
     assert subprocess.run([sys.executable, '-c', code], env=env, capture_output=True).returncode==-9
     assert not (tmp_path/'cut/epoch_3.pth').exists()
     out,_ = clsnb(*photos, '--work-dir', tmp_path/'cut', '--resume-from', 'auto')
@@ -75,12 +113,19 @@ def places(tmp_path_factory):
     import shutil
     d = tmp_path_factory.mktemp('mistakes')
     for c,n in (('cat', 'animal/cat.jpg'), ('fish', 'fish/fish1.jpg')):
-        (d/'pics'/c).mkdir(parents=True); shutil.copy(photo_path(n), d/'pics'/c/'a.jpg')
+        (d/'pics'/c).mkdir(parents=True)
+        shutil.copy(photo_path(n), d/'pics'/c/'a.jpg')
     (d/'pics/fish/broken.jpg').write_bytes(b'no picture')
-    (d/'mine.py').write_text(f"_base_ = 'resnet18-tiny_1xb16_photos'\nd = {str(d/'pics')!r}\nmodel = dict(head=dict(num_classes=2))\n"
-        "data = dict(samples_per_gpu=3, workers_per_gpu=1, train=dict(_delete_=True, type='CustomDataset', data_prefix=d, pipeline=[dict(type='LoadImageFromFile'),"
-        "dict(type='Resize', size=(32, 32)), dict(type='ImageToTensor', keys=['img']), dict(type='ToTensor', keys=['gt_label']), dict(type='Collect', keys=['img', 'gt_label'])]))\n")
-    cfg = Config.fromfile('resnet18-tiny_1xb16_photos'); m = MODELS.build(cfg.model)
+    (d/'mine.py').write_text(
+        f"_base_ = 'resnet18-tiny_1xb16_photos'\nd = {str(d/'pics')!r}\nmodel = "
+        "dict(head=dict(num_classes=2))\n"
+        "data = dict(samples_per_gpu=3, workers_per_gpu=1, train=dict(_delete_=True, type='CustomDataset', "
+        "data_prefix=d, pipeline=[dict(type='LoadImageFromFile'),"
+        "dict(type='Resize', size=(32, 32)), dict(type='ImageToTensor', keys=['img']), "
+        "dict(type='ToTensor', keys=['gt_label']), dict(type='Collect', keys=['img', 'gt_label'])]))\n"
+    )
+    cfg = Config.fromfile('resnet18-tiny_1xb16_photos')
+    m = MODELS.build(cfg.model)
     save_checkpoint(m, d/'other.pth', meta=dict(config=cfg.pretty_text, CLASSES=('a',)*6))
     return dict(cfg=d/'mine.py', other=d/'other.pth')
 
@@ -98,10 +143,23 @@ def test_digits_reach_98(tmp_path):
 
 def test_demo_beats_the_baseline(tmp_path, monkeypatch):
     "From nothing, offline: clearly above always naming the commonest class, and saying so"
-    e = dict(env, TORCH_HOME=str(tmp_path/'empty'), HTTPS_PROXY='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9')
-    r = subprocess.run([sys.executable, '-m', 'clsnb', 'demo', '--work-dir', str(tmp_path/'demo')], env=e, capture_output=True, text=True, timeout=600)
+    e = dict(
+        env,
+        TORCH_HOME=str(tmp_path/'empty'),
+        HTTPS_PROXY='http://127.0.0.1:9',
+        https_proxy='http://127.0.0.1:9',
+    )
+    r = subprocess.run(
+        [sys.executable, '-m', 'clsnb', 'demo', '--work-dir', str(tmp_path/'demo')],
+        env=e,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert r.returncode==0, r.stderr[-2000:]
     last = val_rows(tmp_path/'demo/scratch')[-1]
-    assert last['accuracy_top-1'] > 60 and "always saying 'building': 40.7 %" in r.stdout and 'Left out' in r.stdout
+    assert last['accuracy_top-1'] > 60
+    assert "always saying 'building': 40.7 %" in r.stdout
+    assert 'Left out' in r.stdout
     page = (tmp_path/'demo/scratch/report.html').read_text()
     assert 'http://' not in page.replace('http://www.w3.org', '') and 'src="http' not in page

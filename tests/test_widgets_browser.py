@@ -5,45 +5,74 @@ def picture(nb): return nb.page.locator('.clsnb-picture img').first
 def loaded(nb): return picture(nb).evaluate('o => o.complete && o.naturalWidth > 20')
 
 def test_lr_explorer(nb):
-    nb.run("from clsnb.widgets.training import LRExplorer\nex = LRExplorer(dict(policy='step', step=[3, 6], gamma=.137, warmup='linear', warmup_iters=37), epochs=9, base=.0123)\nex", '.clsnb-epochs .noUi-handle')
+    nb.run(
+        "from clsnb.widgets.training import LRExplorer\nex = LRExplorer(dict(policy='step', step=[3, 6], "
+        "gamma=.137, warmup='linear', warmup_iters=37), epochs=9, base=.0123)\nex",
+        '.clsnb-epochs .noUi-handle',
+    )
     nb.text('.clsnb-status', r'step: .*9 epochs.*drawing 1')
-    before = picture(nb).get_attribute('src'); assert loaded(nb)
-    nb.py("assert (ex.gamma, ex.base_lr, ex.warmup_iters) == (.137, .0123, 37)") # a browser moves sliders to their nearest step
-    nb.slide('.clsnb-epochs', 20); nb.text('.clsnb-status', r'20 epochs.*drawing 2\b')
+    before = picture(nb).get_attribute('src')
+    assert loaded(nb)
+    # a browser moves sliders to their nearest step
+    nb.py("assert (ex.gamma, ex.base_lr, ex.warmup_iters) == (.137, .0123, 37)")
+    nb.slide('.clsnb-epochs', 20)
+    nb.text('.clsnb-status', r'20 epochs.*drawing 2\b')
     assert picture(nb).get_attribute('src') != before and loaded(nb)
     assert 'step: starts at' in picture(nb).get_attribute('alt')
-    nb.page.locator('.clsnb-policy select').select_option('CosineAnnealing'); nb.text('.clsnb-status', r'CosineAnnealing: ')
-    nb.page.get_by_title('epochs: one on').click(); nb.text('.clsnb-status', r'21 epochs')
+    nb.page.locator('.clsnb-policy select').select_option('CosineAnnealing')
+    nb.text('.clsnb-status', r'CosineAnnealing: ')
+    nb.page.get_by_title('epochs: one on').click()
+    nb.text('.clsnb-status', r'21 epochs')
     nb.text('.clsnb-line', r"policy='CosineAnnealing'")
     assert nb.page.locator('.clsnb-status [role=status][aria-live=polite]').count() == 1
     nb.py("assert ex.epochs == 21 and ex.policy == 'CosineAnnealing' and not ex.errors")
 
 def test_pipeline_explorer(nb):
-    nb.run("from clsnb.widgets.pipeline import PipelineExplorer\nfrom clsnb.data.sets.packaged import Photos\n"
-           "ex = PipelineExplorer(Photos('val', [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', size=64), dict(type='RandomFlip', flip_prob=.5)]))\nex",
-           '.clsnb-step .noUi-handle')
+    nb.run(
+        "from clsnb.widgets.pipeline import PipelineExplorer\nfrom clsnb.data.sets.packaged import Photos\n"
+        "ex = PipelineExplorer(Photos('val', [dict(type='LoadImageFromFile'), "
+        "dict(type='RandomResizedCrop', size=64), dict(type='RandomFlip', flip_prob=.5)]))\nex",
+        '.clsnb-step .noUi-handle',
+    )
     nb.text('.clsnb-status', r'cat\.jpg \(animal\), seed 0, epoch 0: after step 3, RandomFlip')
-    before = picture(nb).get_attribute('src'); assert loaded(nb)
-    nb.page.locator('.clsnb-resample').click(); nb.text('.clsnb-status', r'epoch 1: ')
+    before = picture(nb).get_attribute('src')
+    assert loaded(nb)
+    nb.page.locator('.clsnb-resample').click()
+    nb.text('.clsnb-status', r'epoch 1: ')
     assert picture(nb).get_attribute('src') != before
-    nb.slide('.clsnb-step', 1); nb.text('.clsnb-status', r'after step 1, LoadImageFromFile.*160 × ')
-    nb.page.get_by_title('index: one on').click(); nb.text('.clsnb-status', r'duck\.jpg')
-    nb.page.locator('.clsnb-view select').select_option('twelve epochs'); nb.text('.clsnb-status', r'epoch 1 to 12')
+    nb.slide('.clsnb-step', 1)
+    nb.text('.clsnb-status', r'after step 1, LoadImageFromFile.*160 × ')
+    nb.page.get_by_title('index: one on').click()
+    nb.text('.clsnb-status', r'duck\.jpg')
+    nb.page.locator('.clsnb-view select').select_option('twelve epochs')
+    nb.text('.clsnb-status', r'epoch 1 to 12')
     nb.py("assert (ex.index, ex.step, ex.epoch, ex.errors) == (1, 1, 1, [])")
 
 def test_errors_are_shown_and_closing_is_clean(nb):
-    nb.run("from clsnb.widgets.explorer import Explorer\nfrom PIL import Image\nfrom ipywidgets.widgets.widget import _instances\nn = len(_instances)\n"
-           "class Bad(Explorer):\n    title = '<i>bad</i>'\n    def controls(self): return dict(size=range(0, 50))\n"
-           "    def draw(self, size):\n        if size == 3: raise ValueError('three is <b>too few</b>')\n        return Image.new('RGB', (40+size, 30), 'teal')\n"
-           "ex = Bad()\nex", '.clsnb-size .noUi-handle')
-    nb.slide('.clsnb-size', 3); nb.text('.clsnb-status', r'ValueError: three is <b>too few</b>')
-    nb.slide('.clsnb-size', 5); nb.text('.clsnb-status', r'size 5.*drawing 3')
+    nb.run(
+        "from clsnb.widgets.explorer import Explorer\nfrom PIL import Image\nfrom ipywidgets.widgets.widget "
+        "import _instances\nn = len(_instances)\n"
+        "class Bad(Explorer):\n    title = '<i>bad</i>'\n    def controls(self): "
+        "return dict(size=range(0, 50))\n"
+        "    def draw(self, size):\n        if size == 3: raise ValueError('three is <b>too "
+        "few</b>')\n        return Image.new('RGB', (40+size, 30), 'teal')\n"
+        "ex = Bad()\nex",
+        '.clsnb-size .noUi-handle',
+    )
+    nb.slide('.clsnb-size', 3)
+    nb.text('.clsnb-status', r'ValueError: three is <b>too few</b>')
+    nb.slide('.clsnb-size', 5)
+    nb.text('.clsnb-status', r'size 5.*drawing 3')
     nb.py("assert [type(o) for o in ex.errors] == [ValueError]; ex.close(); assert len(_instances) == n")
 
 def test_picture_follows_quickly(nb):
     "Median below a quarter of a second even on a busy machine"
-    nb.run("from clsnb.widgets.training import LRExplorer\nex = LRExplorer(epochs=10)\nex", '.clsnb-warmup-iters .noUi-handle')
-    nb.page.locator('.clsnb-warmup select').select_option('linear'); nb.text('.clsnb-status', 'drawing 2')
+    nb.run(
+        "from clsnb.widgets.training import LRExplorer\nex = LRExplorer(epochs=10)\nex",
+        '.clsnb-warmup-iters .noUi-handle',
+    )
+    nb.page.locator('.clsnb-warmup select').select_option('linear')
+    nb.text('.clsnb-status', 'drawing 2')
     took = nb.page.evaluate("""async () => {
       const src = () => document.querySelector('.clsnb-picture img').src, b = document.querySelector('[title="warmup iters: one on"]'), took = [];
       for (let i = 0; i < 20; i++) {

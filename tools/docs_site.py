@@ -23,7 +23,8 @@ def show_exports(nb):
     "Turn `#| export` into `#| exports`, which shows the code too"
     for c in nb['cells']:
         src = join(c['source'])
-        if c['cell_type'] == 'code' and not only_imports(src): c['source'] = re.sub(r'^#\| *export\b', '#| exports', src, flags=re.M)
+        if c['cell_type'] == 'code' and not only_imports(src):
+            c['source'] = re.sub(r'^#\| *export\b', '#| exports', src, flags=re.M)
     return nb
 
 def prepare(src):
@@ -31,15 +32,20 @@ def prepare(src):
     from nbdev.doclinks import _build_modidx
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
-    refresh_quarto_yml(); _build_modidx()
+    refresh_quarto_yml()
+    _build_modidx()
     shutil.copytree(root/'nbs', src, ignore=shutil.ignore_patterns('.*', '__pycache__', 'work_dirs'))
-    for p in src.rglob('*.ipynb'): p.write_text(json.dumps(show_exports(json.loads(p.read_text(encoding='utf-8')))), encoding='utf-8')
+    for p in src.rglob('*.ipynb'):
+        p.write_text(json.dumps(show_exports(json.loads(p.read_text(encoding='utf-8')))), encoding='utf-8')
     return proc_nbs(src, force=True)
 
 def page_of(rel, nb):
     "The page of a notebook, without `.html`: nbdev drops a number from the front of the name and says so in the front matter"
     first = nb['cells'][0] if nb['cells'] else {}
-    m = re.search(r'^output-file:\s*(\S+)\.html\s*$', join(first.get('source')), re.M) if first.get('cell_type') == 'raw' else None
+    if first.get('cell_type') == 'raw':
+        m = re.search(r'^output-file:\s*(\S+)\.html\s*$', join(first.get('source')), re.M)
+    else:
+        m = None
     return (rel.parent/(m[1] if m else rel.stem)).as_posix()
 
 def localise(rel, nb, names, base):
@@ -48,19 +54,26 @@ def localise(rel, nb, names, base):
     def link(m):
         t = normpath((rel.parent/m[1]).as_posix())
         return f"]({relpath(names[t], here)}.ipynb{m[2] or ''})" if t in names else m[0]
-    def fix(s): return re.sub(r'\]\(([^)\s:#]+\.ipynb)(#[^)\s]*)?\)', link, join(s).replace(base+'/', up))
+    def fix(s):
+        return re.sub(r'\]\(([^)\s:#]+\.ipynb)(#[^)\s]*)?\)', link, join(s).replace(base+'/', up))
     for c in nb['cells']:
         if c['cell_type'] == 'markdown': c['source'] = fix(c['source'])
-        if c['cell_type'] == 'raw': c['source'] = re.sub(r'^output-file:.*\n', '', join(c['source']), flags=re.M)
+        if c['cell_type'] == 'raw':
+            c['source'] = re.sub(r'^output-file:.*\n', '', join(c['source']), flags=re.M)
         for o in c.get('outputs', []):
-            if 'text/markdown' in o.get('data', {}): o['data']['text/markdown'] = fix(o['data']['text/markdown'])
+            if 'text/markdown' in o.get('data', {}):
+                o['data']['text/markdown'] = fix(o['data']['text/markdown'])
     return nb
 
 def renamed(o, names):
     "The values of a config with notebooks under their page's name; entries for notebooks that do not exist yet are left out"
-    if isinstance(o, dict): return {k: renamed(v, names) for k, v in o.items()}
+    if isinstance(o, dict):
+        return {k: renamed(v, names) for k, v in o.items()}
     if isinstance(o, list):
-        gone = lambda v: str(v.get('href', '') if isinstance(v, dict) else v).endswith('.ipynb') and (v.get('href') if isinstance(v, dict) else v) not in names
+        gone = lambda v: (
+            str(v.get('href', '') if isinstance(v, dict) else v).endswith('.ipynb')
+            and (v.get('href') if isinstance(v, dict) else v) not in names
+        )
         return [renamed(v, names) for v in o if not gone(v)]
     return f'{names[o]}.ipynb' if isinstance(o, str) and o in names else o
 
@@ -69,8 +82,11 @@ def typeset(page):
     if 'class="math ' not in page: return page
     from latex2mathml.converter import convert
     page = re.sub(r'<(link|script)[^>]*/katex@[^>]*>(</script>)?', '', page)
-    def formula(m): return convert(html.unescape(m[3]), display='block' if m[2] == 'display' else 'inline')
-    return re.sub(r'<(span|div) class="math (inline|display)">\\[(\[](.*?)\\[)\]]</\1>', formula, page, flags=re.S)
+    def formula(m):
+        return convert(html.unescape(m[3]), display='block' if m[2] == 'display' else 'inline')
+    return re.sub(
+        r'<(span|div) class="math (inline|display)">\\[(\[](.*?)\\[)\]]</\1>', formula, page, flags=re.S
+    )
 
 def mend_anchors(out):
     "Methods told inside their class have no heading of their own: links to `#class.method` then lead to the class"
@@ -79,38 +95,56 @@ def mend_anchors(out):
         def mend(m):
             there = ids.get((p.parent/m[1]).resolve() if m[1] else p, set())
             return f'href="{m[1]}#{m[2]}"' if f'{m[2]}.{m[3]}' not in there and m[2] in there else m[0]
-        old = p.read_text(encoding='utf-8'); new = re.sub(r'href="([^"#:]*)#(\w+)\.([\w.]+)"', mend, old)
+        old = p.read_text(encoding='utf-8')
+        new = re.sub(r'href="([^"#:]*)#(\w+)\.([\w.]+)"', mend, old)
         if new != old: p.write_text(new, encoding='utf-8')
 
 def render(proc, site, out):
     "Render what nbdev prepared in `proc` by way of the folder `site`"
     from nbdev.config import get_config
-    cfg = get_config(); base = cfg.doc_host.rstrip('/')+cfg.doc_baseurl.rstrip('/')
+    cfg = get_config()
+    base = cfg.doc_host.rstrip('/')+cfg.doc_baseurl.rstrip('/')
     shutil.copytree(proc, site)
-    nbs = {p.relative_to(site): json.loads(p.read_text(encoding='utf-8')) for p in sorted(site.rglob('*.ipynb'))}
+    nbs = {
+        p.relative_to(site): json.loads(p.read_text(encoding='utf-8'))
+        for p in sorted(site.rglob('*.ipynb'))
+    }
     names = {rel.as_posix(): page_of(rel, nb) for rel, nb in nbs.items()}
     for rel, nb in nbs.items():
         (site/rel).unlink()
-        (site/f'{names[rel.as_posix()]}.ipynb').write_text(json.dumps(localise(rel, nb, names, base)), encoding='utf-8')
+        (site/f'{names[rel.as_posix()]}.ipynb').write_text(
+            json.dumps(localise(rel, nb, names, base)), encoding='utf-8'
+        )
     shutil.copy(root/'nbs'/'nbdev.yml', site)
-    for src, dst in ((root/'_quarto.yml', site.parent/'_quarto.yml'), (root/'nbs'/'sidebar.yml', site/'sidebar.yml')):
+    for src, dst in (
+        (root/'_quarto.yml', site.parent/'_quarto.yml'), (root/'nbs'/'sidebar.yml', site/'sidebar.yml')
+    ):
         conf = renamed(yaml.safe_load(src.read_text(encoding='utf-8')), names)
         conf.get('format', {}).get('html', {}).pop('grid', None)  # only Quarto knows it
         dst.write_text(yaml.safe_dump(conf, sort_keys=False), encoding='utf-8')
-    subprocess.run([sys.executable, '-m', 'smalldocs.cli', 'render', '--strict', '--quiet', str(site)], check=True)
-    shutil.rmtree(out, ignore_errors=True); shutil.move(site/cfg.doc_path.name, out)
-    for p in out.rglob('*.html'): p.write_text(typeset(p.read_text(encoding='utf-8')), encoding='utf-8')
+    subprocess.run(
+        [sys.executable, '-m', 'smalldocs.cli', 'render', '--strict', '--quiet', str(site)], check=True
+    )
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.move(site/cfg.doc_path.name, out)
+    for p in out.rglob('*.html'):
+        p.write_text(typeset(p.read_text(encoding='utf-8')), encoding='utf-8')
     mend_anchors(out)
     for p in out.rglob('*.css'):
-        p.write_text(re.sub(r'@import url\("?https:[^)]*\);?', '', p.read_text(encoding='utf-8')), encoding='utf-8')
+        p.write_text(
+            re.sub(r'@import url\("?https:[^)]*\);?', '', p.read_text(encoding='utf-8')), encoding='utf-8'
+        )
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     ap.add_argument('--out', type=Path, default=root/'_docs', help='where the site goes')
     ap.add_argument('--no-check', action='store_true', help='leave the links unchecked')
-    args = ap.parse_args(); out = args.out.resolve(); os.chdir(root)
-    try: import smalldocs  # noqa: F401
-    except ImportError: sys.exit("The docs are built with smalldocs (Python 3.11 or newer): pip install -e '.[dev]'")
+    args = ap.parse_args()
+    out = args.out.resolve()
+    os.chdir(root)
+    try: import smalldocs # noqa: F401
+    except ImportError:
+        sys.exit("The docs are built with smalldocs (Python 3.11 or newer): pip install -e '.[dev]'")
     with tempfile.TemporaryDirectory() as tmp:
         proc = prepare(Path(tmp)/'src'/'nbs')
         render(proc, Path(tmp)/'site'/'nbs', out)

@@ -13,7 +13,11 @@ functions = (ast.FunctionDef, ast.AsyncFunctionDef)
 def docstrings(tree):
     "The docstrings, and other strings that stand alone"
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
             yield node
 
 def statements(tree):
@@ -71,7 +75,10 @@ def dense_form(node):
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
         names = max(len(getattr(o, 'elts', [])) for o in node.targets)
         if names > 3: return 'tuple assignments of more than three names'
-    if isinstance(node, ast.IfExp) and any(isinstance(o, ast.IfExp) for o in (node.test, node.body, node.orelse)):
+    if (
+        isinstance(node, ast.IfExp)
+        and any(isinstance(o, ast.IfExp) for o in (node.test, node.body, node.orelse))
+    ):
         return 'conditionals inside a conditional'
     if len(getattr(node, 'generators', [])) > 1 and any(o.ifs for o in node.generators):
         return 'comprehensions with two `for`s and a condition'
@@ -84,13 +91,20 @@ def private_names(node):
 
 def is_patch(node):
     "Is it a method that is added to its class from outside, with fastcore's `patch`?"
-    return isinstance(node, functions) and any('patch' in ast.unparse(o).split('(')[0] for o in node.decorator_list)
+    return (
+        isinstance(node, functions)
+        and any('patch' in ast.unparse(o).split('(')[0] for o in node.decorator_list)
+    )
 
 def written_lines(text):
     "Numbers of the lines that somebody wrote: `__all__` is nbdev's, which lets its first line be 130 wide"
     assigned = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
     generated = [node for node in assigned if getattr(node.targets[0], 'id', '') == '__all__']
-    return set(code_lines(text)) - {line for node in generated for line in range(node.lineno, node.end_lineno+1)}
+    return set(code_lines(text)) - {
+        line
+        for node in generated
+        for line in range(node.lineno, node.end_lineno+1)
+    }
 
 def places(text):
     "Line and kind of everything in a module that the house style limits"
@@ -101,7 +115,8 @@ def places(text):
         if string == ';': yield line, '`;`'
     for node in ast.walk(tree):
         yield from ((node.lineno, 'private imports') for _ in private_names(node))
-        if isinstance(node, functions) and complexity(node) > 15: yield node.lineno, 'functions above complexity 15'
+        if isinstance(node, functions) and complexity(node) > 15:
+            yield node.lineno, 'functions above complexity 15'
         if is_patch(node): yield node.lineno, 'methods added with `@patch`'
         if kind := dense_form(node): yield node.lineno, kind
 
@@ -156,23 +171,31 @@ def private_definitions(tree):
     for node in tree.body:
         if isinstance(node, (*functions, ast.ClassDef)): names.add(node.name)
         if isinstance(node, ast.Assign):
-            names |= {o.id for o in ast.walk(node) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
+            names |= {
+                o.id
+                for o in ast.walk(node)
+                if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)
+            }
     return {name for name in names if name.startswith('_') and not name.endswith('_')}
 
 def homonyms(modules):
     "Private names that several modules define, with these modules"
     homes = {}
     for path, text in modules.items():
-        for name in sorted(private_definitions(ast.parse(text))): homes.setdefault(name, []).append(path.as_posix())
+        for name in sorted(private_definitions(ast.parse(text))):
+            homes.setdefault(name, []).append(path.as_posix())
     return {name: paths for name, paths in sorted(homes.items()) if len(paths) > 1}
 
 def print_places(folder):
     "Print file, line and kind of everything that the house style limits"
     modules = read_modules(folder)
     for path, text in modules.items():
-        for line, kind in sorted(places(text)): print(f'{Path(folder)/path}:{line}: {kind}')
+        for line, kind in sorted(places(text)):
+            print(f'{Path(folder)/path}:{line}: {kind}')
     for name, (first, *others) in homonyms(modules).items():
-        print(f"{Path(folder)/first}: private names with several meanings: {name}, also in {', '.join(others)}")
+        print(
+            f"{Path(folder)/first}: private names with several meanings: {name}, also in {', '.join(others)}"
+        )
 
 def print_packages(folder):
     "Print the size and the density of each package"

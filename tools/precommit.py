@@ -9,7 +9,11 @@ def git(*args):
 
 def staged(suffix):
     "Staged files with an ending, without deleted ones"
-    return [name for name in git('diff', '--cached', '--name-only', '--diff-filter=d') if name.endswith(suffix)]
+    return [
+        name
+        for name in git('diff', '--cached', '--name-only', '--diff-filter=d')
+        if name.endswith(suffix)
+    ]
 
 def clean_and_export(notebooks):
     "Clean notebooks, export their modules, and stage both"
@@ -40,9 +44,13 @@ def check(files):
     with tempfile.TemporaryDirectory() as folder:
         settings = git('ls-files', 'pyproject.toml')
         subprocess.run(['git', 'checkout-index', f'--prefix={folder}/', '--', *settings, *files], check=True)
-        found = subprocess.run([ruff, 'check', '--quiet', '--no-cache', '--force-exclude', *files], cwd=folder)
+        found = subprocess.run(
+            [ruff, 'check', '--quiet', '--no-cache', '--force-exclude', *files], cwd=folder
+        )
     if found.returncode:
-        sys.exit('Correct what ruff found (in the notebook, if the file is generated), or commit with --no-verify.')
+        sys.exit(
+            'Correct what ruff found (in the notebook, if the file is generated), or commit with --no-verify.'
+        )
 
 def main():
     notebooks = [name for name in staged('.ipynb') if name.startswith('nbs/')]

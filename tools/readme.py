@@ -20,7 +20,10 @@ def code(cell):
     if re.search(r'^#\| *(hide|default_exp|echo: *false|include: *false)', src, re.M): return ''
     return re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
 
-def hidden(cell): return bool(re.search(r'^#\| *(hide\b|default_exp|include: *false|output: *false)', join(cell['source']), re.M))
+def hidden(cell):
+    return bool(re.search(
+        r'^#\| *(hide\b|default_exp|include: *false|output: *false)', join(cell['source']), re.M
+    ))
 
 def alt(cell):
     "What a picture shows: the cell's `fig-alt` or `fig-cap`"
@@ -29,11 +32,14 @@ def alt(cell):
 
 def output(o, name, alt, files):
     "One output as markdown; a picture is added to `files`"
-    if o['output_type'] == 'stream': return f"```\n{join(o['text']).rstrip()}\n```" if o['name'] == 'stdout' else ''
+    if o['output_type'] == 'stream':
+        if o['name'] == 'stdout': return f"```\n{join(o['text']).rstrip()}\n```"
+        return ''
     d = o.get('data', {})
     for kind, ext in (('image/png', 'png'), ('image/jpeg', 'jpg'), ('image/svg+xml', 'svg')):
         if kind in d:
-            text = join(d[kind]); files[f'{name}.{ext}'] = text.encode() if ext == 'svg' else base64.b64decode(text)
+            text = join(d[kind])
+            files[f'{name}.{ext}'] = text.encode() if ext == 'svg' else base64.b64decode(text)
             return f'![{alt}](README_files/{name}.{ext})'
     if 'text/markdown' in d: return links(join(d['text/markdown']))
     table = re.search(r'<table.*</table>', join(d.get('text/html')), re.S)
@@ -58,7 +64,9 @@ def in_step(text, files):
 
 def main(check=False):
     text, files = readme(json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8')))
-    if check: return 0 if in_step(text, files) else 'README.md is not what nbs/index.ipynb makes: run python tools/readme.py'
+    if check:
+        if in_step(text, files): return 0
+        return 'README.md is not what nbs/index.ipynb makes: run python tools/readme.py'
     (root/'README.md').write_text(text, encoding='utf-8')
     shown = root/'README_files'
     if files: shown.mkdir(exist_ok=True)

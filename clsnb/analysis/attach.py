@@ -17,45 +17,77 @@ from ..train.progress import _Card, in_notebook, process_born, progress_html, pr
 class GrowingLog:
     "The lines of one log, read as it grows"
     def __init__(self, path, most=4000): # Lines of training that are kept at most
-        self.path,self.most,self.facts,self.at,self.rest,self.kept,self.group,self.each = Path(path),most,{},0,b'',[],[],1
+        self.path = Path(path)
+        self.most = most
+        self.facts = {}
+        self.at = 0
+        self.rest = b''
+        self.kept = []
+        self.group = []
+        self.each = 1
     @property
-    def rows(self): return self.kept + ([_mean(self.group)] if self.group else [])
+    def rows(self):
+        return self.kept + ([_mean(self.group)] if self.group else [])
     def read(self)->bool: # Is there anything new?
         "Take in what was added since the last time"
-        if self.path.stat().st_size<self.at: self.__init__(self.path, self.most) # written anew
+        if self.path.stat().st_size<self.at: # written anew
+            self.__init__(self.path, self.most)
         old = self.at
         with open(self.path, 'rb') as f:
             f.seek(self.at)
-            while part := f.read(1<<24): self.at += len(part); self.take(part)
+            while part := f.read(1<<24):
+                self.at += len(part)
+                self.take(part)
         return self.at>old
     def take(self, part):
         *lines,self.rest = (self.rest+part).split(b'\n')
         for line in lines:
             try: o = json.loads(line)
             except ValueError: continue
-            if isinstance(o, dict): self.add(o) if 'mode' in o else self.facts.update(o)
+            if isinstance(o, dict):
+                self.add(o) if 'mode' in o else self.facts.update(o)
     def add(self, row):
         "As many lines of training as `each` says become one; the first two stay, for the step between lines to be known"
         if row['mode']=='train': self.group.append(row)
-        if self.group and (row['mode']!='train' or len(self.group)>=self.each or len(self.kept)<2): self.kept.append(_mean(self.group)); self.group = []
+        if (
+            self.group and (row['mode']!='train' or len(self.group)>=self.each or len(self.kept)<2)
+        ):
+            self.kept.append(_mean(self.group))
+            self.group = []
         if row['mode']!='train': self.kept.append(row)
-        if len(self.kept)>=2*self.most: self.kept,self.each = _halved(self.kept),2*self.each
+        if len(self.kept)>=2*self.most:
+            self.kept,self.each = _halved(self.kept),2*self.each
 
 def _mean(rows):
     "Lines as one, in the place of the last"
     a = rows[-1]
-    return a if len(rows)==1 else {**a, **{k: sum(o[k] for o in rows)/len(rows) for k,v in a.items() if isinstance(v, float) and all(isinstance(o.get(k), float) for o in rows)}}
+    if len(rows)==1: return a
+    return {
+        **a,
+        **{
+            k: sum(o[k] for o in rows)/len(rows)
+            for k,v in a.items()
+            if isinstance(v, float) and all(isinstance(o.get(k), float) for o in rows)
+        },
+    }
 
 def _halved(rows):
     "Neighbouring lines of training as one"
     out,i = list(rows[:2]),2
-    while i<len(rows): n = 2 if i+1<len(rows) and rows[i]['mode']==rows[i+1]['mode']=='train' else 1; out.append(_mean(rows[i:i+n])); i += n
+    while i<len(rows):
+        if i+1<len(rows) and rows[i]['mode']==rows[i+1]['mode']=='train':
+            n = 2
+        else:
+            n = 1
+        out.append(_mean(rows[i:i+n]))
+        i += n
     return out
 
 # %% ../../nbs/analysis/attach.ipynb #386ea6da
 def _alive(f, silent):
     "Is the process that wrote these facts there? None: cannot be known from here"
-    if f.get('host')==socket.gethostname() and (born := process_born(f.get('pid'))) is not None: return born!='' and f.get('born') in (None, born)
+    if f.get('host')==socket.gethostname() and (born := process_born(f.get('pid'))) is not None:
+        return born!='' and f.get('born') in (None, born)
     return None if time.time()-f.get('written', 0)<silent else False
 
 def run_state(
@@ -65,19 +97,47 @@ def run_state(
     "Where a run is, by what it left in its folder"
     try: f = json.loads((Path(work_dir)/'progress.json').read_text())
     except (OSError, ValueError): return None
-    if f['state']=='running' and _alive(f, silent)==False: f.update(state='died', why='its process is gone' if f.get('host')==socket.gethostname() else f'nothing was heard of {f.get("host")}')
+    if f['state']=='running' and _alive(f, silent)==False:
+        f.update(
+            state='died',
+            why='its process is gone' if f.get('host')==socket.gethostname()
+            else f'nothing was heard of {f.get("host")}',
+        )
     return f
 
 def _age(t, ended=False):
     "When something was written; of a run that goes on also how long ago"
-    s = max(time.time()-t, 0); ago = f'{s:.0f} s' if s<90 else f'{s/60:.0f} min' if s<5400 else f'{s/3600:.0f} h'
-    return f"last written {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(t))}" + ('' if ended else f', {ago} ago')
+    s = max(time.time()-t, 0)
+    if s<90: ago = f'{s:.0f} s'
+    elif s<5400: ago = f'{s/60:.0f} min'
+    else: ago = f'{s/3600:.0f} h'
+    return (
+        f"last written {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(t))}"
+        + ('' if ended else f', {ago} ago')
+    )
 
 # %% ../../nbs/analysis/attach.ipynb #426a4a9a
 def _metric_panel(ax, train, val, **_):
-    k = next((k for k in val if k.startswith(('accuracy', 'mAP')) and val[k].notna().any()), None) or next((k for k in val if k not in _no_metric and val[k].dtype==float and val[k].notna().any()), None)
-    if k: _line(ax, val, k, chart_colors['orange'], 'validation', smooth=False); calm(ax, k.replace('_', ' ')); chart_legend(ax, loc='best')
-    else: calm(ax, 'Metric')
+    k = (
+        next(
+            (k for k in val if k.startswith(('accuracy', 'mAP')) and val[k].notna().any()),
+            None,
+        )
+        or next(
+            (
+                k
+                for k in val
+                if k not in _no_metric and val[k].dtype==float and val[k].notna().any()
+            ),
+            None,
+        )
+    )
+    if k:
+        _line(ax, val, k, chart_colors['orange'], 'validation', smooth=False)
+        calm(ax, k.replace('_', ' '))
+        chart_legend(ax, loc='best')
+    else:
+        calm(ax, 'Metric')
 _no_metric = ('mode', 'epoch', 'iter', 'at', 'lr', 'loss', 'time', 'data_time', 'memory')
 curve_panels['metric'] = _metric_panel
 
@@ -85,50 +145,81 @@ class RunWatch:
     "What a run has left in its folder so far"
     def __init__(self, work_dir): self.work_dir,self.logs = Path(work_dir),{}
     def read(self)->bool: # Has a log grown?
-        for p in sorted(self.work_dir.glob('*.log.json')): self.logs.setdefault(p.name, GrowingLog(p))
+        for p in sorted(self.work_dir.glob('*.log.json')):
+            self.logs.setdefault(p.name, GrowingLog(p))
         return any([o.read() for o in self.logs.values()])
     def table(self):
         "Like `read_log`, with fewer points where there are many"
         import pandas as pd
         rows = []
-        for k in sorted(self.logs): rows = _continued(rows, self.logs[k].rows)
+        for k in sorted(self.logs):
+            rows = _continued(rows, self.logs[k].rows)
         df = pd.DataFrame(rows, columns=None if rows else ['mode', 'epoch', 'iter', 'lr', 'loss'])
-        df['at'],unit = _place(df); df.attrs = dict(unit=unit)
+        df['at'],unit = _place(df)
+        df.attrs = dict(unit=unit)
         return df
     def figure(self, parts=('loss', 'metric', 'lr'), **kw):
         fig = plot_curves(self.table(), parts, **kw)
-        fig.suptitle(self.text(), fontsize=8.5, x=.01, ha='left', color=chart_colors['muted']); fig.alt = f'{self.text()}. {fig.alt}'
+        fig.suptitle(self.text(), fontsize=8.5, x=.01, ha='left', color=chart_colors['muted'])
+        fig.alt = f'{self.text()}. {fig.alt}'
         return fig
 
 # %% ../../nbs/analysis/attach.ipynb #69318945
 @patch
 def facts(self:RunWatch):
     "The state of the run, and what to say about its age"
-    f = run_state(self.work_dir); logs = [o.path for o in self.logs.values() if o.path.exists()]
-    if f is None: return None,_age(max(p.stat().st_mtime for p in logs)) if logs else ''
-    return f,_age(f['written'], f['state']!='running') if f['state']!='running' or time.time()-f['written']>15 else ''
+    f = run_state(self.work_dir)
+    logs = [o.path for o in self.logs.values() if o.path.exists()]
+    if f is None:
+        return None,_age(max(p.stat().st_mtime for p in logs)) if logs else ''
+    return (
+        f,
+        _age(f['written'], f['state']!='running')
+        if f['state']!='running' or time.time()-f['written']>15
+        else '',
+    )
 
 @patch
 def text(self:RunWatch):
     "Where the run is, in one line"
     f,age = self.facts()
-    said = progress_text(f) if f else f"{self.work_dir.name}: " + ('a log without progress.json' if self.logs else 'waiting for a run to begin')
+    if f:
+        said = progress_text(f)
+    else:
+        said = (
+            f"{self.work_dir.name}: "
+            + ('a log without progress.json' if self.logs else 'waiting for a run to begin')
+        )
     return said + (f'  {age}' if age else '')
 
 @patch
 def page(self:RunWatch, **kw):
     "A card and curves"
-    f,age = self.facts(); card = progress_html(dict(f, losses=[]), age) if f else f'<div style="font:13px system-ui,sans-serif;opacity:.7">{html.escape(self.text())}</div>'
+    f,age = self.facts()
+    if f:
+        card = progress_html(dict(f, losses=[]), age)
+    else:
+        card = f'<div style="font:13px system-ui,sans-serif;opacity:.7">{html.escape(self.text())}</div>'
     if not self.logs: return card
-    fig = plot_curves(self.table(), kw.pop('parts', ('loss', 'metric', 'lr')), **kw); png = base64.b64encode(fig.image_bytes()).decode()
-    return f'{card}<img alt="{html.escape(fig.alt)}" style="max-width:100%" src="data:image/png;base64,{png}">'
+    fig = plot_curves(self.table(), kw.pop('parts', ('loss', 'metric', 'lr')), **kw)
+    png = base64.b64encode(fig.image_bytes()).decode()
+    return (
+        f'{card}<img alt="{html.escape(fig.alt)}" style="max-width:100%" src="data:image/png;base64,{png}">'
+    )
 
 # %% ../../nbs/analysis/attach.ipynb #fde292dc
 class Attached:
     "A display that follows a run; `stop()` ends it, `wait()` returns with the run"
     def __init__(self, work_dir, every, show, parts):
-        self.watch,self.every,self.show,self.parts,self.errors,self.drawn,self.state = RunWatch(work_dir),every,show,parts,[],0,None
-        self.over = threading.Event(); self.thread = threading.Thread(target=self.follow, name='clsnb attach', daemon=True)
+        self.watch = RunWatch(work_dir)
+        self.every = every
+        self.show = show
+        self.parts = parts
+        self.errors = []
+        self.drawn = 0
+        self.state = None
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.follow, name='clsnb attach', daemon=True)
     def follow(self):
         while not self.over.is_set():
             try: self.once()
@@ -138,12 +229,20 @@ class Attached:
             if self.state not in (None, 'running'): self.stop()
             self.over.wait(self.every)
     def once(self):
-        new = self.watch.read(); f,_ = self.watch.facts(); seen = f and (f['state'], f['written'])
+        new = self.watch.read()
+        f,_ = self.watch.facts()
+        seen = f and (f['state'], f['written'])
         self.state = f and f['state']
-        if new or not self.drawn or seen!=self.seen or self.drawn and time.time()-self.drawn>15: self.seen = seen; self.show(self); self.drawn = time.time()
+        if new or not self.drawn or seen!=self.seen or self.drawn and time.time()-self.drawn>15:
+            self.seen = seen
+            self.show(self)
+            self.drawn = time.time()
     def stop(self): self.over.set()
-    def wait(self, timeout=None): self.over.wait(timeout); return self.state
-    def _ipython_display_(self): "It shows itself where it was made"
+    def wait(self, timeout=None):
+        self.over.wait(timeout)
+        return self.state
+    def _ipython_display_(self):
+        "It shows itself where it was made"
 
 _attached = {} # Folder -> what follows it in this process
 
@@ -152,7 +251,8 @@ def _in_place():
     "Something that redraws one notebook output"
     from IPython.display import display
     handle = display(_Card('waiting for a run', ''), display_id=True)
-    def show(a): handle.update(_Card(a.watch.text(), a.watch.page(parts=a.parts)))
+    def show(a):
+        handle.update(_Card(a.watch.text(), a.watch.page(parts=a.parts)))
     return show
 
 def attach(
@@ -163,11 +263,21 @@ def attach(
     live=None, # Redraw in the background; None: in a notebook
 ): # An `Attached`, or a figure
     "Show a run's progress and curves while it goes on, whichever process it is"
-    if once: w = RunWatch(work_dir); w.read(); return w.figure(parts)
+    if once:
+        w = RunWatch(work_dir)
+        w.read()
+        return w.figure(parts)
     key,live = os.path.abspath(work_dir),in_notebook() if live is None else live
     if key in _attached: _attached[key].stop()
-    a = _attached[key] = Attached(work_dir, max(every, .5) if live else max(every, 5.), _in_place() if live else lambda a: print(a.watch.text(), flush=True), parts)
-    if live: a.thread.start(); return a
+    a = _attached[key] = Attached(
+        work_dir,
+        max(every, .5) if live else max(every, 5.),
+        _in_place() if live else lambda a: print(a.watch.text(), flush=True),
+        parts,
+    )
+    if live:
+        a.thread.start()
+        return a
     try: a.follow()
     except KeyboardInterrupt: a.stop()
     return a

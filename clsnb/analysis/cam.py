@@ -19,17 +19,28 @@ def model_input(model, # From `init_model`: has `cfg`
                 img): # A path, an array (BGR) or a PIL image
     "A batch of one from the config's test pipeline, on the model's device, and the picture it shows (RGB, uint8)"
     pipe = test_pipeline(model, isinstance(img, (str, os.PathLike)))
-    x,norm = pipe(picture_sample(img))['img'],next((t for t in pipe.transforms if type(t).__name__=='Normalize'), None)
-    if not torch.is_tensor(x) or x.ndim!=3: raise ConfigError("data.test.pipeline: it must end in a tensor 'img' of (channels, height, width) for a CAM.")
+    x = pipe(picture_sample(img))['img']
+    norm = next((t for t in pipe.transforms if type(t).__name__=='Normalize'), None)
+    if not torch.is_tensor(x) or x.ndim!=3:
+        raise ConfigError(
+            "data.test.pipeline: it must end in a tensor 'img' of (channels, height, width) for a CAM."
+        )
     return x[None].float().to(next(model.parameters()).device),_shown(x, norm)
 
 def _shown(x, norm):
     "Undo `Normalize`; grey becomes RGB"
     a = x.float().permute(1, 2, 0).cpu().numpy()
-    if norm: a = a*np.asarray(norm.std, np.float32) + np.asarray(norm.mean, np.float32)
-    elif a.min()<0 or a.max()<=1: a = (a-a.min())*(255/max(a.max()-a.min(), 1e-6))
-    if a.shape[2]==3 and not getattr(norm, 'to_rgb', False): a = a[...,::-1]
-    return np.ascontiguousarray(np.repeat(a, 3, 2) if a.shape[2]==1 else a[...,:3]).clip(0, 255).astype(np.uint8)
+    if norm:
+        a = a*np.asarray(norm.std, np.float32) + np.asarray(norm.mean, np.float32)
+    elif a.min()<0 or a.max()<=1:
+        a = (a-a.min())*(255/max(a.max()-a.min(), 1e-6))
+    if a.shape[2]==3 and not getattr(norm, 'to_rgb', False):
+        a = a[...,::-1]
+    return (
+        np.ascontiguousarray(np.repeat(a, 3, 2) if a.shape[2]==1 else a[...,:3])
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 # %% ../../nbs/analysis/cam.ipynb #52fda724
 def cam_target(model, x): # A classifier, and a batch to try
@@ -39,7 +50,8 @@ def cam_target(model, x): # A classifier, and a batch to try
     found,handles = [],[]
     def note(name):
         def hook(m, inp, out):
-            if torch.is_tensor(out) and out.ndim==4 and out.shape[2]*out.shape[3]>1: found.append((name, m))
+            if torch.is_tensor(out) and out.ndim==4 and out.shape[2]*out.shape[3]>1:
+                found.append((name, m))
         return hook
     for n,m in net.named_modules():
         if n: handles.append(m.register_forward_hook(note(n)))
@@ -47,8 +59,9 @@ def cam_target(model, x): # A classifier, and a batch to try
         with torch.no_grad(): net(x)
     finally:
         for h in handles: h.remove()
-    if not found: raise ConfigError(f"{type(net).__name__}: no layer gives a map of (n, channels, height, width); "
-                                    "a CAM needs one. Set `cam_layer` on the backbone to the name of a layer that does.")
+    if not found:
+        raise ConfigError(f"{type(net).__name__}: no layer gives a map of (n, channels, height, width); "
+                          "a CAM needs one. Set `cam_layer` on the backbone to the name of a layer that does.")
     return found[-1]
 
 # %% ../../nbs/analysis/cam.ipynb #296e7cab
@@ -59,23 +72,33 @@ def tokens_to_map(extra, # Tokens to leave out, the first
         out = out[0] if isinstance(out, (tuple, list)) else out
         if out.ndim!=3: return out
         n,t = len(out),out.shape[1]-extra
-        h = min((h for h in range(1, t+1) if t%h==0), key=lambda h: abs(np.log(h*h/t*size[1]/size[0])))
+        h = min(
+            (h for h in range(1, t+1) if t%h==0),
+            key=lambda h: abs(np.log(h*h/t*size[1]/size[0])),
+        )
         return out[:, extra:].reshape(n, h, t//h, -1).permute(0, 3, 1, 2)
     return as_map
 
 # %% ../../nbs/analysis/cam.ipynb #2e684956
 class _Logits(nn.Module):
     "The classifier from images to class scores before softmax"
-    def __init__(self, model): super().__init__(); self.model = model
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
     def forward(self, x):
-        if hasattr(getattr(self.model, 'head', None), 'logits'): return self.model.head.logits(self.model.extract_feat(x))
-        out = self.model.simple_test(x, softmax=False, post_process=False) if hasattr(self.model, 'simple_test') else self.model(x)
+        if hasattr(getattr(self.model, 'head', None), 'logits'):
+            return self.model.head.logits(self.model.extract_feat(x))
+        if hasattr(self.model, 'simple_test'):
+            out = self.model.simple_test(x, softmax=False, post_process=False)
+        else:
+            out = self.model(x)
         return out if torch.is_tensor(out) else torch.stack(list(out))
 
 @contextmanager
 def _borrowed(model):
     "Evaluation mode without a trace: modes, gradients and their buffers come back"
-    modes,grads = {m: m.training for m in model.modules()},{p: p.grad for p in model.parameters()}
+    modes = {m: m.training for m in model.modules()}
+    grads = {p: p.grad for p in model.parameters()}
     for p in grads: p.grad = None
     model.eval()
     try:
@@ -85,32 +108,42 @@ def _borrowed(model):
         for p,g in grads.items(): p.grad = g
 
 # %% ../../nbs/analysis/cam.ipynb #119ccdd8
-cam_methods = {'gradcam': 'GradCAM', 'gradcam++': 'GradCAMPlusPlus', 'xgradcam': 'XGradCAM', 'eigencam': 'EigenCAM',
-               'eigengradcam': 'EigenGradCAM', 'layercam': 'LayerCAM', 'hirescam': 'HiResCAM', 'scorecam': 'ScoreCAM', 'ablationcam': 'AblationCAM'}
+cam_methods = {
+    'gradcam': 'GradCAM', 'gradcam++': 'GradCAMPlusPlus', 'xgradcam': 'XGradCAM', 'eigencam': 'EigenCAM',
+    'eigengradcam': 'EigenGradCAM', 'layercam': 'LayerCAM', 'hirescam': 'HiResCAM', 'scorecam': 'ScoreCAM',
+    'ablationcam': 'AblationCAM'
+}
 
 def cam_map(model, # A classifier with `cfg`, as `init_model` returns it
             img, # A path, or an array (BGR)
             target_class=None, # Number or name; the predicted class if left out
             method='gradcam'): # One of `cam_methods`
     "A dict: heat (0 to 1), the picture beneath it, the class it is for, the predicted class and the scores"
-    if method.lower() not in cam_methods: raise ConfigError(f"There is no CAM method {method!r}.{near(method.lower(), cam_methods)}")
+    if method.lower() not in cam_methods:
+        raise ConfigError(f"There is no CAM method {method!r}.{near(method.lower(), cam_methods)}")
     lib = need('pytorch_grad_cam', 'A class activation map', 'grad-cam')
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    x,shown = model_input(model, img); x.requires_grad_()
+    x,shown = model_input(model, img)
+    x.requires_grad_()
     with _borrowed(model):
-        layer = cam_target(model, x)[1]; net = _Logits(model)
+        layer = cam_target(model, x)[1]
+        net = _Logits(model)
         as_map = tokens_to_map(getattr(getattr(model, 'backbone', model), 'num_extra_tokens', 0), x.shape[2:])
-        with torch.no_grad(): scores = net(x)[0].softmax(0).cpu().numpy()
+        with torch.no_grad():
+            scores = net(x)[0].softmax(0).cpu().numpy()
         k = _class_number(target_class, getattr(model, 'CLASSES', None), len(scores), scores.argmax())
-        with getattr(lib, cam_methods[method.lower()])(net, [layer], reshape_transform=as_map) as make: heat = make(x, [ClassifierOutputTarget(k)])[0]
+        with getattr(lib, cam_methods[method.lower()])(net, [layer], reshape_transform=as_map) as make:
+            heat = make(x, [ClassifierOutputTarget(k)])[0]
     return dict(heat=heat, picture=shown, target=k, pred=int(scores.argmax()), scores=scores)
 
 def _class_number(c, classes, n, pred):
     if c is None: return int(pred)
     if isinstance(c, str):
-        if c not in (classes or ()): raise ConfigError(f"target_class: the model has no class {c!r}.{near(c, classes or ())}")
+        if c not in (classes or ()):
+            raise ConfigError(f"target_class: the model has no class {c!r}.{near(c, classes or ())}")
         return list(classes).index(c)
-    if not 0<=c<n: raise ConfigError(f"target_class: {c} is out of range; the model's classes are 0 to {n-1}.")
+    if not 0<=c<n:
+        raise ConfigError(f"target_class: {c} is out of range; the model's classes are 0 to {n-1}.")
     return int(c)
 
 # %% ../../nbs/analysis/cam.ipynb #842e6c38
@@ -138,7 +171,14 @@ def plot_cams(model, imgs, # Paths or arrays
                         ', '.join(str(names[m['target']]) for m in maps), 2, len(maps), dpi, squeeze=False)
     for ax in axs.flat: ax.set_axis_off()
     for (top,low),m in zip(axs.T, maps):
-        top.imshow(m['picture']); low.imshow(overlay(m['picture'], m['heat']))
-        top.set_title(f"{short_name(names[m['target']], 14)} {percent(m['scores'][m['target']], 0)}", fontsize=8, loc='left', color=chart_colors['ink'], pad=2)
+        top.imshow(m['picture'])
+        low.imshow(overlay(m['picture'], m['heat']))
+        top.set_title(
+            f"{short_name(names[m['target']], 14)} {percent(m['scores'][m['target']], 0)}",
+            fontsize=8,
+            loc='left',
+            color=chart_colors['ink'],
+            pad=2,
+        )
     fig.suptitle(title, x=.01, ha='left', fontsize=10, fontweight='bold', color=chart_colors['ink'])
     return fig

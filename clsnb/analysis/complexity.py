@@ -87,7 +87,11 @@ flop_formulas = {
 # %% ../../nbs/analysis/complexity.ipynb #844935fd
 def _flop_counter():
     "PyTorch's counter with our formulas"
-    overloads = {getattr(op, name): formula for op, formula in flop_formulas.items() for name in op.overloads()}
+    overloads = {
+        getattr(op, name): formula
+        for op, formula in flop_formulas.items()
+        for name in op.overloads()
+    }
     return FlopCounterMode(display=False, custom_mapping=flop_formulas | overloads)
 
 # %% ../../nbs/analysis/complexity.ipynb #0ac78d34
@@ -105,7 +109,8 @@ _free_ops = set('''
 def _is_free(name):
     "Whether an operation, such as 'aten::add', costs nothing by convention"
     namespace, _, base = name.partition('::')
-    if base.strip('_') in _free_ops or base.endswith('_like') or base.startswith('new_'): return True
+    if base.strip('_') in _free_ops or base.endswith('_like') or base.startswith('new_'):
+        return True
     packet = getattr(getattr(torch.ops, namespace), base, None)
     if packet is None: return False
     op = getattr(packet, packet.overloads()[0])
@@ -131,7 +136,10 @@ class _OwnFlops:
         self.running, self.credited, self.own = [None], 0, Counter()
     def total(self):
         "PyTorch counts a multiply-add as two operations, our formulas as one"
-        return sum(n if op in flop_formulas else n // 2 for op, n in self.counter.flop_counts['Global'].items())
+        return sum(
+            n if op in flop_formulas else n // 2
+            for op, n in self.counter.flop_counts['Global'].items()
+        )
     def credit(self):
         total = self.total()
         self.own[self.running[-1]] += total - self.credited
@@ -143,7 +151,9 @@ class _OwnFlops:
         self.credit()
         self.running.pop()
     def __enter__(self):
-        self.hooks = [register_module_forward_pre_hook(self.started), register_module_forward_hook(self.ended)]
+        self.hooks = [
+            register_module_forward_pre_hook(self.started), register_module_forward_hook(self.ended)
+        ]
         return self.own
     def __exit__(self, *exception):
         for hook in self.hooks: hook.remove()
@@ -171,7 +181,8 @@ def _count_with_torch(net, x):
     "Multiply-adds by module, and what was not counted, from the operations that run"
     counter = _flop_counter()
     uncounted = _Uncounted(counter)
-    with _no_fused_kernels(), uncounted, counter, _OwnFlops(counter) as own: net(x)
+    with _no_fused_kernels(), uncounted, counter, _OwnFlops(counter) as own:
+        net(x)
     return _by_module(net, own), uncounted.ops
 
 # %% ../../nbs/analysis/complexity.ipynb #2e49affb
@@ -185,7 +196,9 @@ def _count_with_fvcore(net, x):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # fvcore imports what PyTorch has deprecated
         fvcore = need('fvcore.nn', "Counting with engine='fvcore'", 'fvcore')
-    analysis = fvcore.FlopCountAnalysis(net, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis = (
+        fvcore.FlopCountAnalysis(net, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    )
     analysis.set_op_handle('aten::scaled_dot_product_attention', _fused_attention_flops,
                            'aten::adaptive_avg_pool1d', fvcore.jit_handles.elementwise_flop_counter(input_scale=1))
     flops = Counter({name: int(n) for name, n in analysis.by_module().items()})
@@ -247,11 +260,13 @@ def complexity(model: nn.Module, # a classifier, or any module that takes one te
                engine: str = 'torch', # 'torch', or 'fvcore' to count with fvcore
               ) -> Complexity: # parameters and multiply-adds, also by module
     "Count the parameters, and the multiply-adds of one forward pass"
-    if engine not in _engines: raise ConfigError(f"complexity: engine must be 'torch' or 'fvcore', not {engine!r}.")
+    if engine not in _engines:
+        raise ConfigError(f"complexity: engine must be 'torch' or 'fvcore', not {engine!r}.")
     net, prefix = (_Scores(model), 'model.') if isinstance(model, BaseClassifier) else (model, '')
     like = next(model.parameters(), torch.zeros(0))
     x = torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
-    with _evaluating(model, like.device): flops, uncounted = _engines[engine](net, x)
+    with _evaluating(model, like.device):
+        flops, uncounted = _engines[engine](net, x)
     by_module = {name: (sum(p.numel() for p in module.parameters()), flops[prefix + name if name else ''])
                  for name, module in model.named_modules()}
     return Complexity(*by_module[''], dict(uncounted), by_module, tuple(input_shape))

@@ -16,7 +16,8 @@ def _matrix(src, classes=None):
     "Counts and class names of results or of a square array"
     if isinstance(src, Results): return src.confusion(),src.classes
     m = np.asarray(src)
-    if m.ndim!=2 or m.shape[0]!=m.shape[1]: raise DataError(f"A confusion matrix is square, and this array has the shape {m.shape}.")
+    if m.ndim!=2 or m.shape[0]!=m.shape[1]:
+        raise DataError(f"A confusion matrix is square, and this array has the shape {m.shape}.")
     return m,list(classes) if classes is not None else [str(i) for i in range(len(m))]
 
 # %% ../../nbs/analysis/confusion.ipynb #bf3c0070
@@ -30,24 +31,45 @@ def confused_pairs(src, # Results, or a matrix of counts
     order = np.argsort(-off, axis=None, kind='stable')[:n]
     i,j = np.unravel_index(order[off.flat[order]>0], m.shape)
     names = np.array([str(o) for o in classes], dtype=object)
-    return pd.DataFrame(dict(label=names[i], predicted=names[j], count=off[i,j], share=off[i,j]/np.maximum(m[i].sum(1), 1)))
+    return pd.DataFrame(dict(
+        label=names[i],
+        predicted=names[j],
+        count=off[i,j],
+        share=off[i,j]/np.maximum(m[i].sum(1), 1),
+    ))
 
 # %% ../../nbs/analysis/confusion.ipynb #29464721
 def _paint(ax, m, share, cells, cmap, top):
     "Shade some cells by their share, and write counts into them, with the share below in small matrices"
     from matplotlib import colormaps
     c,col = len(m),colormaps[cmap]
-    ax.pcolormesh(np.arange(c+1), np.arange(c+1), np.ma.array(share, mask=~cells), cmap=cmap, vmin=0, vmax=top*1.15)
+    ax.pcolormesh(
+        np.arange(c+1),
+        np.arange(c+1),
+        np.ma.array(share, mask=~cells),
+        cmap=cmap,
+        vmin=0,
+        vmax=top*1.15,
+    )
     for i,j in np.argwhere(cells) if c<=30 else ():
-        rgb = col(share[i,j]/(top*1.15))[:3]; dark = np.dot(rgb, (.299, .587, .114))<.55
+        rgb = col(share[i,j]/(top*1.15))[:3]
+        dark = np.dot(rgb, (.299, .587, .114))<.55
         ax.text(j+.5, i+.5, f'{m[i,j]}\n{percent(share[i,j], 0)}' if c<=12 else str(m[i,j]), ha='center', va='center',
                 fontsize=8 if c<=12 else 6, color='white' if dark else chart_colors['ink'])
 
 def _class_ticks(ax, classes):
     "Names along both sides, as many as can be read"
-    c = len(classes); k = -(-c//60); at = np.arange(0, c, k); lab = [short_name(classes[i], 18) for i in at]
+    c = len(classes)
+    k = -(-c//60)
+    at = np.arange(0, c, k)
+    lab = [short_name(classes[i], 18) for i in at]
     size = 8 if c<=20 else 6
-    ax.set_xticks(at+.5, lab, rotation=0 if c*max(map(len, lab), default=0)<60 else 90, fontsize=size)
+    ax.set_xticks(
+        at+.5,
+        lab,
+        rotation=0 if c*max(map(len, lab), default=0)<60 else 90,
+        fontsize=size,
+    )
     ax.set_yticks(at+.5, lab, rotation=0, fontsize=size)
 
 def plot_confusion(src, # Results, or a matrix of counts
@@ -56,26 +78,50 @@ def plot_confusion(src, # Results, or a matrix of counts
                    only=None, # Numbers of the classes to show; shares remain those of all
                    title='Confusion matrix', dpi=80):
     "Counts as numbers, shares of each row as shades"
-    m,classes = _matrix(src, classes); share = m/np.maximum(m.sum(1, keepdims=True), 1)
-    if only is not None: m,share,classes = m[np.ix_(only, only)],share[np.ix_(only, only)],[classes[i] for i in only]
-    c,eye = len(m),np.eye(len(m), dtype=bool)
+    m,classes = _matrix(src, classes)
+    share = m/np.maximum(m.sum(1, keepdims=True), 1)
+    if only is not None:
+        m = m[np.ix_(only, only)]
+        share = share[np.ix_(only, only)]
+        classes = [classes[i] for i in only]
+    c = len(m)
+    eye = np.eye(len(m), dtype=bool)
     size = min(9., max(3., 1.6+(.62 if c<=12 else .32 if c<=30 else .12)*c))
     worst = confused_pairs(m, 1, classes)
     said = '; no mistakes'
-    if len(worst): said = f"; most often {worst.label[0]} is taken for {worst.predicted[0]} ({worst['count'][0]} times)"
-    fig,ax = new_chart(size+.4, size*.85+.4, f"{title} of {c} classes, {int(m.sum())} pictures, {int(np.trace(m))} right{said}", dpi=dpi)
+    if len(worst):
+        said = f"; most often {worst.label[0]} is taken for {worst.predicted[0]} ({worst['count'][0]} times)"
+    fig,ax = new_chart(
+        size+.4,
+        size*.85+.4,
+        f"{title} of {c} classes, {int(m.sum())} pictures, {int(np.trace(m))} right{said}",
+        dpi=dpi,
+    )
     top = max(share[~eye].max(initial=0), 1e-9) if hide_diagonal else 1
     _paint(ax, m, share, ~eye & (m>0), 'Oranges', top)
     if not hide_diagonal: _paint(ax, m, share, eye & (m>0), 'Blues', 1)
-    _class_ticks(ax, classes); ax.set(xlim=(0, c), ylim=(c, 0), aspect='equal')
+    _class_ticks(ax, classes)
+    ax.set(xlim=(0, c), ylim=(c, 0), aspect='equal')
     calm(ax, title, 'predicted', 'true', grid='')
-    for lines in (ax.hlines, ax.vlines): lines(np.arange(c+1) if c<=60 else [0, c], 0, c, color=chart_colors['grid'], lw=.6)
+    for lines in (ax.hlines, ax.vlines):
+        lines(
+            np.arange(c+1) if c<=60 else [0, c],
+            0, c,
+            color=chart_colors['grid'],
+            lw=.6,
+        )
     ax.tick_params(labelsize=8 if c<=20 else 6, colors=chart_colors['ink'])
     return fig
 
 # %% ../../nbs/analysis/confusion.ipynb #5b8fb7ba
 def confused_classes(src, n=12): # Results or a matrix; how many at most
     "Numbers of the classes that take part in the most frequent confusions, in their order"
-    m = _matrix(src)[0]; off = m - np.diag(np.diag(m))
-    both = [o for k in np.argsort(-off, axis=None, kind='stable')[:n*n] if off.flat[k] for o in divmod(int(k), len(m))]
+    m = _matrix(src)[0]
+    off = m - np.diag(np.diag(m))
+    both = [
+        o
+        for k in np.argsort(-off, axis=None, kind='stable')[:n*n]
+        if off.flat[k]
+        for o in divmod(int(k), len(m))
+    ]
     return sorted(list(dict.fromkeys(both))[:n])

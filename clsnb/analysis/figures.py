@@ -17,48 +17,82 @@ def sample_picture(results, i, size=160, # Longest side, in pixels
     from PIL import Image
     try: img = results.image(i, size)
     except DataError: return None
-    if max(img.size)<size//2: r = size//max(img.size); img = img.resize([o*r for o in img.size], Image.Resampling.NEAREST)
+    if max(img.size)<size//2:
+        r = size//max(img.size)
+        img = img.resize([o*r for o in img.size], Image.Resampling.NEAREST)
     if not square: return img
-    out = Image.new('RGB', (size, size), 'white'); out.paste(img, ((size-img.width)//2, (size-img.height)//2))
+    out = Image.new('RGB', (size, size), 'white')
+    out.paste(img, ((size-img.width)//2, (size-img.height)//2))
     return out
 
 def _bars(ax, row):
     "Below the picture: the score of the prediction, and that of the truth if it is another class"
     from matplotlib.patches import Rectangle
     bars = [(row.predicted, row.score, chart_colors['blue'] if row.correct else chart_colors['orange'])]
-    if not row.correct: bars.append((row.label, row.p_true, chart_colors['green']))
+    if not row.correct:
+        bars.append((row.label, row.p_true, chart_colors['green']))
     for k,(name,p,color) in enumerate(bars):
-        y,text = -.17-.2*k,dict(fontsize=7, color=chart_colors['ink'], va='bottom')
-        for w,c in ((1, chart_colors['grid']), (float(p), color)): ax.add_patch(Rectangle((0, y), w, .04, color=c, lw=0))
-        ax.text(0, y+.045, short_name(name, 13), **text); ax.text(1, y+.045, percent(float(p), 0), ha='right', **text)
+        y = -.17-.2*k
+        text = dict(fontsize=7, color=chart_colors['ink'], va='bottom')
+        for w,c in ((1, chart_colors['grid']), (float(p), color)):
+            ax.add_patch(Rectangle((0, y), w, .04, color=c, lw=0))
+        ax.text(0, y+.045, short_name(name, 13), **text)
+        ax.text(1, y+.045, percent(float(p), 0), ha='right', **text)
 
 # %% ../../nbs/analysis/figures.ipynb #fb026e36
 def plot_pictures(results, # Results
                   rows, # Rows of `results.table()`
                   title='', alt='', cols=6, dpi=80):
     "A grid of pictures with file, truth and prediction"
-    n = max(1, len(rows)); cols = min(cols, n); r = -(-n//cols)
+    n = max(1, len(rows))
+    cols = min(cols, n)
+    r = -(-n//cols)
     w,h = 1.45*cols,2.25*r+.35
-    fig,axs = new_chart(w, h, alt or f'{len(rows)} pictures with predictions', r, cols, dpi, layout=None, squeeze=False)
-    fig.subplots_adjust(left=.06/w, right=1-.06/w, top=1-.55/h, bottom=.02/h, wspace=.08, hspace=.1)
-    for ax in axs.flat: ax.set_axis_off(); ax.set(xlim=(0, 1), ylim=(-.42, 1), aspect='equal')
+    fig,axs = new_chart(
+        w, h, alt or f'{len(rows)} pictures with predictions', r, cols, dpi, layout=None, squeeze=False
+    )
+    fig.subplots_adjust(
+        left=.06/w, right=1-.06/w, top=1-.55/h, bottom=.02/h, wspace=.08, hspace=.1
+    )
+    for ax in axs.flat:
+        ax.set_axis_off()
+        ax.set(xlim=(0, 1), ylim=(-.42, 1), aspect='equal')
     for ax,(i,row) in zip(axs.flat, rows.iterrows()):
         img = sample_picture(results, i, square=True)
-        if img is not None: ax.imshow(img, extent=(0, 1, 0, 1))
-        else: ax.text(.5, .5, 'not readable', ha='center', fontsize=7, color=chart_colors['muted'])
+        if img is not None:
+            ax.imshow(img, extent=(0, 1, 0, 1))
+        else:
+            ax.text(.5, .5, 'not readable', ha='center', fontsize=7, color=chart_colors['muted'])
         mark = '✓ ' if row.correct else '✗ '
-        ax.set_title(mark+short_name(row.file.split('/')[-1], 19), fontsize=7, loc='left', color=chart_colors['muted'], pad=2)
-        _bars(ax, row); ax.set(xlim=(0, 1), ylim=(-.42, 1))
-    if not len(rows): axs[0,0].text(0, .5, 'none', fontsize=10, color=chart_colors['muted'])
-    if title: fig.suptitle(title, x=.06/w, y=1-.06/h, ha='left', va='top', fontsize=10, fontweight='bold', color=chart_colors['ink'])
+        ax.set_title(
+            mark+short_name(row.file.split('/')[-1], 19),
+            fontsize=7,
+            loc='left',
+            color=chart_colors['muted'],
+            pad=2,
+        )
+        _bars(ax, row)
+        ax.set(xlim=(0, 1), ylim=(-.42, 1))
+    if not len(rows):
+        axs[0,0].text(0, .5, 'none', fontsize=10, color=chart_colors['muted'])
+    if title:
+        fig.suptitle(
+            title, x=.06/w, y=1-.06/h, ha='left', va='top', fontsize=10, fontweight='bold',
+            color=chart_colors['ink']
+        )
     return fig
 
 # %% ../../nbs/analysis/figures.ipynb #de96fac7
 def plot_mistakes(results, n=12, cols=6, dpi=80):
     "The wrong predictions that the model was surest of"
-    rows = results.mistakes(n); total = int((results.pred!=results.labels).sum())
-    return plot_pictures(results, rows, f'The {len(rows)} most confident of {total} mistakes' if total else 'No mistakes',
-                         f'{len(rows)} pictures that were classified wrongly, the most confident first', cols, dpi)
+    rows = results.mistakes(n)
+    total = int((results.pred!=results.labels).sum())
+    return plot_pictures(
+        results, rows,
+        f'The {len(rows)} most confident of {total} mistakes' if total else 'No mistakes',
+        f'{len(rows)} pictures that were classified wrongly, the most confident first',
+        cols, dpi,
+    )
 
 def plot_predictions(results, n=12, seed=0, cols=6, dpi=80):
     "Predictions on pictures drawn at random"
@@ -69,12 +103,25 @@ def plot_predictions(results, n=12, seed=0, cols=6, dpi=80):
 def plot_confidence(results, dpi=80):
     "How many predictions had which score, right ones and wrong ones"
     import seaborn as sns
-    t = results.table(); t['answer'] = np.where(t.correct, 'right', 'wrong')
+    t = results.table()
+    t['answer'] = np.where(t.correct, 'right', 'wrong')
     means = ', '.join(f'{k} {percent(float(v), 0)}' for k,v in t.groupby('answer').score.mean().items())
     fig,ax = new_chart(5, 2, f'Scores of right and wrong predictions; mean score: {means}', dpi=dpi)
-    sns.histplot(t, x='score', hue='answer', hue_order=['right', 'wrong'], palette=[chart_colors['blue'], chart_colors['orange']], multiple='stack',
-                 bins=20, binrange=(0, 1), ax=ax, edgecolor='white', alpha=1)
-    calm(ax, 'How sure the model was', 'score of the predicted class', 'pictures'); sns.move_legend(ax, 'upper left', frameon=False, title=None, fontsize=8)
+    sns.histplot(
+        t,
+        x='score',
+        hue='answer',
+        hue_order=['right', 'wrong'],
+        palette=[chart_colors['blue'], chart_colors['orange']],
+        multiple='stack',
+        bins=20,
+        binrange=(0, 1),
+        ax=ax,
+        edgecolor='white',
+        alpha=1,
+    )
+    calm(ax, 'How sure the model was', 'score of the predicted class', 'pictures')
+    sns.move_legend(ax, 'upper left', frameon=False, title=None, fontsize=8)
     return fig
 
 # %% ../../nbs/analysis/figures.ipynb #6c47f943
@@ -86,12 +133,23 @@ def plot_class_counts(src, # A dataset, or labels
     labels = np.asarray(src.get_gt_labels() if hasattr(src, 'get_gt_labels') else src)
     classes = classes if classes is not None else getattr(src, 'CLASSES', None)
     counts = labels.sum(0) if labels.ndim==2 else np.bincount(labels, minlength=len(classes or ()))
-    names = [str(o) for o in classes] if classes is not None else [str(i) for i in range(len(counts))]
+    if classes is not None: names = [str(o) for o in classes]
+    else: names = [str(i) for i in range(len(counts))]
     order = np.argsort(-counts, kind='stable')[:most]
     left = f', the {most} largest of {len(counts)} classes' if len(counts)>most else ''
-    fig,ax = new_chart(5, .5+.24*len(order), f"{title}{left}: " + ', '.join(f'{names[i]} {counts[i]}' for i in order[:10]), dpi=dpi)
+    fig,ax = new_chart(
+        5,
+        .5+.24*len(order),
+        f"{title}{left}: " + ', '.join(f'{names[i]} {counts[i]}' for i in order[:10]),
+        dpi=dpi,
+    )
     bars = ax.barh(range(len(order)), counts[order], color=chart_colors['blue'], height=.65)
-    ax.bar_label(bars, padding=3, fontsize=8, color=chart_colors['ink']); ax.invert_yaxis()
-    calm(ax, f'{title}{left}', grid='x'); ax.set_yticks(range(len(order)), [short_name(names[i]) for i in order])
-    ax.grid(False); ax.set_xticks([]); ax.spines['bottom'].set_visible(False); ax.tick_params(axis='y', colors=chart_colors['ink'])
+    ax.bar_label(bars, padding=3, fontsize=8, color=chart_colors['ink'])
+    ax.invert_yaxis()
+    calm(ax, f'{title}{left}', grid='x')
+    ax.set_yticks(range(len(order)), [short_name(names[i]) for i in order])
+    ax.grid(False)
+    ax.set_xticks([])
+    ax.spines['bottom'].set_visible(False)
+    ax.tick_params(axis='y', colors=chart_colors['ink'])
     return fig

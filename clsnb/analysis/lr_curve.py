@@ -19,12 +19,18 @@ def lr_plan(cfg, # A config, or its `lr_config` alone
     "A dict with lr_config, epochs, epoch_len and base"
     whole = 'lr_config' in cfg or 'optimizer' in cfg
     lr = dict(cfg.get('lr_config') or dict(policy='fixed')) if whole else dict(cfg)
-    if 'policy' not in lr: raise ConfigError("lr_config: it needs 'policy', such as dict(policy='step', step=[30, 60]).")
+    if 'policy' not in lr:
+        raise ConfigError("lr_config: it needs 'policy', such as dict(policy='step', step=[30, 60]).")
     run,opt = ((cfg.get(k) or {}) if whole else {} for k in ('runner', 'optimizer'))
     if epochs is None:
         by_iters = -(-run['max_iters']//epoch_len) if 'max_iters' in run else 10
         epochs = run.get('max_epochs') or (cfg.get('total_epochs') if whole else None) or by_iters
-    return dict(lr_config=lr, epochs=int(epochs), epoch_len=int(epoch_len), base=opt.get('lr', .1) if base is None else base)
+    return dict(
+        lr_config=lr,
+        epochs=int(epochs),
+        epoch_len=int(epoch_len),
+        base=opt.get('lr', .1) if base is None else base,
+    )
 
 # %% ../../nbs/analysis/lr_curve.ipynb #799bd209
 def lr_values(lr_config, epochs, epoch_len, base, # What `lr_plan` returns
@@ -41,11 +47,18 @@ def plot_lr(cfg, # A config, its `lr_config`, or a dict of name to either, to be
             log=False, # Logarithmic scale
             w=6., h=2.4, dpi=80):
     "The learning rate at every iteration of a run"
-    many = cfg if all(isinstance(v, dict) and ('policy' in v or 'lr_config' in v) for v in cfg.values()) else {'': cfg}
+    if all(isinstance(v, dict) and ('policy' in v or 'lr_config' in v) for v in cfg.values()):
+        many = cfg
+    else:
+        many = {'': cfg}
     plans = {k: lr_plan(v, epochs, epoch_len, base) for k,v in many.items()}
-    fig,ax = new_chart(w, h, dpi=dpi); said = []
-    for (name,p),color in zip(plans.items(), list(chart_colors.values())[:6]*9):
-        x,y = lr_values(**p); x = x/p['epoch_len'] if by=='epoch' else x
+    fig,ax = new_chart(w, h, dpi=dpi)
+    said = []
+    for (name,p),color in zip(
+        plans.items(), list(chart_colors.values())[:6]*9
+    ):
+        x,y = lr_values(**p)
+        x = x/p['epoch_len'] if by=='epoch' else x
         ax.plot(x, y, color=color, lw=1.6, label=name or None)
         said.append(f"{name or p['lr_config']['policy']} from {y[0]:.3g} over {max(y):.3g} to {y[-1]:.3g}")
     total = max(p['epochs']*p['epoch_len'] for p in plans.values())
@@ -53,5 +66,6 @@ def plot_lr(cfg, # A config, its `lr_config`, or a dict of name to either, to be
     calm(ax, 'Learning rate', f'{by} ({total:,} iterations in all)')
     if log: ax.set_yscale('log')
     else: ax.set_ylim(bottom=0)
-    if len(plans)>1: ax.legend(frameon=False, fontsize=8, labelcolor=chart_colors['ink'])
+    if len(plans)>1:
+        ax.legend(frameon=False, fontsize=8, labelcolor=chart_colors['ink'])
     return fig

@@ -31,58 +31,111 @@ def accuracy_interval(right, # How many were right
     "Lowest and highest plausible true accuracy"
     if not n: return 0.,1.
     p,d = right/n,1+z*z/n
-    mid,half = (p+z*z/(2*n))/d,z/d*np.sqrt(p*(1-p)/n+z*z/(4*n*n))
+    mid = (p+z*z/(2*n))/d
+    half = z/d*np.sqrt(p*(1-p)/n+z*z/(4*n*n))
     return float(max(0, mid-half)),float(min(1, mid+half))
 
 def verdict(results): # Of an evaluation
     "What the accuracy means, in words"
-    n,right = len(results),int((results.pred==results.labels).sum())
+    n = len(results)
+    right = int((results.pred==results.labels).sum())
     lo,hi = accuracy_interval(right, n)
     top = results.classes[np.bincount(results.labels).argmax()] if n else '?'
-    better = 'clearly better than' if lo>results.baseline else 'better than' if results.accuracy>results.baseline else 'not better than'
-    doubt = '' if lo>results.baseline or results.accuracy<=results.baseline else ', though with so few pictures that may be luck'
+    if lo>results.baseline: better = 'clearly better than'
+    elif results.accuracy>results.baseline: better = 'better than'
+    else: better = 'not better than'
+    if lo>results.baseline or results.accuracy<=results.baseline: doubt = ''
+    else: doubt = ', though with so few pictures that may be luck'
     return (f"The model names the right class for {right} of {n} pictures. That is {better} always answering “{top}”, "
             f"which would be right for {round(results.baseline*n)} of them{doubt}. Judged by this many pictures, "
             f"the true accuracy lies between {percent(lo, 0)} and {percent(hi, 0)}.")
 
 # %% ../../nbs/analysis/report.ipynb #4baf612a
 def _headline(name, results, tiles):
-    base = 100*results.baseline; top = results.classes[np.bincount(results.labels).argmax()] if len(results) else ''
-    return Section(Div('results of a run', cls='eyebrow'), H1(name),
-        Div(Div(Div(percent(results.accuracy), cls='big'), P('accuracy on the validation pictures', cls='muted')),
-            P(verdict(results), cls='lead', style='flex-grow:3'), cls='row', style='align-items:center;margin-top:14px'),
-        Div(I(style=f'width:{100*results.accuracy:.1f}%'), Em(style=f'left:{base:.1f}%'),
-            Label(f'always “{short_name(top, 16)}”: {percent(results.baseline)}', style=f'left:clamp(110px,{base:.1f}%,calc(100% - 110px))'), cls='meter'),
-        Div(*[tile(v, k) for k,v in tiles.items()], cls='tiles'))
+    base = 100*results.baseline
+    if len(results):
+        top = results.classes[np.bincount(results.labels).argmax()]
+    else:
+        top = ''
+    return Section(
+        Div('results of a run', cls='eyebrow'),
+        H1(name),
+        Div(
+            Div(
+                Div(percent(results.accuracy), cls='big'),
+                P('accuracy on the validation pictures', cls='muted'),
+            ),
+            P(verdict(results), cls='lead', style='flex-grow:3'),
+            cls='row',
+            style='align-items:center;margin-top:14px',
+        ),
+        Div(
+            I(style=f'width:{100*results.accuracy:.1f}%'),
+            Em(style=f'left:{base:.1f}%'),
+            Label(
+                f'always “{short_name(top, 16)}”: {percent(results.baseline)}',
+                style=f'left:clamp(110px,{base:.1f}%,calc(100% - 110px))',
+            ),
+            cls='meter',
+        ),
+        Div(*[tile(v, k) for k,v in tiles.items()], cls='tiles'),
+    )
 
 def _tiles(results, log, model):
     "Headline figures; what is not known is left out"
-    t = results.per_class(); t = t[t.support>0]
+    t = results.per_class()
+    t = t[t.support>0]
     out = {'majority class': percent(results.baseline)}
     if len(results.classes)>9: out['label among the best five'] = percent(results.topk(5))
     if len(t): out[f'macro F1, mean over {len(t)} classes'] = percent(float(t.f1.mean()))
-    if len(t)>1: out['best class'],out['hardest class'] = t.recall.idxmax(),t.recall.idxmin()
+    if len(t)>1:
+        out['best class'],out['hardest class'] = t.recall.idxmax(),t.recall.idxmin()
     if log is not None and len(log):
-        train = log[log['mode']=='train']; out['epochs'] = int(log.epoch.max())
-        if 'time' in train and len(train): out['training time, about'] = _duration(train['time'].mean()*train['iter'].max()*train.epoch.nunique())
-    if model is not None: out['parameters'] = _count(sum(p.numel() for p in model.parameters()))
+        train = log[log['mode']=='train']
+        out['epochs'] = int(log.epoch.max())
+        if 'time' in train and len(train):
+            out['training time, about'] = _duration(
+                train['time'].mean()*train['iter'].max()*train.epoch.nunique()
+            )
+    if model is not None:
+        out['parameters'] = _count(sum(p.numel() for p in model.parameters()))
     return out
 
-def _duration(s): return f'{s:.0f} s' if s<100 else f'{s/60:.0f} min' if s<6000 else f'{s/3600:.1f} h'
-def _count(n): return f'{n/1e6:.1f} M' if n>=1e6 else f'{n/1e3:.0f} k' if n>=1e3 else str(n)
+def _duration(s):
+    if s<100: return f'{s:.0f} s'
+    if s<6000: return f'{s/60:.0f} min'
+    return f'{s/3600:.1f} h'
+def _count(n):
+    if n>=1e6: return f'{n/1e6:.1f} M'
+    if n>=1e3: return f'{n/1e3:.0f} k'
+    return str(n)
 
 # %% ../../nbs/analysis/report.ipynb #667ee79a
 def _curves(log, results):
-    figs = [chart_figure(plot_curves(log, [o], results.baseline, w=4.2, h=2.9)) for o in ('loss', 'accuracy', 'lr')]
-    return page_section('The run', Div(*figs, cls='row'),
-                        lead='Thin lines are single measurements, thick ones their smoothed course; validation pictures are never trained on.')
+    figs = [
+        chart_figure(plot_curves(log, [o], results.baseline, w=4.2, h=2.9))
+        for o in ('loss', 'accuracy', 'lr')
+    ]
+    return page_section(
+        'The run',
+        Div(*figs, cls='row'),
+        lead='Thin lines are single measurements, thick ones their smoothed course; '
+             'validation pictures are never trained on.',
+    )
 
 def _classes(results, train_labels):
     t = results.per_class()[['recall', 'precision', 'f1', 'support']]
-    names = dict(recall='found (recall)', precision='right when said (precision)', f1='F1', support='validation pictures',
-                 train='training pictures')
-    if train_labels is not None: t['train'] = np.bincount(train_labels, minlength=len(t))[:len(t)]
-    if (more := len(t)-60) > 0: t = t.sort_values('recall', kind='stable').head(60)
+    names = dict(
+        recall='found (recall)',
+        precision='right when said (precision)',
+        f1='F1',
+        support='validation pictures',
+        train='training pictures',
+    )
+    if train_labels is not None:
+        t['train'] = np.bincount(train_labels, minlength=len(t))[:len(t)]
+    if (more := len(t)-60) > 0:
+        t = t.sort_values('recall', kind='stable').head(60)
     rest = P(f'The 60 hardest classes; {more} more are in results.npz.', cls='muted') if more>0 else None
     return page_section('Class by class', html_table(t, ['recall', 'precision', 'f1'], names), rest,
                         lead='Found: of the pictures of this class, how many were recognised. '
@@ -91,12 +144,25 @@ def _classes(results, train_labels):
 def _confusions(results):
     pairs = confused_pairs(results, 8)
     named = dict(label='is', predicted='was taken for', count='times', share='of the class')
-    side = Div(P('Most frequent confusions', style='font-weight:600'), html_table(pairs, ['share'], named), style='flex:1 1 330px') if len(pairs) else P('No mistakes.')
+    if len(pairs):
+        side = Div(
+            P('Most frequent confusions', style='font-weight:600'),
+            html_table(pairs, ['share'], named),
+            style='flex:1 1 330px',
+        )
+    else:
+        side = P('No mistakes.')
     few = confused_classes(results) if len(results.classes)>24 else None
     lead = 'Each row is a true class; blue is right, orange wrong; percentages are of the row.'
-    if few: lead += f' Shown are the {len(few)} classes that are confused most; figures/confusion.png has all {len(results.classes)}.'
+    if few:
+        lead += (
+            f' Shown are the {len(few)} classes that are confused most; '
+            f'figures/confusion.png has all {len(results.classes)}.'
+        )
     chart = chart_figure(plot_confusion(results, only=few, title=''))
-    return page_section('What is taken for what', Div(Div(chart, style='flex:0 1 auto'), side, cls='row'), lead=lead)
+    return page_section(
+        'What is taken for what', Div(Div(chart, style='flex:0 1 auto'), side, cls='row'), lead=lead
+    )
 
 # %% ../../nbs/analysis/report.ipynb #2d4caa5d
 def _grid(title, results, rows, lead):
@@ -107,41 +173,83 @@ def _grid(title, results, rows, lead):
     return page_section(title, Div(*cards, cls='cards') if cards else P('None.'), lead=lead)
 
 def _mistakes(results, n=12):
-    title,total = 'The most confident mistakes',int((results.pred!=results.labels).sum())
+    title = 'The most confident mistakes'
+    total = int((results.pred!=results.labels).sum())
     if not total: return page_section(title, P('There are none on these pictures.'))
-    return _grid(title, results, results.mistakes(n),
-                 f'{min(n, total)} of {total}. Orange: what the model said and how sure it was. Green: what it is, and what the model '
-                 'gave that. A look here finds wrong labels, pictures of two things, and habits of the model.')
+    return _grid(
+        title, results,
+        results.mistakes(n),
+        f'{min(n, total)} of {total}. Orange: what the model said and how sure it was. '
+        'Green: what it is, and what the model '
+        'gave that. A look here finds wrong labels, pictures of two things, and habits of the model.',
+    )
 
 def _sample(results, n=12):
-    return _grid('Pictures drawn at random', results, results.samples(n), 'A fair sample, so that one sees the everyday too.')
+    return _grid(
+        'Pictures drawn at random',
+        results,
+        results.samples(n),
+        'A fair sample, so that one sees the everyday too.',
+    )
 
 def cam_rows(results, n=6): # How many
     "Rows of `table` worth a map: half of them mistakes, the others right and from different classes"
-    t = results.table(); wrong = results.mistakes(n//2)
+    t = results.table()
+    wrong = results.mistakes(n//2)
     right = t[t.correct].sort_values('score', ascending=False, kind='stable')
     one_each = right[~right.label.duplicated()]
     import pandas as pd
-    return pd.concat([wrong, pd.concat([one_each, right.drop(one_each.index)]).head(n-len(wrong))])
+    return pd.concat([
+        wrong, pd.concat([one_each, right.drop(one_each.index)]).head(n-len(wrong))
+    ])
 
 def _cams(model, results, n=6):
     from PIL import Image
     cards,files = [],[]
     for i,row in cam_rows(results, n).iterrows():
         m = cam_map(model, np.asarray(results.images[i]) if results.images is not None else results.path(i))
-        pics = [Image.fromarray(o).resize((192, 192*o.shape[0]//o.shape[1])) for o in (m['picture'], overlay(m['picture'], m['heat']))]
-        cards.append(picture_card(pics, row)); files.append(pics)
-    lead = 'Left the picture as the model saw it, right where it found the evidence for its answer (Grad-CAM; light is strong).'
-    return page_section('Where the model looked', Div(*cards, cls='cards', style='grid-template-columns:repeat(auto-fill,minmax(min(290px,100%),1fr))'), lead=lead),files
+        pics = [
+            Image.fromarray(o).resize((192, 192*o.shape[0]//o.shape[1]))
+            for o in (m['picture'], overlay(m['picture'], m['heat']))
+        ]
+        cards.append(picture_card(pics, row))
+        files.append(pics)
+    lead = (
+        'Left the picture as the model saw it, right where it found the evidence for '
+        'its answer (Grad-CAM; light is strong).'
+    )
+    return (
+        page_section(
+            'Where the model looked',
+            Div(
+                *cards,
+                cls='cards',
+                style='grid-template-columns:repeat(auto-fill,minmax(min(290px,100%),1fr))',
+            ),
+            lead=lead,
+        ),
+        files,
+    )
 
 # %% ../../nbs/analysis/report.ipynb #dcd0bbc9
 def _checkpoint(work_dir):
     "The checkpoint of these results: the newest, not the best"
-    last = sorted(work_dir.glob('epoch_*.pth'), key=lambda p: int(''.join(filter(str.isdigit, p.stem)) or 0))
-    return next((p for p in (work_dir/'latest.pth', *last[::-1], *work_dir.glob('*.pth')) if p.is_file()), None)
+    last = sorted(
+        work_dir.glob('epoch_*.pth'), key=lambda p: int(''.join(filter(str.isdigit, p.stem)) or 0)
+    )
+    return next(
+        (
+            p
+            for p in (work_dir/'latest.pth', *last[::-1], *work_dir.glob('*.pth'))
+            if p.is_file()
+        ),
+        None,
+    )
 
 def _config_file(work_dir):
-    return next((p for p in (work_dir/f'{work_dir.name}.py', *sorted(work_dir.glob('*.py'))) if p.is_file()), None)
+    return next(
+        (p for p in (work_dir/f'{work_dir.name}.py', *sorted(work_dir.glob('*.py'))) if p.is_file()), None
+    )
 
 def _use(work_dir):
     "Where things are, and two lines that predict"
@@ -149,18 +257,30 @@ def _use(work_dir):
     code = (f"from clsnb.all import *\nmodel = init_model({str(ckpt or work_dir/'CHECKPOINT.pth')!r})\n"
             "inference_model(model, 'your_picture.jpg')")
     best = sorted(work_dir.glob('best_*.pth'))
-    about = [(ckpt, 'the model of these results'), *[(p, 'the checkpoint that did best on the validation pictures') for p in best],
-             (cfg, 'the whole configuration'), (work_dir/'results.npz', 'all scores; Results.load reads them'),
-             (work_dir/'figures', 'the figures, as PNG')]
-    items = [Li(Code(p.name), ' – ', text) for p,text in about if p is not None and p.exists()]
+    about = [
+        (ckpt, 'the model of these results'),
+        *[(p, 'the checkpoint that did best on the validation pictures') for p in best],
+        (cfg, 'the whole configuration'),
+        (work_dir/'results.npz', 'all scores; Results.load reads them'),
+        (work_dir/'figures', 'the figures, as PNG'),
+    ]
+    items = [
+        Li(Code(p.name), ' – ', text)
+        for p,text in about
+        if p is not None and p.exists()
+    ]
     return page_section('Use it', P('Everything is in ', Code(str(work_dir)), ':'), Ul(*items),
                         P('Predict the class of a picture:'), Pre(Code(code)))
 
 def _what_ran(work_dir, log):
-    cfg = _config_file(work_dir); facts = log.attrs if log is not None else {}
+    cfg = _config_file(work_dir)
+    facts = log.attrs if log is not None else {}
     parts = [folded(f'Configuration ({cfg.name})', cfg.read_text(encoding='utf-8'))] if cfg else []
     if env := facts.get('env_info'):
-        parts.append(folded('Environment', '\n'.join(f'{k}: {v}' for k,v in env.items()) if isinstance(env, dict) else str(env)))
+        parts.append(folded(
+            'Environment',
+            '\n'.join(f'{k}: {v}' for k,v in env.items()) if isinstance(env, dict) else str(env),
+        ))
     if 'seed' in facts: parts.append(P(f"Seed {facts['seed']}", cls='muted'))
     return page_section('What was run', *parts) if parts else None
 
@@ -173,17 +293,21 @@ class _Parts:
         except Exception as e:
             self.failed[what] = f'{type(e).__name__}: {e}'
             get_logger().warning(f"report: {what} could not be made ({self.failed[what]})")
-    def add(self, what, f, *args, **kw): self.sections.append(self.try_(what, f, *args, **kw))
+    def add(self, what, f, *args, **kw):
+        self.sections.append(self.try_(what, f, *args, **kw))
     def figure(self, name, f, *args, **kw):
         def save():
-            with atomic_write(self.work_dir/'figures'/f'{name}.png') as out: out.write(f(*args, **kw).image_bytes(dpi=130))
+            with atomic_write(self.work_dir/'figures'/f'{name}.png') as out:
+                out.write(f(*args, **kw).image_bytes(dpi=130))
         self.try_(f'figures/{name}.png', save)
 
 def _extra(title, o):
     "A section from text, a table, a chart, or a list of these"
     def one(o):
         if hasattr(o, 'image_bytes'): return chart_figure(o)
-        return html_table(o) if hasattr(o, 'itertuples') else o if hasattr(o, 'tag') else P(str(o))
+        if hasattr(o, 'itertuples'): return html_table(o)
+        if hasattr(o, 'tag'): return o
+        return P(str(o))
     return page_section(title, *map(one, o if isinstance(o, (list, tuple)) else [o]))
 
 # %% ../../nbs/analysis/report.ipynb #87d217ed
@@ -194,36 +318,52 @@ def make_report(work_dir, # The run's folder; gets `figures/`, `results.npz` and
                 extra=None, # Title to text, DataFrame, chart, or a list of these: shown after the headline
                 name=None): # Headline; the config's name if left out
     "Write the figures and the page; returns the page's path"
-    work_dir = Path(work_dir); do = _Parts(work_dir)
+    work_dir = Path(work_dir)
+    do = _Parts(work_dir)
     log = do.try_('the log', read_log, work_dir) if list(work_dir.glob('*.log.json')) else None
-    labels = do.try_('the training labels', lambda: np.asarray(dataset.get_gt_labels())) if dataset is not None else None
+    if dataset is not None:
+        labels = do.try_('the training labels', lambda: np.asarray(dataset.get_gt_labels()))
+    else:
+        labels = None
     do.try_('results.npz', results.save, work_dir/'results.npz')
-    for k,f in dict(confusion=plot_confusion, mistakes=plot_mistakes, predictions=plot_predictions).items(): do.figure(k, f, results)
+    for k,f in dict(confusion=plot_confusion, mistakes=plot_mistakes, predictions=plot_predictions).items():
+        do.figure(k, f, results)
     if log is not None: do.figure('curves', plot_curves, log, baseline=results.baseline)
-    if labels is not None: do.figure('classes', plot_class_counts, labels, results.classes, 'Training pictures of each class')
+    if labels is not None:
+        do.figure('classes', plot_class_counts, labels, results.classes, 'Training pictures of each class')
     name = name or (_config_file(work_dir) or work_dir).stem
     do.add('the headline', lambda: _headline(name, results, _tiles(results, log, model)))
-    for k,v in (extra or {}).items(): do.add(k, _extra, k, v)
+    for k,v in (extra or {}).items():
+        do.add(k, _extra, k, v)
     if log is not None: do.add('the curves', _curves, log, results)
-    do.add('the table of classes', _classes, results, labels); do.add('the confusion matrix', _confusions, results)
-    do.add('the mistakes', _mistakes, results); do.add('the sample', _sample, results)
+    do.add('the table of classes', _classes, results, labels)
+    do.add('the confusion matrix', _confusions, results)
+    do.add('the mistakes', _mistakes, results)
+    do.add('the sample', _sample, results)
     if model is not None: do.add('the activation maps', _add_cams, do, model, results)
-    do.add('the instructions', _use, work_dir); do.add('what was run', _what_ran, work_dir, log)
-    if do.failed: do.sections.append(page_section('Left out', Ul(*[Li(f'{k}: {v}') for k,v in do.failed.items()])))
+    do.add('the instructions', _use, work_dir)
+    do.add('what was run', _what_ran, work_dir, log)
+    if do.failed:
+        do.sections.append(page_section(
+            'Left out', Ul(*[Li(f'{k}: {v}') for k,v in do.failed.items()])
+        ))
     page = html_page(f'{name} – report', *[o for o in do.sections if o is not None])
     with atomic_write(work_dir/'report.html', 'w') as f: f.write(page)
     return work_dir/'report.html'
 
 def _add_cams(do, model, results):
     sec,pics = _cams(model, results)
-    do.figure('cams', lambda: _Sheet(show_images([o for p in pics for o in p], cols=6, size=160)))
+    do.figure(
+        'cams', lambda: _Sheet(show_images([o for p in pics for o in p], cols=6, size=160))
+    )
     return sec
 
 class _Sheet:
     "A montage that is saved like a chart"
     def __init__(self, montage): self.montage = montage
     def image_bytes(self, dpi=None):
-        out = io.BytesIO(); self.montage.image.save(out, 'PNG')
+        out = io.BytesIO()
+        self.montage.image.save(out, 'PNG')
         return out.getvalue()
 
 # %% ../../nbs/analysis/report.ipynb #9c4354fd
@@ -232,7 +372,8 @@ def report_run(work_dir, model, dataset, # The validation set
                train_dataset=None, # For the class counts
                extra=None):
     "Report on the last evaluation of a run; returns the page's path, or None where there is nothing to report"
-    try: return make_report(work_dir, Results.from_dataset(scores, dataset), model, train_dataset, extra)
+    try:
+        return make_report(work_dir, Results.from_dataset(scores, dataset), model, train_dataset, extra)
     except (ClsnbError, OSError) as e: get_logger().warning(f"There is no report: {e}")
 
 @HOOKS.register
@@ -241,7 +382,14 @@ class ReportHook(Hook):
     priority = 'LOWEST'
     def __init__(self, train_dataset=None): self.train_dataset,self.page = train_dataset,None
     def after_run(self, runner):
-        scores,data = getattr(runner, 'scores', None),next((h.loader.dataset for h in runner.hooks if hasattr(h, 'loader')), None)
-        if runner.rank or scores is None or data is None or any(getattr(h, 'page', None) for h in runner.hooks): return
+        scores = getattr(runner, 'scores', None)
+        data = next((h.loader.dataset for h in runner.hooks if hasattr(h, 'loader')), None)
+        if (
+            runner.rank
+            or scores is None
+            or data is None
+            or any(getattr(h, 'page', None) for h in runner.hooks)
+        ):
+            return
         self.page = report_run(runner.work_dir, runner.model, data, scores, self.train_dataset)
         if self.page: runner.logger.info(f"Report: {self.page}")

@@ -23,7 +23,10 @@ def show_result_pyplot(
     "The picture under its answer, as a figure"
     s = picture_sample(img)
     if 'img' not in s: s = build_transform(dict(type='LoadImageFromFile'))(s)
-    x = np.squeeze(s['img']); text = title or f"{result['pred_class']}  {result['pred_score']:.2f}"
+    x = np.squeeze(s['img'])
+    text = title or f"{result['pred_class']}  {result['pred_score']:.2f}"
     fig,ax = new_chart(*fig_size, alt=f'A picture, taken for {text}')
-    ax.imshow(x[..., ::-1] if x.ndim==3 else x, cmap='gray'); ax.set_axis_off(); ax.set_title(text)
+    ax.imshow(x[..., ::-1] if x.ndim==3 else x, cmap='gray')
+    ax.set_axis_off()
+    ax.set_title(text)
     return fig

@@ -14,16 +14,23 @@ from .fit import read_config
 from ..core.errors import ConfigError
 
 # %% ../../nbs/apis/batch_size.ipynb #cb2e3ec0
-_memory_words = 'out of memory', "can't allocate memory", 'cublas_status_alloc_failed', 'cudnn_status_alloc_failed'
+_memory_words = (
+    'out of memory', "can't allocate memory", 'cublas_status_alloc_failed', 'cudnn_status_alloc_failed',
+)
 
 def is_out_of_memory(e)->bool: # Of an exception
     "Does it say that memory ran out?"
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or isinstance(e, RuntimeError) and any(o in str(e).lower() for o in _memory_words)
+    return (
+        isinstance(e, (torch.OutOfMemoryError, MemoryError))
+        or isinstance(e, RuntimeError) and any(o in str(e).lower() for o in _memory_words)
+    )
 
 def _tiled(o, n):
     "A batch of `n` samples, by repeating those of a batch"
-    if torch.is_tensor(o): return o[torch.arange(n)%len(o)] if o.ndim else o
-    if isinstance(o, dict): return {k: _tiled(v, n) for k,v in o.items()}
+    if torch.is_tensor(o):
+        return o[torch.arange(n)%len(o)] if o.ndim else o
+    if isinstance(o, dict):
+        return {k: _tiled(v, n) for k,v in o.items()}
     return [o[i%len(o)] for i in range(n)] if isinstance(o, list) and o else o
 
 # %% ../../nbs/apis/batch_size.ipynb #902983d3
@@ -38,35 +45,58 @@ class BatchSize:
     @property
     def effective(self): return self.samples_per_gpu*self.cumulative_iters
     @property
-    def options(self): return {'data.samples_per_gpu': self.samples_per_gpu, 'optimizer_config.cumulative_iters': self.cumulative_iters}
+    def options(self):
+        return {
+            'data.samples_per_gpu': self.samples_per_gpu,
+            'optimizer_config.cumulative_iters': self.cumulative_iters,
+        }
     def __repr__(self):
-        n,k = self.samples_per_gpu,self.cumulative_iters; gb = f' ({self.memory:.1f} GB)' if self.memory else ''
-        tried = f"batches of {', '.join(map(str, self.fits))} fit{gb}" + (f", {self.failed} does not" if self.failed else '')
-        return f"BatchSize: {tried}; samples_per_gpu={n}" + (f", optimizer_config.cumulative_iters={k} keep the effective batch of {self.effective}" if k>1 else ' needs no accumulation')
+        n,k = self.samples_per_gpu,self.cumulative_iters
+        if self.memory: gb = f' ({self.memory:.1f} GB)'
+        else: gb = ''
+        tried = (
+            f"batches of {', '.join(map(str, self.fits))} fit{gb}"
+            + (f", {self.failed} does not" if self.failed else '')
+        )
+        return (
+            f"BatchSize: {tried}; samples_per_gpu={n}"
+            + (
+                f", optimizer_config.cumulative_iters={k} keep the effective batch of {self.effective}" if k>1
+                else ' needs no accumulation'
+            )
+        )
 
 # %% ../../nbs/apis/batch_size.ipynb #954b4252
 def _fits(model, batch, optimizer, cfg, n):
     "Do two steps with `n` samples fit into memory?"
     many = runner = None
     try:
-        many = _tiled(batch, n); runner = trial_runner(model, optimizer, cfg, 2, cumulative_iters=1); runner.run([[many]*2])
+        many = _tiled(batch, n)
+        runner = trial_runner(model, optimizer, cfg, 2, cumulative_iters=1)
+        runner.run([[many]*2])
         if runner.stop: raise KeyboardInterrupt
         return True
     except Exception as e:
         if not is_out_of_memory(e): raise
         return False
     finally:
-        if runner is not None: runner.data_batch,runner.outputs,runner.hooks = None,{},[]
-        del many,runner; model.zero_grad(set_to_none=True)
+        if runner is not None:
+            runner.data_batch,runner.outputs,runner.hooks = None,{},[]
+        del many,runner
+        model.zero_grad(set_to_none=True)
 
 def _free():
     "Give memory back"
-    if torch.accelerator.is_available(): gc.collect(); torch.accelerator.memory.empty_cache()
+    if torch.accelerator.is_available():
+        gc.collect()
+        torch.accelerator.memory.empty_cache()
 
 def _sizes(start, end):
     "`start`, twice that, and so on; `end` at last"
     out = []
-    while start<end: out.append(start); start *= 2
+    while start<end:
+        out.append(start)
+        start *= 2
     return [*out, end]
 
 # %% ../../nbs/apis/batch_size.ipynb #9fdbd4f5
@@ -81,17 +111,33 @@ def find_batch_size(
     "Double the batch until memory runs out; propose a batch and an accumulation that keep the effective batch"
     given = isinstance(cfg, torch.nn.Module)
     if not given:
-        cfg = read_config(cfg, options, trust); have = cfg.data.samples_per_gpu*((cfg.get('optimizer_config') or {}).get('cumulative_iters') or 1)
+        cfg = read_config(cfg, options, trust)
+        have = cfg.data.samples_per_gpu*((cfg.get('optimizer_config') or {}).get('cumulative_iters') or 1)
         options = {'data.samples_per_gpu': min(8, have), 'data.workers_per_gpu': 0}
     fits,failed,gb = [],None,None
     with restored(*((cfg, optimizer, loader) if given else ())):
-        model,loader,optimizer,cfg = trial_parts(cfg, loader, optimizer, options, device, trust); batch = next(iter(loader))
-        if given: have = getattr(loader, 'batch_size', None) or len(next(v for v in batch.values() if torch.is_tensor(v)))
-        effective = effective or have; gpu = next(model.parameters()).is_cuda
+        model,loader,optimizer,cfg = trial_parts(cfg, loader, optimizer, options, device, trust)
+        batch = next(iter(loader))
+        if given:
+            have = (
+                getattr(loader, 'batch_size', None)
+                or len(next(v for v in batch.values() if torch.is_tensor(v)))
+            )
+        effective = effective or have
+        gpu = next(model.parameters()).is_cuda
         for n in _sizes(min(start, effective), max(limit or effective, min(start, effective))):
             if gpu: torch.cuda.reset_peak_memory_stats()
-            if not _fits(model, batch, optimizer, cfg, n): failed = n; _free(); break
-            fits.append(n); gb = torch.cuda.max_memory_allocated()/1e9 if gpu else None; _free()
-    if not fits: raise ConfigError(f"find_batch_size: not even {failed} samples fit into memory; take smaller pictures or a smaller model.")
+            if not _fits(model, batch, optimizer, cfg, n):
+                failed = n
+                _free()
+                break
+            fits.append(n)
+            gb = torch.cuda.max_memory_allocated()/1e9 if gpu else None
+            _free()
+    if not fits:
+        raise ConfigError(
+            f"find_batch_size: not even {failed} samples fit into memory; "
+            "take smaller pictures or a smaller model."
+        )
     n = max(k for k in range(1, effective+1) if effective%k==0 and k<=fits[-1])
     return BatchSize(n, effective//n, fits, failed, gb)

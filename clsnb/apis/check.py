@@ -30,10 +30,22 @@ class Findings(list):
     "What a check found: rows (level, key, text, where)"
     @property
     def errors(self): return [o for o in self if o[0]=='error']
-    def __repr__(self): return '\n'.join(f"{level:7} {key}: {text}{f'  ({where})' if where else ''}" for level,key,text,where in self) or 'nothing found'
+    def __repr__(self):
+        return (
+            '\n'.join(
+                f"{level:7} {key}: {text}{f'  ({where})' if where else ''}"
+                for level,key,text,where in self
+            )
+            or 'nothing found'
+        )
     def _repr_html_(self):
         colour = dict(error='rgba(248,81,73,.18)', warning='rgba(210,153,34,.18)')
-        rows = ''.join(f'<tr><td style="background:{colour[o[0]]}">{o[0]}</td>' + ''.join(f'<td style="text-align:left">{html.escape(str(v))}</td>' for v in o[1:]) + '</tr>' for o in self)
+        rows = ''.join(
+            f'<tr><td style="background:{colour[o[0]]}">{o[0]}</td>'
+            + ''.join(f'<td style="text-align:left">{html.escape(str(v))}</td>' for v in o[1:])
+            + '</tr>'
+            for o in self
+        )
         head = ''.join(f'<th style="text-align:left">{o}</th>' for o in ('level', 'key', 'what', 'where'))
         return f'<table><tr>{head}</tr>{rows}</table>' if self else '<i>nothing found</i>'
 
@@ -41,22 +53,37 @@ class _Check:
     "A check of one config under way"
     def __init__(self, cfg): self.cfg,self.found = cfg,Findings()
     def say(self, key, text, level='error'):
-        try: where = self.cfg.where(key) if getattr(self.cfg, '_source', None) else ''
+        try:
+            where = self.cfg.where(key) if getattr(self.cfg, '_source', None) else ''
         except ClsnbError: where = ''
-        if hint := self.inherited(key, text): text = text.split('. ')[0].rstrip('.')+f'. {hint}'
-        if not any(o[1:3]==(key, text) for o in self.found): self.found.append((level, key, text, where))
+        if hint := self.inherited(key, text):
+            text = text.split('. ')[0].rstrip('.')+f'. {hint}'
+        if not any(o[1:3]==(key, text) for o in self.found):
+            self.found.append((level, key, text, where))
     def inherited(self, key, text):
         "A hint where an argument that does not fit was left over from a base, while the class was changed here"
-        src,m = getattr(self.cfg, '_source', None),re.search(r"has no argument '(\w+)'", text); owner = key.removesuffix(f'.{m[1]}') if m else ''
-        try: old,new = self.cfg.where(f'{owner}.{m[1]}'),self.cfg.where(f"{owner}.{'policy' if owner=='lr_config' else 'type'}")
+        src,m = getattr(self.cfg, '_source', None),re.search(r"has no argument '(\w+)'", text)
+        if m: owner = key.removesuffix(f'.{m[1]}')
+        else: owner = ''
+        try:
+            old = self.cfg.where(f'{owner}.{m[1]}')
+            new = self.cfg.where(f"{owner}.{'policy' if owner=='lr_config' else 'type'}")
         except (ClsnbError, TypeError): return ''
-        left = src and ':' in old and old.rpartition(':')[0] not in (new.rpartition(':')[0], src.name)
+        left = (
+            src and ':' in old and old.rpartition(':')[0] not in (new.rpartition(':')[0], src.name)
+        )
         return f"It comes from {old}; _delete_=True in {owner} drops what was there." if left else ''
     def warn(self, key, text): self.say(key, text, 'warning')
     def tried(self, key, f, *args):
         "What `f` gives; what it complains of becomes a finding"
         try: return f(*args)
-        except (ClsnbError, TypeError) as e: self.say(key, re.sub(r' \(0, 1[^)]*\)', '', str(e)).removeprefix(f'{self.cfg.filename}: ').removeprefix(f'{key}: '))
+        except (ClsnbError, TypeError) as e:
+            self.say(
+                key,
+                re.sub(r' \(0, 1[^)]*\)', '', str(e))
+                .removeprefix(f'{self.cfg.filename}: ')
+                .removeprefix(f'{key}: '),
+            )
 
 # %% ../../nbs/apis/check.ipynb #ed5f0fc5
 @patch
@@ -64,19 +91,43 @@ def top_level(self:_Check):
     "Mistyped keys, lost variables, missing parts, modules that were not imported"
     for key,text in mistyped_keys(self.cfg): self.say(key, text)
     src = getattr(self.cfg, '_source', None)
-    for key,text in [*lost_changes(src), *lost_changes(src, self.cfg), *lookalikes(src)] if src else ():
-        if not any(o[1]==key for o in self.found.errors): self.warn(key, text)
-    if new := [k for k in ('optim_wrapper', 'train_dataloader', 'param_scheduler', 'default_hooks') if k in self.cfg]:
-        return self.say(new[0], "this is a config of MMPretrain 1.x; here they are those of MMClassification 0.x, with data, optimizer, lr_config and runner.") or True
+    for key,text in (
+        [*lost_changes(src), *lost_changes(src, self.cfg), *lookalikes(src)] if src else ()
+    ):
+        if not any(o[1]==key for o in self.found.errors):
+            self.warn(key, text)
+    if new := [
+        k
+        for k in ('optim_wrapper', 'train_dataloader', 'param_scheduler', 'default_hooks')
+        if k in self.cfg
+    ]:
+        return (
+            self.say(
+                new[0],
+                "this is a config of MMPretrain 1.x; here they are those of MMClassification 0.x, "
+                "with data, optimizer, lr_config and runner.",
+            )
+            or True
+        )
     for k in ('model', 'data', 'optimizer'):
-        if not isinstance(self.cfg.get(k), dict): self.say(k, f"there is no {k!r}, so this config cannot be trained.")
+        if not isinstance(self.cfg.get(k), dict):
+            self.say(k, f"there is no {k!r}, so this config cannot be trained.")
     self.tried('custom_imports', import_custom, self.cfg)
 
 # %% ../../nbs/apis/check.ipynb #a5988332
-_slots = dict(model=dict(norm_cfg=NORM_LAYERS, act_cfg=ACTIVATION_LAYERS, conv_cfg=CONV_LAYERS, **dict.fromkeys('backbone neck head loss augments'.split(), MODELS)),
-              data=dict(pipeline=TRANSFORMS, dataset=DATASETS, datasets=DATASETS), steps=dict(policies=TRANSFORMS, transforms=TRANSFORMS))
+_slots = dict(
+    model=dict(
+        norm_cfg=NORM_LAYERS,
+        act_cfg=ACTIVATION_LAYERS,
+        conv_cfg=CONV_LAYERS,
+        **dict.fromkeys('backbone neck head loss augments'.split(), MODELS),
+    ),
+    data=dict(pipeline=TRANSFORMS, dataset=DATASETS, datasets=DATASETS),
+    steps=dict(policies=TRANSFORMS, transforms=TRANSFORMS),
+)
 _kinds = {id(MODELS): 'model', id(DATASETS): 'data', id(TRANSFORMS): 'steps'}
-_from_outside = dict(policies='magnitude_key magnitude_range', norm_cfg='requires_grad') # Keys that the owner of a list reads itself
+# Keys that the owner of a list reads itself
+_from_outside = dict(policies='magnitude_key magnitude_range', norm_cfg='requires_grad')
 
 def _dicts(v, key):
     "All dicts in nested lists, with their keys"
@@ -90,15 +141,29 @@ def types(self:_Check, v, key, registry, free=(), given=()):
     for k,d in _dicts(v, key):
         if not isinstance(typ := d.get('type'), str): continue
         cls = registry.get(typ)
-        if cls is None: self.say(f'{k}.type', f"no class is registered as {typ!r}.{near(typ, registry.module_dict)}"); continue
+        if cls is None:
+            self.say(f'{k}.type', f"no class is registered as {typ!r}.{near(typ, registry.module_dict)}")
+            continue
         known = accepted_args(cls)
         for a in d:
-            if known is not None and a not in {'type', *known, *free}: self.say(f'{k}.{a}', f"{typ} has no argument {a!r}.{near(a, known)}")
+            if known is not None and a not in {'type', *known, *free}:
+                self.say(f'{k}.{a}', f"{typ} has no argument {a!r}.{near(a, known)}")
         for a,p in inspect.signature(cls).parameters.items() if given is not None else ():
-            if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and a not in {'num_classes', *d, *given}: self.say(k, f"{typ} needs the argument {a!r}.")
+            if (
+                p.default is p.empty
+                and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+                and a not in {'num_classes', *d, *given}
+            ):
+                self.say(k, f"{typ} needs the argument {a!r}.")
         for a,o in d.items():
             if inner := _slots[_kinds[id(registry)]].get(a) if id(registry) in _kinds else None:
-                self.types(o, f'{k}.{a}', inner, _from_outside.get(a, '').split(), None if inner not in (MODELS, DATASETS, TRANSFORMS) or a=='policies' else ())
+                self.types(
+                    o,
+                    f'{k}.{a}',
+                    inner,
+                    _from_outside.get(a, '').split(),
+                    None if inner not in (MODELS, DATASETS, TRANSFORMS) or a=='policies' else (),
+                )
 
 # %% ../../nbs/apis/check.ipynb #0bc84e1c
 @patch
@@ -107,40 +172,52 @@ def inits(self:_Check, v, key):
     for k,d in _dicts(v, key):
         for a,o in d.items():
             for i,c in _dicts(o, f'{k}.{a}') if a=='init_cfg' else ():
-                if (t := c.get('type')) not in (*_fillers, 'Pretrained'): self.say(f'{i}.type', f"there is no initialisation {t!r}.{near(t, [*_fillers, 'Pretrained'])}")
+                if (t := c.get('type')) not in (*_fillers, 'Pretrained'):
+                    self.say(
+                        f'{i}.type', f"there is no initialisation {t!r}.{near(t, [*_fillers, 'Pretrained'])}"
+                    )
             if a!='init_cfg': self.inits(o, f'{k}.{a}')
 
 @patch
 def all_types(self:_Check):
     "Every part of a config that names classes"
-    cfg = self.cfg; model,data = cfg.get('model'),cfg.get('data')
+    cfg = self.cfg
+    model,data = cfg.get('model'),cfg.get('data')
     if isinstance(model, dict):
-        self.types(model, 'model', MODELS); self.inits(model, 'model')
+        self.types(model, 'model', MODELS)
+        self.inits(model, 'model')
         self.types((model.get('train_cfg') or {}).get('augments'), 'model.train_cfg.augments', MODELS)
-    for k in ('train', 'val', 'test') if isinstance(data, dict) else (): self.types(data.get(k), f'data.{k}', DATASETS, given=('data_prefix',))
+    for k in ('train', 'val', 'test') if isinstance(data, dict) else ():
+        self.types(data.get(k), f'data.{k}', DATASETS, given=('data_prefix',))
     self.types(cfg.get('optimizer'), 'optimizer', OPTIMIZERS, ('paramwise_cfg', 'constructor'), ('params',))
     self.types(cfg.get('runner'), 'runner', RUNNERS, given=None)
     self.types(cfg.get('custom_hooks'), 'custom_hooks', HOOKS, ('priority',), None)
     self.types((cfg.get('log_config') or {}).get('hooks'), 'log_config.hooks', HOOKS, ('interval',), None)
     for k,hook in dict(checkpoint_config='CheckpointHook', optimizer_config='OptimizerHook').items():
-        if isinstance(cfg.get(k), dict): self.types(dict(cfg[k], type=cfg[k].get('type', hook)), k, HOOKS, given=None)
+        if isinstance(cfg.get(k), dict):
+            self.types(
+                dict(cfg[k], type=cfg[k].get('type', hook)), k, HOOKS, given=None
+            )
 
 # %% ../../nbs/apis/check.ipynb #aff62bd7
 _counts = dict(ImageNet=1000, CUB=200, VOC=20, StanfordCars=196) # Of the original data, which may not be here
 
 def data_classes(
     d, # The dict of a data set
-):# A number, or None where it cannot be known without reading the data
+): # A number, or None where it cannot be known without reading the data
     "How many classes a data set has, without loading it"
     if isinstance(d, (list, tuple)): return data_classes(d[0]) if d else None
     if not isinstance(d, dict): return None
     if inner := d.get('dataset') or d.get('datasets'): return data_classes(inner)
     classes,folder = d.get('classes'),d.get('data_prefix')
-    if isinstance(classes, str): return len(list_from_file(classes)) if os.path.isfile(classes) else None
-    if classes is None: classes = getattr(DATASETS.get(d.get('type')), 'CLASSES', None)
+    if isinstance(classes, str):
+        return len(list_from_file(classes)) if os.path.isfile(classes) else None
+    if classes is None:
+        classes = getattr(DATASETS.get(d.get('type')), 'CLASSES', None)
     if classes is not None: return len(classes)
     if isinstance(d.get('label_col'), (list, tuple)): return len(d['label_col']) # a table with a column for each class
-    if d.get('ann_file') or not isinstance(folder, str) or not os.path.isdir(folder): return _counts.get(d.get('type'))
+    if d.get('ann_file') or not isinstance(folder, str) or not os.path.isdir(folder):
+        return _counts.get(d.get('type'))
     return sum(o.is_dir() and not o.name.startswith('.') for o in os.scandir(folder)) or None
 
 @patch
@@ -151,16 +228,30 @@ def classes(self:_Check):
     for k in ('val', 'test'):
         if not n['train'] or not n[k] or n[k]==n['train']: continue
         less = n[k]<n['train'] and 'classes' not in data[k] # folders that are missing shift nothing
-        self.say(f'data.{k}', f"data.{k} has {n[k]} classes, but data.train has {n['train']}" + (': some are never judged.' if less else '.'), 'warning' if less else 'error')
+        self.say(
+            f'data.{k}',
+            f"data.{k} has {n[k]} classes, but data.train has {n['train']}"
+            + (': some are never judged.' if less else '.'),
+            'warning' if less else 'error',
+        )
     head = model.get('head') if isinstance(model.get('head'), dict) else {}
-    if n['train']: self.tried('model.head.num_classes', fit_classes, self.cfg, range(n['train']))
+    if n['train']:
+        self.tried('model.head.num_classes', fit_classes, self.cfg, range(n['train']))
     else: # the data will tell; until then any number does
-        with suppress(ClsnbError): fit_classes(self.cfg, range(head.get('num_classes') or 2))
+        with suppress(ClsnbError):
+            fit_classes(self.cfg, range(head.get('num_classes') or 2))
     count = head.get('num_classes') or n['train']
     options = (self.cfg.get('evaluation') or {}).get('metric_options') or {}
-    for key,k in (('model.head.topk', head.get('topk')), ('evaluation.metric_options.topk', options.get('topk'))):
+    for key,k in (
+        ('model.head.topk', head.get('topk')), ('evaluation.metric_options.topk', options.get('topk'))
+    ):
         top = max(k) if isinstance(k, (list, tuple)) and k else k
-        if count and isinstance(top, int) and top > count: self.warn(key, f"top-{top} of {count} classes is always right; say topk={(1, min(5, count-1)) if count>2 else (1,)}.")
+        if count and isinstance(top, int) and top > count:
+            self.warn(
+                key,
+                f"top-{top} of {count} classes is always right; "
+                f"say topk={(1, min(5, count-1)) if count>2 else (1,)}.",
+            )
 
 # %% ../../nbs/apis/check.ipynb #0f0d73ac
 class _StandIn:
@@ -178,45 +269,76 @@ def loaders(self:_Check):
         key = f'data.{k}_dataloader' if data.get(f'{k}_dataloader') else 'data'
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # the machine that trains may have more cores
-            if data.get(k): self.tried(key, lambda: build_dataloader(_StandIn(), **loader_args(self.cfg, k)))
+            if data.get(k):
+                self.tried(key, lambda: build_dataloader(_StandIn(), **loader_args(self.cfg, k)))
 
 # %% ../../nbs/apis/check.ipynb #82f4d178
 def input_size(cfg)->tuple: # (height, width)
     "The size of the pictures that the pipeline makes"
     for k in ('train', 'val', 'test'):
-        d = (cfg.get('data') or {}).get(k) or {}; d = d[0] if isinstance(d, (list, tuple)) and d else d
+        d = (cfg.get('data') or {}).get(k) or {}
+        d = d[0] if isinstance(d, (list, tuple)) and d else d
         while isinstance(d, dict) and 'dataset' in d: d = d['dataset']
         for step in reversed(d.get('pipeline') or () if isinstance(d, dict) else ()):
-            s = step.get('size', step.get('crop_size')) if str(step.get('type')).endswith(('Crop', 'Resize')) else None
+            if str(step.get('type')).endswith(('Crop', 'Resize')):
+                s = step.get('size', step.get('crop_size'))
+            else:
+                s = None
             s = (s, s) if isinstance(s, int) else s
             if s and len(s)==2 and min(s)>0: return tuple(s)
     return 224,224
 
 def _widths(x):
     "Channels of each output, where they are known"
-    return [o.shape[1] for o in (x if isinstance(x, (tuple, list)) else [x]) if torch.is_tensor(o) and o.ndim>1]
+    return [
+        o.shape[1]
+        for o in (x if isinstance(x, (tuple, list)) else [x])
+        if torch.is_tensor(o) and o.ndim>1
+    ]
 
-def _build_part(d): return torch.nn.Sequential(*map(MODELS.build, d)) if isinstance(d, list) else MODELS.build(d)
+def _build_part(d):
+    if isinstance(d, list): return torch.nn.Sequential(*map(MODELS.build, d))
+    return MODELS.build(d)
 
 _mismatch = re.compile(r'shape|size|channel|dimension|expected', re.I)
 
 @patch
 def shapes(self:_Check):
     "Do backbone, neck and head meet?"
-    model = self.cfg.get('model') or {}; parts,names = {},[k for k in ('backbone', 'neck', 'head') if isinstance(model.get(k), (dict, list, tuple)) and model[k]]
+    model = self.cfg.get('model') or {}
+    parts = {}
+    names = [
+        k
+        for k in ('backbone', 'neck', 'head')
+        if isinstance(model.get(k), (dict, list, tuple)) and model[k]
+    ]
     with torch.device('meta'):
-        for k in names: parts[k] = self.tried(f'model.{k}', _build_part, _plain(model[k]))
+        for k in names:
+            parts[k] = self.tried(f'model.{k}', _build_part, _plain(model[k]))
         if None in parts.values() or 'backbone' not in parts: return
         conv = next((o for o in parts['backbone'].modules() if isinstance(o, torch.nn.Conv2d)), None)
-        x,before = torch.zeros(2, conv.in_channels if conv else 3, *input_size(self.cfg)),'the picture'
+        x = torch.zeros(2, conv.in_channels if conv else 3, *input_size(self.cfg))
+        before = 'the picture'
         for k in names:
-            part,want = parts[k].eval(),getattr(parts[k], 'in_channels', None) if k!='backbone' else None
-            have,want = _widths(x),want if isinstance(want, (list, tuple)) else [want]
+            part = parts[k].eval()
+            want = getattr(parts[k], 'in_channels', None) if k!='backbone' else None
+            have = _widths(x)
+            want = want if isinstance(want, (list, tuple)) else [want]
             if have and all(isinstance(o, int) for o in want) and have[-len(want):]!=list(want):
-                return self.say(f'model.{k}.in_channels', f"in_channels is {part.in_channels}, but the {before} gives {', '.join(map(str, have[-len(want):]))}.")
-            try: x = (part.pre_logits(x) if hasattr(part, 'pre_logits') else x) if k=='head' else part(x)
+                return self.say(
+                    f'model.{k}.in_channels',
+                    f"in_channels is {part.in_channels}, "
+                    f"but the {before} gives {', '.join(map(str, have[-len(want):]))}.",
+                )
+            try:
+                x = (part.pre_logits(x) if hasattr(part, 'pre_logits') else x) if k=='head' else part(x)
             except ClsnbError as e: return self.say(f'model.{k}', str(e))
-            except Exception as e: return self.say(f'model.{k}', f"cannot take what the {before} gives: {str(e).splitlines()[0]}") if _mismatch.search(str(e)) and 'meta' not in str(e) else None
+            except Exception as e:
+                if _mismatch.search(str(e)) and 'meta' not in str(e):
+                    return self.say(
+                        f'model.{k}', f"cannot take what the {before} gives: {str(e).splitlines()[0]}"
+                    )
+                return None
             before = k
 
 # %% ../../nbs/apis/check.ipynb #e8c7ba42
@@ -229,40 +351,84 @@ def paths(self:_Check):
         if not isinstance(p, str) or not p: return
         try: at = file_client(client).address(p)
         except ClsnbError as e: return self.say(key, str(e))
-        if '://' not in at and not os.path.exists(os.path.expanduser(at)): self.say(key, f"{what} {at!r} is not there.")
+        if '://' not in at and not os.path.exists(os.path.expanduser(at)):
+            self.say(key, f"{what} {at!r} is not there.")
     def walk(v, key):
         for k,d in _dicts(v, key):
             for a,o in d.items():
-                if a in ('ann_file', 'image_file', 'classes') or a=='data_prefix' and d.get('type') not in _makes_folder: look(f'{k}.{a}', o, 'the folder' if a=='data_prefix' else 'the file', d.get('file_client_args') if a!='classes' else None)
-                elif a in ('dataset', 'datasets'): walk(o, f'{k}.{a}')
-    for k in ('train', 'val', 'test'): walk((self.cfg.get('data') or {}).get(k), f'data.{k}')
-    for k in ('load_from', 'resume_from'): look(k, self.cfg.get(k), 'the checkpoint')
-    model = self.cfg.get('model') or {}; look('model.pretrained', model.get('pretrained'), 'the checkpoint')
+                if (
+                    a in ('ann_file', 'image_file', 'classes')
+                    or a=='data_prefix' and d.get('type') not in _makes_folder
+                ):
+                    look(
+                        f'{k}.{a}',
+                        o,
+                        'the folder' if a=='data_prefix' else 'the file',
+                        d.get('file_client_args') if a!='classes' else None,
+                    )
+                elif a in ('dataset', 'datasets'):
+                    walk(o, f'{k}.{a}')
+    for k in ('train', 'val', 'test'):
+        walk((self.cfg.get('data') or {}).get(k), f'data.{k}')
+    for k in ('load_from', 'resume_from'):
+        look(k, self.cfg.get(k), 'the checkpoint')
+    model = self.cfg.get('model') or {}
+    look('model.pretrained', model.get('pretrained'), 'the checkpoint')
     for k in ('', 'backbone.', 'neck.', 'head.'):
-        d = model if not k else model.get(k[:-1]); init = d.get('init_cfg') if isinstance(d, dict) else None
-        if isinstance(init, dict): look(f'model.{k}init_cfg.checkpoint', init.get('checkpoint'), 'the checkpoint')
+        d = model if not k else model.get(k[:-1])
+        init = d.get('init_cfg') if isinstance(d, dict) else None
+        if isinstance(init, dict):
+            look(f'model.{k}init_cfg.checkpoint', init.get('checkpoint'), 'the checkpoint')
 
 # %% ../../nbs/apis/check.ipynb #82f2506e
 @patch
 def schedule(self:_Check):
     "Does the schedule end with the run?"
-    cfg = self.cfg; run,lr = cfg.get('runner') or {},dict(cfg.get('lr_config') or dict(policy='fixed'))
-    n,iters = run.get('max_epochs') or cfg.get('total_epochs'),run.get('max_iters')
-    if not n and not iters: return self.say('runner', "nothing says how long to train: runner = dict(type='EpochBasedRunner', max_epochs=...).")
-    if cfg.get('total_epochs') and run.get('max_epochs', cfg.total_epochs)!=cfg.total_epochs: self.warn('total_epochs', f"total_epochs is {cfg.total_epochs}, but runner.max_epochs is {n}, which counts.")
+    cfg = self.cfg
+    run = cfg.get('runner') or {}
+    lr = dict(cfg.get('lr_config') or dict(policy='fixed'))
+    n = run.get('max_epochs') or cfg.get('total_epochs')
+    iters = run.get('max_iters')
+    if not n and not iters:
+        return self.say(
+            'runner',
+            "nothing says how long to train: runner = dict(type='EpochBasedRunner', max_epochs=...).",
+        )
+    if cfg.get('total_epochs') and run.get('max_epochs', cfg.total_epochs)!=cfg.total_epochs:
+        self.warn(
+            'total_epochs', f"total_epochs is {cfg.total_epochs}, but runner.max_epochs is {n}, which counts."
+        )
     if self.tried('lr_config', lambda: HOOKS.build(schedule_hook(lr))) is None: return
-    by_epoch = lr.get('by_epoch', True); end,unit = (n, 'epochs') if by_epoch else (iters, 'iterations')
-    step,periods,warm = lr.get('step'),lr.get('periods'),lr.get('warmup_iters', 0) if lr.get('warmup') else 0
+    by_epoch = lr.get('by_epoch', True)
+    end,unit = (n, 'epochs') if by_epoch else (iters, 'iterations')
+    step = lr.get('step')
+    periods = lr.get('periods')
+    warm = lr.get('warmup_iters', 0) if lr.get('warmup') else 0
     steps = [step] if isinstance(step, int) else step or []
-    late = [o for o in steps if end and o>end] or (steps if end and steps and min(steps)>=end else [])
-    if late: self.warn('lr_config.step', f"the rate should change at {', '.join(map(str, late))}, but the run ends after {end} {unit}.")
-    if periods and end and sum(periods)!=end: self.warn('lr_config.periods', f"the periods are {sum(periods)} {unit} long, the run {end}.")
-    if (total := lr.get('total_steps')) and iters and total!=iters: self.warn('lr_config.total_steps', f"the cycle is {total} iterations long, the run {iters}.")
-    if warm and lr.get('warmup_by_epoch') and n and warm>=n: self.warn('lr_config.warmup_iters', f"the warm-up takes {warm} epochs, the whole run {n}.")
-    if warm and not lr.get('warmup_by_epoch') and iters and warm>=iters: self.warn('lr_config.warmup_iters', f"the warm-up takes {warm} iterations, the whole run {iters}.")
+    late = (
+        [o for o in steps if end and o>end] or (steps if end and steps and min(steps)>=end else [])
+    )
+    if late:
+        self.warn(
+            'lr_config.step',
+            f"the rate should change at {', '.join(map(str, late))}, but the run ends after {end} {unit}.",
+        )
+    if periods and end and sum(periods)!=end:
+        self.warn('lr_config.periods', f"the periods are {sum(periods)} {unit} long, the run {end}.")
+    if (total := lr.get('total_steps')) and iters and total!=iters:
+        self.warn('lr_config.total_steps', f"the cycle is {total} iterations long, the run {iters}.")
+    if warm and lr.get('warmup_by_epoch') and n and warm>=n:
+        self.warn('lr_config.warmup_iters', f"the warm-up takes {warm} epochs, the whole run {n}.")
+    if warm and not lr.get('warmup_by_epoch') and iters and warm>=iters:
+        self.warn('lr_config.warmup_iters', f"the warm-up takes {warm} iterations, the whole run {iters}.")
     for k,what in (('evaluation', 'evaluated'), ('checkpoint_config', 'saved')):
-        d = cfg.get(k) or {}; span = n if d.get('by_epoch', bool(n)) else iters
-        if span and d.get('interval', 1)>span: self.warn(f'{k}.interval', f"nothing is ever {what}: the interval is {d['interval']}, the run ends after {span}.")
+        d = cfg.get(k) or {}
+        span = n if d.get('by_epoch', bool(n)) else iters
+        if span and d.get('interval', 1)>span:
+            self.warn(
+                f'{k}.interval',
+                f"nothing is ever {what}: the interval is {d['interval']}, the run ends after {span}.",
+            )
 
 # %% ../../nbs/apis/check.ipynb #bfddb792
 @patch
@@ -275,6 +441,11 @@ def check(self:Config, paths=True, # Look for files and folders, too
     bad = any(o[1].startswith('model') for o in c.found)
     for f in [c.classes, c.loaders, c.schedule, *([c.paths] if paths else [])]:
         try: f()
-        except (TypeError, AttributeError, LookupError, ValueError) as e: c.say(f.__name__, f"cannot be checked, because a part has an unexpected form ({type(e).__name__}: {e}).", 'warning')
+        except (TypeError, AttributeError, LookupError, ValueError) as e:
+            c.say(
+                f.__name__,
+                f"cannot be checked, because a part has an unexpected form ({type(e).__name__}: {e}).",
+                'warning',
+            )
     if not bad: c.shapes()
     return c.found

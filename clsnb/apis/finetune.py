@@ -30,22 +30,37 @@ from ..data.sets.wrappers import split
 # %% ../../nbs/apis/finetune.ipynb #e3069b51
 def _class_parts(root):
     "The folders below `root` that hold class folders, by name"
-    return {p.name.lower(): str(p) for p in sorted(root.iterdir()) if p.is_dir() and any(o.is_dir() for o in p.iterdir())}
+    return {
+        p.name.lower(): str(p)
+        for p in sorted(root.iterdir())
+        if p.is_dir() and any(o.is_dir() for o in p.iterdir())
+    }
 
 def _split_lists(ds, root, work_dir, seed):
     "Write train.txt, val.txt and classes.txt; the arguments of the two data sets, their samples, and a sentence"
     counts = np.bincount(ds.get_gt_labels(), minlength=len(ds.CLASSES))
     if len(one := np.flatnonzero(counts==1)):
-        raise DataError(f"{root}: the class {ds.CLASSES[one[0]]!r} has one picture, and a split needs two of each class: "
-                        f"add some, or make {root}/train and {root}/val yourself.")
-    share = .2 if counts.min()>2 else .3; parts = dict(zip(('train', 'val'), split(ds, share, seed)))
+        raise DataError(
+            f"{root}: the class {ds.CLASSES[one[0]]!r} has one picture, "
+            "and a split needs two of each class: "
+            f"add some, or make {root}/train and {root}/val yourself."
+        )
+    share = .2 if counts.min()>2 else .3
+    parts = dict(zip(('train', 'val'), split(ds, share, seed)))
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     Path(work_dir, 'classes.txt').write_text('\n'.join(ds.CLASSES)+'\n', encoding='utf-8')
     for k,o in parts.items():
         lines = [f'{o.sample_name(i)} {o.get_cat_ids(i)[0]}\n' for i in range(len(o))]
         Path(work_dir, f'{k}.txt').write_text(''.join(lines), encoding='utf-8', errors='surrogateescape')
-    args = {k: dict(data_prefix=str(root), ann_file=f'{work_dir}/{k}.txt', classes=f'{work_dir}/classes.txt') for k in parts}
-    return args,parts,f"{share:.0%} of each class are set aside for validation (seed {seed}); train.txt and val.txt say which"
+    args = {
+        k: dict(data_prefix=str(root), ann_file=f'{work_dir}/{k}.txt', classes=f'{work_dir}/classes.txt')
+        for k in parts
+    }
+    return (
+        args,parts,
+        f"{share:.0%} of each class are set aside for validation (seed {seed}); "
+        "train.txt and val.txt say which",
+    )
 
 # %% ../../nbs/apis/finetune.ipynb #3d64f198
 def picture_folders(
@@ -56,42 +71,76 @@ def picture_folders(
     "Find classes and splits in a folder; raises `DataError`"
     root = Path(data).expanduser()
     if root.is_file():
-        raise DataError(f"finetune takes a folder of pictures, and {str(data)!r} is a file. For a table of names and labels, write a config with data.train=dict(type='CSVDataset', ...).")
+        raise DataError(
+            f"finetune takes a folder of pictures, and {str(data)!r} is a file. "
+            "For a table of names and labels, write a config with data.train=dict(type='CSVDataset', ...)."
+        )
     if not root.is_dir():
-        raise DataError(f"finetune: there is no folder {str(data)!r}. The nearest that exists is {nearest_folder(root)}.")
-    parts = _class_parts(root); train = next((parts[k] for k in ('train', 'training') if k in parts), None); where = train or str(root)
+        raise DataError(
+            f"finetune: there is no folder {str(data)!r}. The nearest that exists is {nearest_folder(root)}."
+        )
+    parts = _class_parts(root)
+    train = next((parts[k] for k in ('train', 'training') if k in parts), None)
+    where = train or str(root)
     test = next((parts[k] for k in ('test', 'testing') if k in parts), None)
-    vals = [o for o in [*(parts.get(k) for k in ('val', 'valid', 'validation')), test] if o] if train else []
+    if train:
+        vals = [
+            o
+            for o in [*(parts.get(k) for k in ('val', 'valid', 'validation')), test]
+            if o
+        ]
+    else:
+        vals = []
     ds = CustomDataset(where)
     if len(ds.CLASSES)<2:
-        raise DataError(f"{where} has one class folder, {ds.CLASSES[0]!r}; a classifier needs two at least, one folder for each class.")
+        raise DataError(
+            f"{where} has one class folder, {ds.CLASSES[0]!r}; "
+            "a classifier needs two at least, one folder for each class."
+        )
     if vals:
-        sets,how = dict(train=ds, val=CustomDataset(vals[0], classes=ds.CLASSES)),f"validation in {vals[0]}"
+        sets = dict(train=ds, val=CustomDataset(vals[0], classes=ds.CLASSES))
+        how = f"validation in {vals[0]}"
         args = dict(train=dict(data_prefix=train), val=dict(data_prefix=vals[0]))
     else: args,sets,how = _split_lists(ds, where, work_dir, seed)
     args['test'] = dict(data_prefix=test) if vals and test else args['val']
     counts = np.bincount(sets['train'].get_gt_labels(), minlength=len(ds.CLASSES))
-    return SimpleNamespace(args=args, classes=list(ds.CLASSES), counts=counts, n=len(sets['train']), n_val=len(sets['val']), how=how)
+    return SimpleNamespace(
+        args=args, classes=list(ds.CLASSES), counts=counts, n=len(sets['train']),
+        n_val=len(sets['val']), how=how
+    )
 
 # %% ../../nbs/apis/finetune.ipynb #d7796cfe
 def _named(model):
     "`(config, address of its own weights or None)` of what a user names"
-    if isinstance(model, dict): return copy.deepcopy(model if isinstance(model, Config) else Config(model)),None
+    if isinstance(model, dict):
+        return copy.deepcopy(model if isinstance(model, Config) else Config(model)),None
     p = Path(model)
     if p.is_dir() or p.suffix in ('.pth', '.pt', '.safetensors'):
-        path = _find_parts(str(model), None)[1]; text = read_checkpoint(path)['meta'].get('config')
-        if not text: raise CheckpointError(f"{path} holds no config. Say which model it belongs to: finetune(NAME, weights={str(path)!r}).")
+        path = _find_parts(str(model), None)[1]
+        text = read_checkpoint(path)['meta'].get('config')
+        if not text:
+            raise CheckpointError(
+                f"{path} holds no config. Say which model it belongs to: finetune(NAME, "
+                f"weights={str(path)!r})."
+            )
         return Config.fromstring(text),str(path)
     if p.suffix=='.py': return Config.fromfile(model),None
-    name = str(model).removeprefix('zoo://'); return Config.fromfile(CHECKPOINT_SCHEMES.get('zoo').config_of(name)),f'zoo://{name}'
+    name = str(model).removeprefix('zoo://')
+    return Config.fromfile(CHECKPOINT_SCHEMES.get('zoo').config_of(name)),f'zoo://{name}'
 
 def start_from(
     model, # A name, a config, a checkpoint or a work folder
     weights=None, # None: those of `model`; False: none; or an address
 ): # (Config, address or None, why)
     "The config of a model and the weights to begin with; raises `ConfigError` and `CheckpointError`"
-    cfg,own = _named(model); inits = [d.get('init_cfg') for d in (cfg.model.get(k) for k in ('backbone', 'neck', 'head')) if isinstance(d, dict)]
-    inits = [o['checkpoint'] for o in inits if isinstance(o, dict) and o.get('type')=='Pretrained']; _no_download(cfg)
+    cfg,own = _named(model)
+    inits = [
+        d.get('init_cfg')
+        for d in (cfg.model.get(k) for k in ('backbone', 'neck', 'head'))
+        if isinstance(d, dict)
+    ]
+    inits = [o['checkpoint'] for o in inits if isinstance(o, dict) and o.get('type')=='Pretrained']
+    _no_download(cfg)
     address = next(iter(inits), own) if weights is None else weights or None
     if address is None: return cfg,None,'as asked' if weights is False else 'no weights were named'
     try: read_checkpoint(address)
@@ -102,30 +151,55 @@ def start_from(
 
 # %% ../../nbs/apis/finetune.ipynb #2e0441af
 def _model(f):
-    m,n = f.cfg.model,len(f.classes); head = dict(m.get('head') or {})
+    m,n = f.cfg.model,len(f.classes)
+    head = dict(m.get('head') or {})
     if head.get('type')=='MultiLabelLinearClsHead': head['type'] = 'LinearClsHead'
     if re.search('MultiLabel|CSRA', str(head.get('type'))):
-        raise ConfigError(f"finetune: {f.name} gives several labels to a picture ({head['type']}); choose a model with one label each.")
-    for d,k in ((head, 'topk'), (head, 'cal_acc'), (m, 'train_cfg'), (m, 'pretrained')): d.pop(k, None)
+        raise ConfigError(
+            f"finetune: {f.name} gives several labels to a picture ({head['type']}); "
+            "choose a model with one label each."
+        )
+    for d,k in ((head, 'topk'), (head, 'cal_acc'), (m, 'train_cfg'), (m, 'pretrained')):
+        d.pop(k, None)
     (head if f.own_head else m.backbone)['num_classes'] = n
     m['head'] = dict(head, loss=dict(type='LabelSmoothLoss', label_smooth_val=.1))
-    if f.mixed: m['train_cfg'] = dict(augments=[dict(type='BatchMixup', alpha=.2, num_classes=n, prob=.5),
-                                                dict(type='BatchCutMix', alpha=1., num_classes=n, prob=.5)])
-    if f.resized and 'img_size' in (accepted_args(MODELS.get(m.backbone['type'])) or ()): m.backbone['img_size'] = f.size
-    yield 'model', m, f"{f.name} with a head of {n} classes; smoothed labels, so that a few pictures are not learnt by heart"
-    if f.mixed: yield 'model', m, f"mixup and CutMix: {f.n/n:.0f} pictures of each class and {f.epochs} epochs are enough to gain by it"
-    yield 'load_from', f.weights, \
-        'trained weights to begin with; what has another shape (the head) begins anew' if f.weights else f"from scratch: {f.why}"
+    if f.mixed:
+        m['train_cfg'] = dict(augments=[dict(type='BatchMixup', alpha=.2, num_classes=n, prob=.5),
+                                        dict(type='BatchCutMix', alpha=1., num_classes=n, prob=.5)])
+    if f.resized and 'img_size' in (accepted_args(MODELS.get(m.backbone['type'])) or ()):
+        m.backbone['img_size'] = f.size
+    yield (
+        'model', m,
+        f"{f.name} with a head of {n} classes; smoothed labels, "
+        "so that a few pictures are not learnt by heart",
+    )
+    if f.mixed:
+        yield (
+            'model', m,
+            f"mixup and CutMix: {f.n/n:.0f} pictures of each class and {f.epochs} epochs "
+            "are enough to gain by it",
+        )
+    yield (
+        'load_from',
+        f.weights,
+        'trained weights to begin with; what has another shape (the head) begins anew' if f.weights
+        else f"from scratch: {f.why}",
+    )
 
 def _rates(f):
-    lr = 5e-4 if f.layered else 1e-3 if f.weights else 3e-3; lr = float(f'{lr*min(1., (f.batch/32)**.5):.1e}')
-    opt = dict(type='AdamW', lr=lr, weight_decay=.05, paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.))
+    lr = 5e-4 if f.layered else 1e-3 if f.weights else 3e-3
+    lr = float(f'{lr*min(1., (f.batch/32)**.5):.1e}')
+    opt = dict(
+        type='AdamW', lr=lr, weight_decay=.05, paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.)
+    )
     why = 'all layers alike, since all have still to learn'
     if f.weights and f.own_head and f.layered:
-        opt['constructor'] = 'LearningRateDecayOptimizerConstructor'; opt['paramwise_cfg']['decay_rate'] = .75
+        opt['constructor'] = 'LearningRateDecayOptimizerConstructor'
+        opt['paramwise_cfg']['decay_rate'] = .75
         why = 'each layer 0.75 of the rate of the one above: what is near the picture is good already'
     elif f.weights and f.own_head:
-        opt['paramwise_cfg'] = dict(custom_keys=dict(backbone=dict(lr_mult=.1))); why = 'a tenth of the rate for the trained backbone'
+        opt['paramwise_cfg'] = dict(custom_keys=dict(backbone=dict(lr_mult=.1)))
+        why = 'a tenth of the rate for the trained backbone'
     yield 'optimizer', opt, f"learning rate {lr:g} at batch {f.batch}; {why}"
     yield 'optimizer_config', dict(grad_clip=dict(max_norm=5.)), 'one odd batch must not undo what was learnt'
     yield 'lr_config', dict(policy='CosineAnnealing', by_epoch=False, min_lr_ratio=.01, warmup='linear', warmup_iters=1,
@@ -136,9 +210,14 @@ def _jitter(x): return dict(type='ColorJitter', brightness=x, contrast=x, satura
 def _erase(p): return dict(type='RandomErasing', erase_prob=p)
 
 _augment_steps = [ # Up to so many pictures, smallest part of a picture, further steps, reason
-    (1000,         .35, [_jitter(.3)],              'few pictures, so parts of them are shown, in varied colours'),
-    (10_000,       .2,  [_jitter(.3), _erase(.1)],  'smaller parts of the pictures, in varied colours, now and then with a piece erased'),
-    (float('inf'), .08, [_jitter(.4), _erase(.25)], 'many pictures, so the changes may be strong')]
+    (1000, .35, [_jitter(.3)], 'few pictures, so parts of them are shown, in varied colours'),
+    (
+        10_000, .2,
+        [_jitter(.3), _erase(.1)],
+        'smaller parts of the pictures, in varied colours, now and then with a piece erased',
+    ),
+    (float('inf'), .08, [_jitter(.4), _erase(.25)], 'many pictures, so the changes may be strong'),
+]
 
 _imagenet_steps = [
     dict(type='LoadImageFromFile'), dict(type='Resize', size=(256, -1)), dict(type='CenterCrop', crop_size=224),
@@ -147,86 +226,178 @@ _imagenet_steps = [
 
 def _test_steps(cfg, size=None):
     "The model's own preprocessing of files, at another size if asked; and the size"
-    data = cfg.get('data') or {}; d = data.get('test') or data.get('val') or {}
+    data = cfg.get('data') or {}
+    d = data.get('test') or data.get('val') or {}
     steps = [dict(o) for o in (d.get('pipeline') if isinstance(d, dict) else None) or _imagenet_steps]
     grey = len(next((o['mean'] for o in steps if o['type']=='Normalize'), 'rgb'))==1
     sized = any({'size', 'crop_size'} & set(o) for o in steps)
     old = max(input_size(dict(data=dict(test=dict(pipeline=steps))) if sized else cfg))
     if not steps[0]['type'].startswith('LoadImage'):
-        steps.insert(0, dict(type='LoadImageFromFile', color_type='grayscale') if grey else dict(type='LoadImageFromFile'))
-    if not sized: steps[1:1] = [dict(type='Resize', size=(old, -1)), dict(type='CenterCrop', crop_size=old)] # made for pictures of one size
-    scaled = lambda v: tuple(map(scaled, v)) if isinstance(v, (list, tuple)) else round(v*size/old) if v>0 else v
+        steps.insert(
+            0,
+            dict(type='LoadImageFromFile', color_type='grayscale') if grey
+            else dict(type='LoadImageFromFile'),
+        )
+    if not sized: # made for pictures of one size
+        steps[1:1] = [
+            dict(type='Resize', size=(old, -1)), dict(type='CenterCrop', crop_size=old)
+        ]
+    scaled = lambda v: (
+        tuple(map(scaled, v)) if isinstance(v, (list, tuple))
+        else round(v*size/old) if v>0
+        else v
+    )
     for o in steps if size and size!=old else ():
-        for k in {'size', 'crop_size'} & set(o): o[k] = scaled(o[k])
+        for k in {'size', 'crop_size'} & set(o):
+            o[k] = scaled(o[k])
     return steps,size or old
 
 # %% ../../nbs/apis/finetune.ipynb #24e2ff4f
 def _train_steps(f, least, extra):
     "The random version of the test steps"
-    resize = next((o for o in f.steps if o['type'].endswith('Resize')), {}); grey = f.steps[0].get('color_type')=='grayscale'
+    resize = next((o for o in f.steps if o['type'].endswith('Resize')), {})
+    grey = f.steps[0].get('color_type')=='grayscale'
     same = {k: resize[k] for k in ('backend', 'interpolation') if k in resize}
-    return [f.steps[0], dict(type='RandomResizedCrop', size=f.size, scale=(least, 1.), **same),
-            dict(type='RandomFlip', flip_prob=.5, direction='horizontal'), *(o for o in extra if not grey or o['type']!='ColorJitter'),
-            *(o for o in f.steps if o['type'] in ('Normalize', 'ImageToTensor')),
-            dict(type='ToTensor', keys=['gt_label']), dict(type='Collect', keys=['img', 'gt_label'])]
+    return [
+        f.steps[0],
+        dict(type='RandomResizedCrop', size=f.size, scale=(least, 1.), **same),
+        dict(type='RandomFlip', flip_prob=.5, direction='horizontal'),
+        *(o for o in extra if not grey or o['type']!='ColorJitter'),
+        *(o for o in f.steps if o['type'] in ('Normalize', 'ImageToTensor')),
+        dict(type='ToTensor', keys=['gt_label']),
+        dict(type='Collect', keys=['img', 'gt_label']),
+    ]
 
 def _data(f):
-    _,least,extra,why = next(o for o in _augment_steps if f.n<=o[0]); steps = dict(train=_train_steps(f, least, extra), val=f.steps, test=f.steps)
-    d = dict(samples_per_gpu=f.batch, workers_per_gpu=min(4, (os.cpu_count() or 1)-1), train_dataloader=dict(drop_last=f.n>f.batch),
-             **{k: dict(type='CustomDataset', **f.args[k], pipeline=o) for k,o in steps.items()})
+    _,least,extra,why = next(o for o in _augment_steps if f.n<=o[0])
+    steps = dict(train=_train_steps(f, least, extra), val=f.steps, test=f.steps)
+    d = dict(
+        samples_per_gpu=f.batch,
+        workers_per_gpu=min(4, (os.cpu_count() or 1)-1),
+        train_dataloader=dict(drop_last=f.n>f.batch),
+        **{
+            k: dict(type='CustomDataset', **f.args[k], pipeline=o)
+            for k,o in steps.items()
+        },
+    )
     yield 'data', d, f"{f.n} training and {f.n_val} validation pictures of {len(f.classes)} classes: {f.how}"
-    yield 'data', d, f"batches of {f.batch}: {f.per} steps in an epoch; {f.size} pixels, as {'asked' if f.resized else 'the model was made for'}"
+    yield (
+        'data', d,
+        f"batches of {f.batch}: {f.per} steps in an epoch; {f.size} pixels, "
+        f"as {'asked' if f.resized else 'the model was made for'}",
+    )
     yield 'data', d, f"{why} (where left and right matter, set flip_prob=0 in train.pipeline.2)"
-    if f.skew>3: yield 'data', d, (f"note: {f.classes[f.counts.argmax()]!r} has {f.skew:.3g} times the pictures of "
-                                   f"{f.classes[f.counts.argmin()]!r}; to show rare classes more often, wrap train in ClassBalancedDataset")
+    if f.skew>3:
+        yield (
+            'data', d,
+            (
+                f"note: {f.classes[f.counts.argmax()]!r} has {f.skew:.3g} times the pictures of "
+                f"{f.classes[f.counts.argmin()]!r}; to show rare classes more often, "
+                "wrap train in ClassBalancedDataset"
+            ),
+        )
 
 # %% ../../nbs/apis/finetune.ipynb #322feea2
 def _hooks(f):
-    n = min(3, f.epochs//5) if f.weights and f.own_head else 0; steps = f.epochs*f.per
-    if n: yield dict(type='FreezeHook', upto='backbone', epochs=n), \
-        f"the new head alone for {n} epoch{'s'*(n>1)}, then everything; batch norms of what is frozen keep their statistics"
-    if steps>=100: yield dict(type='EMAHook', momentum=round(10/steps, 5), priority='ABOVE_NORMAL'), \
-        'the average of about the last tenth of the steps is what is judged and kept'
+    n = min(3, f.epochs//5) if f.weights and f.own_head else 0
+    steps = f.epochs*f.per
+    if n:
+        yield (
+            dict(type='FreezeHook', upto='backbone', epochs=n),
+            f"the new head alone for {n} epoch{'s'*(n>1)}, then everything; "
+            "batch norms of what is frozen keep their statistics",
+        )
+    if steps>=100:
+        yield (
+            dict(type='EMAHook', momentum=round(10/steps, 5), priority='ABOVE_NORMAL'),
+            'the average of about the last tenth of the steps is what is judged and kept',
+        )
 
 def _schedule(f):
-    long = 'as asked' if f.asked else 'few pictures are seen more often' + ('' if f.weights else ', and scratch takes longer')
-    yield 'runner', dict(type='EpochBasedRunner', max_epochs=f.epochs), f"{f.epochs} epochs, {f.epochs*f.per} steps: {long}"
+    if f.asked:
+        long = 'as asked'
+    else:
+        long = 'few pictures are seen more often' + ('' if f.weights else ', and scratch takes longer')
+    yield (
+        'runner',
+        dict(type='EpochBasedRunner', max_epochs=f.epochs),
+        f"{f.epochs} epochs, {f.epochs*f.per} steps: {long}",
+    )
     hooks = list(_hooks(f))
     for _,why in hooks: yield 'custom_hooks', [o for o,_ in hooks], why
     if hooks and hooks[0][0]['type']=='FreezeHook':
         yield 'find_unused_parameters', True, 'with several processes, what is frozen gives no gradient'
-    rare = 'f1_score: accuracy would forgive forgetting rare classes'; best = rare if f.skew>3 else 'accuracy'
-    yield 'evaluation', dict(interval=1, metric=['accuracy', 'f1_score'], metric_options=dict(topk=(1, 5) if len(f.classes)>10 else (1,)),
-                             save_best='f1_score' if best==rare else 'accuracy_top-1'), f"the best epoch is kept, by {best}"
+    rare = 'f1_score: accuracy would forgive forgetting rare classes'
+    best = rare if f.skew>3 else 'accuracy'
+    yield (
+        'evaluation',
+        dict(
+            interval=1,
+            metric=['accuracy', 'f1_score'],
+            metric_options=dict(topk=(1, 5) if len(f.classes)>10 else (1,)),
+            save_best='f1_score' if best==rare else 'accuracy_top-1',
+        ),
+        f"the best epoch is kept, by {best}",
+    )
     yield 'checkpoint_config', dict(interval=1, max_keep_ckpts=1), 'the newest checkpoint too, to go on from'
-    yield 'log_config', dict(interval=max(1, min(50, f.per//2)), hooks=[dict(type='TextLoggerHook')]), 'two lines or more in an epoch'
+    yield (
+        'log_config',
+        dict(interval=max(1, min(50, f.per//2)), hooks=[dict(type='TextLoggerHook')]),
+        'two lines or more in an epoch',
+    )
 
 def _machine(f):
     yield 'seed', f.seed, 'the same seed, the same result'
     if not f.layered: yield 'channels_last', True, 'convolutions are faster so'
     if torch.device(f.device or default_device()).type!='cuda': return
-    yield 'fp16', dict(dtype='bfloat16') if torch.cuda.is_bf16_supported() else dict(loss_scale='dynamic'), 'half precision: faster on this GPU'
+    yield (
+        'fp16',
+        dict(dtype='bfloat16') if torch.cuda.is_bf16_supported() else dict(loss_scale='dynamic'),
+        'half precision: faster on this GPU',
+    )
 
 finetune_choices = [_model, _data, _rates, _schedule, _machine]
 
 # %% ../../nbs/apis/finetune.ipynb #f7b242f3
 def _facts(model, pics, weights, epochs, batch_size, size, seed, device):
     "What the choices depend on"
-    cfg,address,why = start_from(model, weights); steps,px = _test_steps(cfg, size); own = 'num_classes' in (cfg.model.get('head') or {})
-    f = SimpleNamespace(**vars(pics), cfg=cfg, weights=address, why=why, steps=steps, size=px, resized=size is not None, seed=seed, device=device)
-    f.name = model if isinstance(model, (str, os.PathLike)) else cfg.model.backbone['type']; f.asked,f.own_head = bool(epochs),own
-    f.batch = min(f.n, batch_size or next((b for b in (32, 16) if f.n>=8*b), 8)); f.per = max(f.n//f.batch, 1)
-    f.epochs = epochs or (min(30, max(5, 100_000//f.n)) if address else min(100, max(30, 500_000//f.n)))
-    f.mixed = f.n>=2000 and f.n>=50*len(f.classes) and f.epochs>=10; f.skew = f.counts.max()/max(f.counts.min(), 1)
-    with torch.device('meta'): kinds = {type(m) for m in MODELS.build(cfg.model['backbone']).modules()}
+    cfg,address,why = start_from(model, weights)
+    steps,px = _test_steps(cfg, size)
+    own = 'num_classes' in (cfg.model.get('head') or {})
+    f = SimpleNamespace(
+        **vars(pics), cfg=cfg, weights=address, why=why, steps=steps, size=px, resized=size is not None,
+        seed=seed, device=device
+    )
+    f.name = model if isinstance(model, (str, os.PathLike)) else cfg.model.backbone['type']
+    f.asked = bool(epochs)
+    f.own_head = own
+    f.batch = min(
+        f.n, batch_size or next((b for b in (32, 16) if f.n>=8*b), 8)
+    )
+    f.per = max(f.n//f.batch, 1)
+    f.epochs = (
+        epochs
+        or (
+            min(30, max(5, 100_000//f.n)) if address
+            else min(100, max(30, 500_000//f.n))
+        )
+    )
+    f.mixed = f.n>=2000 and f.n>=50*len(f.classes) and f.epochs>=10
+    f.skew = f.counts.max()/max(f.counts.min(), 1)
+    with torch.device('meta'):
+        kinds = {type(m) for m in MODELS.build(cfg.model['backbone']).modules()}
     has = lambda kind: any(issubclass(o, kind) for o in kinds)
     f.layered = has(nn.LayerNorm) and not has(nn.modules.batchnorm._BatchNorm) # a transformer, or built like one
     return f
 
 def config_with_reasons(rows)->str: # Of triples (key, value, reason)
     "The text of a config file, each value below the reasons for it"
-    keys = list(dict.fromkeys(k for k,_,_ in rows)); value = {k: v for k,v,_ in rows}
-    return '\n'.join(''.join(f'# {why}\n' for o,_,why in rows if o==k) + pretty({k: value[k]}) for k in keys)
+    keys = list(dict.fromkeys(k for k,_,_ in rows))
+    value = {k: v for k,v,_ in rows}
+    return '\n'.join(
+        ''.join(f'# {why}\n' for o,_,why in rows if o==k) + pretty({k: value[k]})
+        for k in keys
+    )
 
 # %% ../../nbs/apis/finetune.ipynb #d1fd1ae4
 def finetune_config(
@@ -241,11 +412,19 @@ def finetune_config(
 )->Config:
     "Look at a folder and a model, choose, and write the choices and their reasons down"
     for k,v in dict(epochs=epochs, batch_size=batch_size, size=size).items():
-        if v is not None and v<1: raise ConfigError(f"finetune: {k} is a number from 1 on, not {v}. Leave it out to have it chosen.")
+        if v is not None and v<1:
+            raise ConfigError(
+                f"finetune: {k} is a number from 1 on, not {v}. Leave it out to have it chosen."
+            )
     f = _facts(model, picture_folders(data, work_dir, seed), weights, epochs, batch_size, size, seed, device)
-    rows = [o for choose in finetune_choices for o in choose(f)]; cfg = Config({k: v for k,v,_ in rows}).merge_from_dict(options)
-    rows = [(k, cfg[k], why) for k,_,why in rows] + [(k.split('.')[0], cfg[k.split('.')[0]], f'{k}: as asked') for k in options or {}]
-    path = Path(work_dir, 'finetune.py'); path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [o for choose in finetune_choices for o in choose(f)]
+    cfg = Config({k: v for k,v,_ in rows}).merge_from_dict(options)
+    rows = [(k, cfg[k], why) for k,_,why in rows] + [
+        (k.split('.')[0], cfg[k.split('.')[0]], f'{k}: as asked')
+        for k in options or {}
+    ]
+    path = Path(work_dir, 'finetune.py')
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(config_with_reasons(rows), encoding='utf-8')
     return Config.fromstring(path.read_text(encoding='utf-8'))
 
@@ -262,12 +441,16 @@ class Finetuned:
     @property
     def finished(self): return self.epoch>=self.config.runner.max_epochs
     @cached_property
-    def model(self): "Of the best epoch, ready for `inference_model`"; return init_model(self.work_dir, device=self.device or default_device())
+    def model(self):
+        "Of the best epoch, ready for `inference_model`"
+        return init_model(self.work_dir, device=self.device or default_device())
     @cached_property
     def results(self):
         "What the best model says about every validation picture"
         from clsnb.runs.results import Results
-        _,scores,ds,_ = test_config(self.work_dir, split='val', device=self.device, options={'data.workers_per_gpu': 0})
+        _,scores,ds,_ = test_config(
+            self.work_dir, split='val', device=self.device, options={'data.workers_per_gpu': 0}
+        )
         return Results.from_dataset(scores, ds)
     @property
     def history(self):
@@ -275,7 +458,9 @@ class Finetuned:
         from clsnb.runs.logs import read_log
         return read_log(self.work_dir)
     @property
-    def report(self): p = Path(self.work_dir, 'report.html'); return p if p.exists() else None
+    def report(self):
+        p = Path(self.work_dir, 'report.html')
+        return p if p.exists() else None
     def plot(self, n=12, **kw):
         "Predictions on validation pictures drawn at random"
         from clsnb.analysis.figures import plot_predictions
@@ -292,10 +477,14 @@ class Finetuned:
 # %% ../../nbs/apis/finetune.ipynb #0fe7aea7
 def _first_line(work_dir, path, call):
     "Is there a run to go on with? Raises `ConfigError` for that of another call"
-    if not path.exists() or not any(Path(work_dir).glob('*.pth')): return False # a call that came to nothing does not count
+    # a call that came to nothing does not count
+    if not path.exists() or not any(Path(work_dir).glob('*.pth')): return False
     first = path.read_text(encoding='utf-8').split('\n', 1)[0]
     if first==call: return True
-    raise ConfigError(f"{work_dir} holds the run of another call, {first[2:]}. Choose another work_dir, or call it as then to go on.")
+    raise ConfigError(
+        f"{work_dir} holds the run of another call, {first[2:]}. "
+        "Choose another work_dir, or call it as then to go on."
+    )
 
 def finetune(
     model='resnet18_8xb32_in1k', # A name of the zoo, a checkpoint, a work folder or a config
@@ -308,17 +497,31 @@ def finetune(
     device=None, # None: the accelerator if there is one
 )->Finetuned:
     "From a model and a folder of pictures to a trained model; the choices are in finetune.py of the work folder"
-    plain = lambda o: str(o) if isinstance(o, os.PathLike) else o; named = isinstance(model, (str, os.PathLike))
+    plain = lambda o: str(o) if isinstance(o, os.PathLike) else o
+    named = isinstance(model, (str, os.PathLike))
     name = re.sub(r'\.(pth|pt|safetensors|py)$', '', Path(model).name) if named else 'model'
     work_dir = str(work_dir or Path('work_dirs', f"finetune_{name}_{Path(data).resolve().name}"))
-    kw = dict(model=plain(model), data=str(data), weights=plain(weights), epochs=epochs, batch_size=batch_size, size=size, seed=seed, options=options)
-    call = '# ' + repr({k: v for k,v in kw.items() if v is not None}).replace('\n', ' '); path,log = Path(work_dir, 'finetune.py'),get_logger()
-    if _first_line(work_dir, path, call): cfg = Config.fromstring(path.read_text(encoding='utf-8'))
+    kw = dict(
+        model=plain(model), data=str(data), weights=plain(weights), epochs=epochs, batch_size=batch_size,
+        size=size, seed=seed, options=options
+    )
+    call = (
+        '# ' + repr({k: v for k,v in kw.items() if v is not None}).replace('\n', ' ')
+    )
+    path = Path(work_dir, 'finetune.py')
+    log = get_logger()
+    if _first_line(work_dir, path, call):
+        cfg = Config.fromstring(path.read_text(encoding='utf-8'))
     else:
-        cfg = finetune_config(**kw, work_dir=work_dir, device=device); text = f"{call}\n{path.read_text(encoding='utf-8')}"
+        cfg = finetune_config(**kw, work_dir=work_dir, device=device)
+        text = f"{call}\n{path.read_text(encoding='utf-8')}"
         path.write_text(text, encoding='utf-8')
-        if cfg.get('log_level') in (None, 'INFO'): log.info(f"{text}\nThis is {path}; clsnb train {shlex.quote(str(path))} does the same.\n")
-        if not cfg.get('load_from') and weights is not False: log.warning(re.search('# (from scratch.*)', text)[1])
-    title = Path(work_dir).resolve().name; title = 'config' if title=='finetune' else title # finetune.py has the reasons
-    run = fit(Config(cfg, filename=f'{title}.py'), work_dir, device=device, resume_from='auto'); judge = next(h for h in run.hooks if hasattr(h, 'best'))
+        if cfg.get('log_level') in (None, 'INFO'):
+            log.info(f"{text}\nThis is {path}; clsnb train {shlex.quote(str(path))} does the same.\n")
+        if not cfg.get('load_from') and weights is not False:
+            log.warning(re.search('# (from scratch.*)', text)[1])
+    title = Path(work_dir).resolve().name
+    title = 'config' if title=='finetune' else title # finetune.py has the reasons
+    run = fit(Config(cfg, filename=f'{title}.py'), work_dir, device=device, resume_from='auto')
+    judge = next(h for h in run.hooks if hasattr(h, 'best'))
     return Finetuned(work_dir, cfg, judge.save_best, judge.best, run.epoch, device)

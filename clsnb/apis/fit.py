@@ -34,53 +34,93 @@ def fit_classes(
 ):
     "Check or fill in the number of classes; raises `ConfigError` where it does not fit"
     if not classes: return
-    n,names = len(classes),', '.join(map(str, classes[:6]))+(', ...' if len(classes)>6 else '')
+    n = len(classes)
+    names = ', '.join(map(str, classes[:6]))+(', ...' if len(classes)>6 else '')
     head,back = cfg.model.get('head') or {},cfg.model.get('backbone') or {}
     for d,other in ((head, {}), (back, head)):
-        if isinstance(d, dict) and 'num_classes' not in {**d, **other} and 'num_classes' in (accepted_args(MODELS.get(d.get('type'))) or ()): d['num_classes'] = n; break
+        if (
+            isinstance(d, dict)
+            and 'num_classes' not in {**d, **other}
+            and 'num_classes' in (accepted_args(MODELS.get(d.get('type'))) or ())
+        ):
+            d['num_classes'] = n
+            break
     augs = (cfg.model.get('train_cfg') or {}).get('augments') or []
     for i,d in enumerate([augs] if isinstance(augs, dict) else augs):
-        if d.setdefault('num_classes', n)!=n: raise ConfigError(f"model.train_cfg.augments.{i}.num_classes is {d['num_classes']}, but data.train has {n} classes. Leave it out, or say {n}.")
+        if d.setdefault('num_classes', n)!=n:
+            raise ConfigError(
+                f"model.train_cfg.augments.{i}.num_classes is {d['num_classes']}, "
+                f"but data.train has {n} classes. Leave it out, or say {n}."
+            )
     for part in ('head', 'backbone'):
-        d = cfg.model.get(part) or {}; k = d.get('num_classes') if isinstance(d, dict) else None
+        d = cfg.model.get(part) or {}
+        k = d.get('num_classes') if isinstance(d, dict) else None
         if k is not None and k>0 and k!=n and (part=='head' or 'in_channels' not in head):
-            raise ConfigError(f"model.{part}.num_classes is {k}, but data.train has {n} classes ({names}). "
-                              f"Say --cfg-options model.{part}.num_classes={n}" + (", or leave it out." if part=='head' else "."))
+            raise ConfigError(
+                f"model.{part}.num_classes is {k}, but data.train has {n} classes ({names}). "
+                f"Say --cfg-options model.{part}.num_classes={n}"
+                + (", or leave it out." if part=='head' else ".")
+            )
 
 # %% ../../nbs/apis/fit.ipynb #cb64aca6
 def _loader_keys(cfg, split):
     "What `data` says of all loaders; a picture that is judged cannot be left out, or drawn more than once"
-    parts = {f'{k}{o}' for k in ('train', 'val', 'test') for o in ('', '_dataloader')}; kw = {k: v for k,v in cfg.data.items() if k not in parts}
+    parts = {f'{k}{o}' for k in ('train', 'val', 'test') for o in ('', '_dataloader')}
+    kw = {k: v for k,v in cfg.data.items() if k not in parts}
     if m := cfg.get('mp_start_method'): kw.setdefault('multiprocessing_context', m)
-    if split=='train': return dict(shuffle=True, drop_last=False) | (dict(sampler_cfg=cfg.sampler) if cfg.get('sampler') else {}) | kw
+    if split=='train':
+        return (
+            dict(shuffle=True, drop_last=False)
+            | (dict(sampler_cfg=cfg.sampler) if cfg.get('sampler') else {})
+            | kw
+        )
     kw = {k: v for k,v in kw.items() if k not in ('drop_last', 'sampler_cfg', 'max_broken')}
-    return kw | dict(shuffle=False, round_up=bool(cfg.get('fsdp'))) # blocks are gathered together, so all processes take as many steps
+    # blocks are gathered together, so all processes take as many steps
+    return kw | dict(shuffle=False, round_up=bool(cfg.get('fsdp')))
 
 def loader_args(
     cfg, # A config
     split, # 'train', 'val' or 'test'
 )->dict: # For `build_dataloader`
     "The loader's arguments of one split"
-    own = dict(cfg.data.get(f'{split}_dataloader') or {}); dist = get_dist_info()[1]>1
-    kw = dict(seed=cfg.get('seed') or 0, dist=dist) | _loader_keys(cfg, split) | own; half = kw.get('device_normalize')
+    own = dict(cfg.data.get(f'{split}_dataloader') or {})
+    dist = get_dist_info()[1]>1
+    kw = dict(seed=cfg.get('seed') or 0, dist=dist) | _loader_keys(cfg, split) | own
+    half = kw.get('device_normalize')
     if split!='train' and own.get('max_broken'):
-        raise ConfigError(f"data.{split}_dataloader.max_broken: every picture of data.{split} is judged, so none can be left out. clsnb verify lists the broken ones.")
-    if isinstance(m := kw.get('multiprocessing_context'), str) and m not in (known := multiprocessing.get_all_start_methods()):
-        raise ConfigError(f"Processes cannot be started by {m!r} (mp_start_method or multiprocessing_context).{near(m, known)}")
+        raise ConfigError(
+            f"data.{split}_dataloader.max_broken: every picture of data.{split} is judged, "
+            "so none can be left out. clsnb verify lists the broken ones."
+        )
+    if (
+        isinstance(m := kw.get('multiprocessing_context'), str)
+        and m not in (known := multiprocessing.get_all_start_methods())
+    ):
+        raise ConfigError(
+            f"Processes cannot be started by {m!r} (mp_start_method or "
+            f"multiprocessing_context).{near(m, known)}"
+        )
     if half in ('float16', 'bfloat16') and not cfg.get('fp16'):
-        raise ConfigError(f"data.device_normalize={half!r} needs a network that takes it: fp16 = dict(dtype={half!r}). Without that, say True.")
+        raise ConfigError(
+            f"data.device_normalize={half!r} needs a network that takes it: "
+            f"fp16 = dict(dtype={half!r}). Without that, say True."
+        )
     return kw if split=='train' or not half else kw | dict(device_normalize=True) # whoever tests may do so in float32
 
 # %% ../../nbs/apis/fit.ipynb #54d80689
 def _hook(cfg, key, default):
     "The dict of a hook, from the part of the config that holds its arguments"
     d = cfg.get(key)
-    return None if d is None else dict(type=default, **d) if 'type' not in d else dict(d)
+    if d is None: return None
+    if 'type' not in d: return dict(type=default, **d)
+    return dict(d)
 
 def step_hook(cfg, **changes)->dict:
     "The dict of the hook that lets the optimiser step: `optimizer_config` with `changes`, and `fp16`"
-    amp,opt = cfg.get('fp16'),dict(cfg.get('optimizer_config') or {}) | changes
-    return dict(opt, type=opt.get('type', 'OptimizerHook')) if amp is None else dict(opt, type='Fp16OptimizerHook', **amp)
+    amp = cfg.get('fp16')
+    opt = dict(cfg.get('optimizer_config') or {}) | changes
+    if amp is None: return dict(opt, type=opt.get('type', 'OptimizerHook'))
+    return dict(opt, type='Fp16OptimizerHook', **amp)
 
 def add_hooks(
     runner, # Gets the hooks
@@ -91,29 +131,48 @@ def add_hooks(
     "Register the hooks that a config asks for"
     count = {} if runner.by_epoch else dict(by_epoch=False) # under an iteration runner, unless a config says otherwise
     lr = count | dict(cfg.get('lr_config') or dict(policy='fixed'))
-    hooks = [dict(type='SeedHook', seed=cfg.get('seed') or 0), schedule_hook(lr), dict(type='AverageLossHook'),
-             step_hook(cfg), dict(type='IterTimerHook'), dict(type='ProgressHook'), dict(type='BrokenFilesHook'), dict(type='ClearLogHook'), dict(type='InterruptHook')]
+    hooks = [
+        dict(type='SeedHook', seed=cfg.get('seed') or 0),
+        schedule_hook(lr),
+        dict(type='AverageLossHook'),
+        step_hook(cfg),
+        dict(type='IterTimerHook'),
+        dict(type='ProgressHook'),
+        dict(type='BrokenFilesHook'),
+        dict(type='ClearLogHook'),
+        dict(type='InterruptHook'),
+    ]
     if runner.world_size>1: hooks.append(dict(type='StallHook'))
-    if cfg.get('momentum_config'): hooks.append(schedule_hook(count | cfg.momentum_config, 'MomentumUpdaterHook'))
+    if cfg.get('momentum_config'):
+        hooks.append(schedule_hook(count | cfg.momentum_config, 'MomentumUpdaterHook'))
     if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(count | d)
     if val_loader is not None:
         hooks.append(dict(count | dict(cfg.get('evaluation') or {}), type='EvalHook', dataloader=val_loader))
-        if runner.work_dir and cfg.get('results', True) and not is_split(runner.model): hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
+        if runner.work_dir and cfg.get('results', True) and not is_split(runner.model):
+            hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
     log = cfg.get('log_config') or dict(interval=10, hooks=[dict(type='TextLoggerHook')])
     hooks += [count | dict(interval=log.get('interval', 10)) | dict(h) for h in log['hooks']]
-    for h in [*hooks, *(cfg.get('custom_hooks') or [])]: runner.register_hook(h)
+    for h in [*hooks, *(cfg.get('custom_hooks') or [])]:
+        runner.register_hook(h)
     runner.logger.debug(f'Hooks, in the order in which they act:\n{runner.hook_table()}')
 
 # %% ../../nbs/apis/fit.ipynb #b1b96b36
 def _share_cores(device, loader):
     "Leave the loader's processes a core each"
     if device.type=='cpu' and loader.num_workers and 'OMP_NUM_THREADS' not in os.environ:
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - loader.num_workers)))
+        torch.set_num_threads(max(
+            1, min(torch.get_num_threads(), (os.cpu_count() or 1) - loader.num_workers)
+        ))
 
 # %% ../../nbs/apis/fit.ipynb #ef0015c5
 def _narrow(m):
     "Is this a layer whose gradient is broken in oneDNN, with channels last?"
-    return isinstance(m, torch.nn.Conv2d) and m.in_channels//m.groups<16 and max(m.stride)>1 and m.kernel_size==(1,1)
+    return (
+        isinstance(m, torch.nn.Conv2d)
+        and m.in_channels//m.groups<16
+        and max(m.stride)>1
+        and m.kernel_size==(1, 1)
+    )
 
 def layout(
     cfg, # With `channels_last`, or without
@@ -121,9 +180,17 @@ def layout(
 )->torch.memory_format:
     "How a model and its pictures are to lie in memory"
     if not cfg.get('channels_last'): return torch.preserve_format
-    if torch.device(device).type!='cpu' or not (name := next((k for k,m in model.named_modules() if _narrow(m)), None)): return torch.channels_last
-    warnings.warn(f"channels_last is left out: on the CPU, the gradient of {name} (1x1 with a stride, fewer than 16 channels) would write past its memory "
-                  "(https://github.com/uxlfoundation/oneDNN/issues/6035). All else goes on as ever.", stacklevel=2)
+    if (
+        torch.device(device).type!='cpu'
+        or not (name := next((k for k,m in model.named_modules() if _narrow(m)), None))
+    ):
+        return torch.channels_last
+    warnings.warn(
+        f"channels_last is left out: on the CPU, the gradient of {name} (1x1 with a stride, "
+        "fewer than 16 channels) would write past its memory "
+        "(https://github.com/uxlfoundation/oneDNN/issues/6035). All else goes on as ever.",
+        stacklevel=2,
+    )
     return torch.preserve_format
 
 # %% ../../nbs/apis/fit.ipynb #3c39f495
@@ -139,17 +206,41 @@ def train_model(
     datasets = dataset if isinstance(dataset, (list, tuple)) else [dataset]
     flow = cfg.get('workflow') or [('train', 1)]
     loaders = [build_dataloader(d, **loader_args(cfg, m)) for (m,_),d in zip(flow, datasets)]
-    device,parts = torch.device(device or default_device()),shard_args(cfg); fmt = layout(cfg, model, device)
-    model = model.to(device=device, memory_format=fmt) if parts is None else shard_model(model, device, **parts); _share_cores(next(model.parameters()).device, loaders[0])
+    device,parts = torch.device(device or default_device()),shard_args(cfg)
+    fmt = layout(cfg, model, device)
+    if parts is None: model = model.to(device=device, memory_format=fmt)
+    else: model = shard_model(model, device, **parts)
+    _share_cores(next(model.parameters()).device, loaders[0])
     if cfg.get('compile'): model.compile()
     run_cfg = cfg.get('runner') or dict(type='EpochBasedRunner', max_epochs=cfg.get('total_epochs'))
-    runner = RUNNERS.build(run_cfg, dict(model=model, optimizer=build_optimizer(model, cfg.optimizer), work_dir=cfg.get('work_dir'), meta=meta))
+    runner = RUNNERS.build(
+        run_cfg,
+        dict(
+            model=model,
+            optimizer=build_optimizer(model, cfg.optimizer),
+            work_dir=cfg.get('work_dir'),
+            meta=meta,
+        ),
+    )
     runner.memory_format,runner.timestamp,runner.cfg = fmt,timestamp or runner.timestamp,cfg
     if runner.world_size>1 and parts is None:
-        sync = 'forward_sync_buffers' if 'forward_sync_buffers' in accepted_args(DistributedDataParallel) else 'broadcast_buffers' # its name in torch before 2.15
-        runner.train_step = DistributedDataParallel(TrainStep(model), device_ids=[runner.device.index] if runner.device.type=='cuda' else None,
-                                                    **{sync: False}, find_unused_parameters=bool(cfg.get('find_unused_parameters')))
-    val = build_dataloader(build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0]), **loader_args(cfg, 'val')) if validate else None
+        # its name in torch before 2.15
+        if 'forward_sync_buffers' in accepted_args(DistributedDataParallel):
+            sync = 'forward_sync_buffers'
+        else:
+            sync = 'broadcast_buffers'
+        runner.train_step = DistributedDataParallel(
+            TrainStep(model),
+            device_ids=[runner.device.index] if runner.device.type=='cuda' else None,
+            **{sync: False},
+            find_unused_parameters=bool(cfg.get('find_unused_parameters')),
+        )
+    if validate:
+        val = build_dataloader(
+            build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0]), **loader_args(cfg, 'val')
+        )
+    else:
+        val = None
     add_hooks(runner, cfg, val, datasets[0])
     if cfg.get('resume_from'): runner.resume(cfg.resume_from)
     elif cfg.get('load_from'): runner.load_checkpoint(cfg.load_from)
@@ -159,17 +250,26 @@ def train_model(
 # %% ../../nbs/apis/fit.ipynb #8d2fb329
 def set_backends(cfg):
     "`cudnn_benchmark` and `deterministic` of a config: the fastest algorithms for fixed sizes, or those that repeat their bits; `opencv_num_threads`"
-    if 'opencv_num_threads' in cfg: import cv2; cv2.setNumThreads(cfg.opencv_num_threads)
-    if 'cudnn_benchmark' in cfg: torch.backends.cudnn.benchmark = bool(cfg.cudnn_benchmark)
+    if 'opencv_num_threads' in cfg:
+        import cv2
+        cv2.setNumThreads(cfg.opencv_num_threads)
+    if 'cudnn_benchmark' in cfg:
+        torch.backends.cudnn.benchmark = bool(cfg.cudnn_benchmark)
     if not cfg.get('deterministic'): return
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8'); torch.backends.cudnn.benchmark,torch.backends.cudnn.deterministic = False,True
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    torch.backends.cudnn.benchmark,torch.backends.cudnn.deterministic = False,True
     torch.use_deterministic_algorithms(True, warn_only=True) # warns of each operation that has no such form
 
 def env_info()->dict:
     "Versions and device, for logs and checkpoints"
     dev = default_device()
-    return dict(clsnb=clsnb.__version__, python=platform.python_version(), torch=str(torch.__version__), system=platform.system(),
-                device=torch.cuda.get_device_name(dev) if dev.type=='cuda' else dev.type)
+    return dict(
+        clsnb=clsnb.__version__,
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        system=platform.system(),
+        device=torch.cuda.get_device_name(dev) if dev.type=='cuda' else dev.type,
+    )
 
 def read_config(
     cfg, # A path, the name of a packaged config, a dict, or a `Config`
@@ -177,8 +277,13 @@ def read_config(
     trust=False, # Run the file as Python, and import what it names
 )->Config:
     "A config of one's own to change"
-    cfg = Config.fromfile(cfg, trust=trust) if isinstance(cfg, (str, os.PathLike)) else copy.deepcopy(cfg if isinstance(cfg, Config) else Config(cfg))
-    cfg.merge_from_dict(options); check_keys(cfg, cfg.filename or 'the config'); import_custom(cfg, trust)
+    if isinstance(cfg, (str, os.PathLike)):
+        cfg = Config.fromfile(cfg, trust=trust)
+    else:
+        cfg = copy.deepcopy(cfg if isinstance(cfg, Config) else Config(cfg))
+    cfg.merge_from_dict(options)
+    check_keys(cfg, cfg.filename or 'the config')
+    import_custom(cfg, trust)
     return cfg
 
 # %% ../../nbs/apis/fit.ipynb #fee306a5
@@ -186,12 +291,28 @@ _interrupted = {} # Work folder -> text of the config whose run was interrupted 
 
 def _beginning(cfg, text, resume_from, load_from):
     "Put `load_from` and `resume_from` into a config; a line about it, or nothing"
-    was = _interrupted.get(os.path.abspath(cfg.work_dir)); goes_on = resume_from is None and was==text
+    was = _interrupted.get(os.path.abspath(cfg.work_dir))
+    goes_on = resume_from is None and was==text
     cfg.load_from = load_from or cfg.get('load_from')
-    cfg.resume_from = None if resume_from is False else 'auto' if goes_on else resume_from or cfg.get('resume_from') or ('auto' if cfg.get('auto_resume') else None)
-    if cfg.resume_from=='auto': cfg.resume_from = latest_checkpoint(out_folder(cfg.work_dir, (cfg.get('checkpoint_config') or {}).get('out_dir')))
-    if goes_on: return "The run that was interrupted goes on; with resume_from=False it would begin anew."
-    if was is not None and not cfg.resume_from: return "Begins anew: the run that was interrupted here had another config. With resume_from='auto' it would go on."
+    if resume_from is False:
+        cfg.resume_from = None
+    elif goes_on:
+        cfg.resume_from = 'auto'
+    else:
+        cfg.resume_from = (
+            resume_from or cfg.get('resume_from') or ('auto' if cfg.get('auto_resume') else None)
+        )
+    if cfg.resume_from=='auto':
+        cfg.resume_from = latest_checkpoint(out_folder(
+            cfg.work_dir, (cfg.get('checkpoint_config') or {}).get('out_dir')
+        ))
+    if goes_on:
+        return "The run that was interrupted goes on; with resume_from=False it would begin anew."
+    if was is not None and not cfg.resume_from:
+        return (
+            "Begins anew: the run that was interrupted here had another config. "
+            "With resume_from='auto' it would go on."
+        )
 
 # %% ../../nbs/apis/fit.ipynb #ee34ad46
 @gives_back
@@ -208,19 +329,43 @@ def fit(
     auto_scale_lr=None, # Scale the learning rate with the batch size; None: as the config says
 ):
     "Train as a config says; returns the runner, whose `work_dir` holds config, logs, checkpoints, figures and report"
-    cfg = read_config(cfg, options, trust); text = cfg.pretty_text; init_dist(launcher, **(cfg.get('dist_params') or {})); set_backends(cfg)
+    cfg = read_config(cfg, options, trust)
+    text = cfg.pretty_text
+    init_dist(launcher, **(cfg.get('dist_params') or {}))
+    set_backends(cfg)
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
-    begins = _beginning(cfg, text, resume_from, load_from); key = os.path.abspath(cfg.work_dir)
-    cfg.seed = cfg.get('seed') or 0; scaling = scale_lr(cfg, get_dist_info()[1], auto_scale_lr)
+    begins = _beginning(cfg, text, resume_from, load_from)
+    key = os.path.abspath(cfg.work_dir)
+    cfg.seed = cfg.get('seed') or 0
+    scaling = scale_lr(cfg, get_dist_info()[1], auto_scale_lr)
     datasets = [build_dataset(cfg.data.train)]
-    if len(cfg.get('workflow') or ())==2: datasets.append(build_dataset(cfg.data.val, like=datasets[0]))
-    classes = datasets[0].CLASSES; fit_classes(cfg, classes)
-    set_seed(mix(cfg.seed)); model = MODELS.build(cfg.model); model.init_weights(); model.CLASSES = classes; model.cfg = cfg
-    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True); stamp,name = timestamp(),Path(cfg.filename).name if cfg.filename else 'config.py'
+    if len(cfg.get('workflow') or ())==2:
+        datasets.append(build_dataset(cfg.data.val, like=datasets[0]))
+    classes = datasets[0].CLASSES
+    fit_classes(cfg, classes)
+    set_seed(mix(cfg.seed))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.CLASSES = classes
+    model.cfg = cfg
+    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    stamp = timestamp()
+    name = Path(cfg.filename).name if cfg.filename else 'config.py'
     log = get_logger('clsnb', f'{cfg.work_dir}/{stamp}.log', cfg.get('log_level'))
     if get_dist_info()[0]==0: cfg.dump(Path(cfg.work_dir)/name)
-    meta = dict(clsnb_version=clsnb.__version__, config=cfg.pretty_text, CLASSES=tuple(classes or ()), seed=cfg.seed, exp_name=name, env_info=env_info())
-    log.info(f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, {sum(p.numel() for p in model.parameters()):,} parameters, on {default_device() if device is None else device}")
+    meta = dict(
+        clsnb_version=clsnb.__version__,
+        config=cfg.pretty_text,
+        CLASSES=tuple(classes or ()),
+        seed=cfg.seed,
+        exp_name=name,
+        env_info=env_info(),
+    )
+    log.info(
+        f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, "
+        f"on {default_device() if device is None else device}"
+    )
     for line in filter(None, (scaling, begins)): log.info(line)
     runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
     _interrupted.pop(key, None)

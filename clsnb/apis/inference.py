@@ -20,16 +20,31 @@ from ..train.runner import to_device
 # %% ../../nbs/apis/inference.ipynb #c1a4fc73
 def _published(config):
     "`(Config, zoo://NAME)` of the zoo's model that has this name, or that belongs to this config"
-    zoo = CHECKPOINT_SCHEMES.get('zoo'); name = getattr(config, 'filename', None) if isinstance(config, dict) else config
-    if name is None: raise ConfigError("pretrained=True needs a name of the zoo, or a config with one; a dict has none. Name the checkpoint instead.")
-    name = Path(name).name.removesuffix('.py'); known = zoo.config_of(name)
+    zoo = CHECKPOINT_SCHEMES.get('zoo')
+    if isinstance(config, dict): name = getattr(config, 'filename', None)
+    else: name = config
+    if name is None:
+        raise ConfigError(
+            "pretrained=True needs a name of the zoo, or a config with one; "
+            "a dict has none. Name the checkpoint instead."
+        )
+    name = Path(name).name.removesuffix('.py')
+    known = zoo.config_of(name)
     return config if isinstance(config, Config) else Config.fromfile(known),f'zoo://{name}'
 
 def _class_names(cfg, ckpt, model):
     "Those of the checkpoint; else those of the config's data set, if their number fits; else numbers"
     if ckpt and ckpt['meta'].get('CLASSES'): return tuple(ckpt['meta']['CLASSES'])
-    n = next((o.num_classes for o in (getattr(model, 'head', None), getattr(model, 'backbone', None)) if getattr(o, 'num_classes', None)), 0)
-    data = (cfg.get('data') or {}).get('test'); data = data if isinstance(data, dict) else {}
+    n = next(
+        (
+            o.num_classes
+            for o in (getattr(model, 'head', None), getattr(model, 'backbone', None))
+            if getattr(o, 'num_classes', None)
+        ),
+        0,
+    )
+    data = (cfg.get('data') or {}).get('test')
+    data = data if isinstance(data, dict) else {}
     ds = DATASETS.get(data['type']) if isinstance(data.get('type'), str) else None
     for names in (data.get('classes'), getattr(ds, 'CLASSES', None)):
         if isinstance(names, (list, tuple)) and len(names)==n: return tuple(names)
@@ -38,13 +53,21 @@ def _class_names(cfg, ckpt, model):
 # %% ../../nbs/apis/inference.ipynb #400f8d3c
 def _find_parts(config, checkpoint, trust=False):
     "`(Config or None, checkpoint path or None)` of what a user names"
-    if isinstance(config, str) and '://' in config and hasattr(CHECKPOINT_SCHEMES.get(config.split('://')[0]), 'config_of'):
+    if (
+        isinstance(config, str)
+        and '://' in config
+        and hasattr(CHECKPOINT_SCHEMES.get(config.split('://')[0]), 'config_of')
+    ):
         return _published(config.split('://')[1])
     if isinstance(config, (str, os.PathLike)):
         p = Path(config)
         if p.is_dir():
-            best = sorted(p.glob('best_*.pth')); ckpt = checkpoint or (best[-1] if best else latest_checkpoint(p))
-            if ckpt is None: raise CheckpointError(f"{p} holds no sound checkpoint; train with checkpoint_config, or name a checkpoint.")
+            best = sorted(p.glob('best_*.pth'))
+            ckpt = checkpoint or (best[-1] if best else latest_checkpoint(p))
+            if ckpt is None:
+                raise CheckpointError(
+                    f"{p} holds no sound checkpoint; train with checkpoint_config, or name a checkpoint."
+                )
             return None,ckpt
         if p.suffix in ('.pth', '.pt', '.safetensors'): return None,p
         return Config.fromfile(p, trust),checkpoint
@@ -53,8 +76,13 @@ def _find_parts(config, checkpoint, trust=False):
 def _no_download(cfg):
     "Pretrained weights need not be fetched when a checkpoint follows"
     for part in ('backbone', 'neck', 'head'):
-        if isinstance(cfg.model.get(part), dict) and (cfg.model[part].get('init_cfg') or {}) and \
-           isinstance(cfg.model[part].init_cfg, dict) and cfg.model[part].init_cfg.get('type')=='Pretrained': cfg.model[part].init_cfg = None
+        if (
+            isinstance(cfg.model.get(part), dict)
+            and (cfg.model[part].get('init_cfg') or {})
+            and isinstance(cfg.model[part].init_cfg, dict)
+            and cfg.model[part].init_cfg.get('type')=='Pretrained'
+        ):
+            cfg.model[part].init_cfg = None
     cfg.model.pop('pretrained', None)
 
 # %% ../../nbs/apis/inference.ipynb #c0d55b30
@@ -67,19 +95,32 @@ def init_model(
     trust=False, # Run the config file as Python, and import what it names
 ):
     "A model ready to be asked, with `cfg` and `CLASSES`; raises `CheckpointError` for weights of another model"
-    if pretrained and checkpoint is not None: raise ConfigError("init_model: pretrained=True and a checkpoint are two answers to one question; give one.")
-    cfg,path = _published(config) if pretrained else _find_parts(config, checkpoint, trust); ckpt = None
+    if pretrained and checkpoint is not None:
+        raise ConfigError(
+            "init_model: pretrained=True and a checkpoint are two answers to one question; give one."
+        )
+    cfg,path = _published(config) if pretrained else _find_parts(config, checkpoint, trust)
+    ckpt = None
     if cfg is None:
-        ckpt = read_checkpoint(path); text = ckpt['meta'].get('config')
-        if not text: raise CheckpointError(f"{path} holds no config; give the config first: init_model(config, checkpoint).")
+        ckpt = read_checkpoint(path)
+        text = ckpt['meta'].get('config')
+        if not text:
+            raise CheckpointError(
+                f"{path} holds no config; give the config first: init_model(config, checkpoint)."
+            )
         cfg = Config.fromstring(text)
-    cfg = copy.deepcopy(cfg); cfg.merge_from_dict(options); import_custom(cfg, trust)
+    cfg = copy.deepcopy(cfg)
+    cfg.merge_from_dict(options)
+    import_custom(cfg, trust)
     if path is not None: _no_download(cfg)
     model = MODELS.build(cfg.model)
     if path is None: model.init_weights()
     else: ckpt = load_checkpoint(model, path)
     model.CLASSES,model.cfg = _class_names(cfg, ckpt, model),cfg
-    return model.to(device=device, memory_format=torch.channels_last if cfg.get('channels_last') else torch.preserve_format).eval()
+    return model.to(
+        device=device,
+        memory_format=torch.channels_last if cfg.get('channels_last') else torch.preserve_format,
+    ).eval()
 
 # %% ../../nbs/apis/inference.ipynb #06413676
 @torch.inference_mode()
@@ -90,9 +131,15 @@ def predict(
 )->np.ndarray: # (n, classes)
     "Scores of many pictures; raises `DataError` for one that cannot be read"
     device,out = next(model.parameters()).device,[]
-    pipes = {loads: test_pipeline(model, loads) for loads in {isinstance(o, (str, os.PathLike)) for o in imgs}}
+    pipes = {
+        loads: test_pipeline(model, loads)
+        for loads in {isinstance(o, (str, os.PathLike)) for o in imgs}
+    }
     for i in range(0, len(imgs), batch_size):
-        xs = [pipes[isinstance(o, (str, os.PathLike))](picture_sample(o))['img'] for o in imgs[i:i+batch_size]]
+        xs = [
+            pipes[isinstance(o, (str, os.PathLike))](picture_sample(o))['img']
+            for o in imgs[i:i+batch_size]
+        ]
         same = all(x.shape==xs[0].shape for x in xs)
         for x in [torch.stack(xs)] if same else [x[None] for x in xs]:
             out += [np.asarray(o) for o in model(return_loss=False, img=to_device(x, device), img_metas=None)]
@@ -103,9 +150,15 @@ def inference_model(
     img, # A path, an array (BGR) or a PIL image; or a list of them
 ): # dict(pred_label, pred_score, pred_class), or a list of such dicts
     "What the model sees in a picture, or in each of a list"
-    many = isinstance(img, (list, tuple)); res = []
+    many = isinstance(img, (list, tuple))
+    res = []
     for s in predict(model, img if many else [img]):
-        k = int(s.argmax()); res.append(dict(pred_label=k, pred_score=float(s[k]), pred_class=str(model.CLASSES[k]) if k<len(model.CLASSES) else str(k)))
+        k = int(s.argmax())
+        res.append(dict(
+            pred_label=k,
+            pred_score=float(s[k]),
+            pred_class=str(model.CLASSES[k]) if k<len(model.CLASSES) else str(k),
+        ))
     return res if many else res[0]
 
 # %% ../../nbs/apis/inference.ipynb #97380bd9
@@ -115,5 +168,6 @@ def top_classes(
     k=5, # How many
 )->list: # Pairs (class, score), best first
     "The most likely classes of a picture"
-    s = predict(model, [img])[0]; order = np.argsort(-s)[:k]
+    s = predict(model, [img])[0]
+    order = np.argsort(-s)[:k]
     return [(str(model.CLASSES[i]), float(s[i])) for i in order]

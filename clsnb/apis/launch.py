@@ -6,22 +6,30 @@
 __all__ = ['train_config', 'launch', 'slurm_script']
 
 # %% ../../nbs/apis/launch.ipynb #dd9a4930
-import faulthandler, inspect, os, pickle, re, shlex, signal, socket, subprocess, sys, tempfile, textwrap, threading, time
+import faulthandler, inspect, os, pickle, re, shlex, signal, socket, subprocess, sys, tempfile
+import textwrap, threading, time
 from pathlib import Path
 from ..core.errors import ClsnbError, ConfigError
 
 # %% ../../nbs/apis/launch.ipynb #01ac2762
 def _packed(f):
     "A function as data"
-    if getattr(f, '__module__', None) not in (None, '__main__') and '<' not in f.__qualname__: return f.__module__,f.__qualname__,None
-    if getattr(f, '__closure__', None): raise ConfigError(f"launch: {f.__name__} uses variables around it ({', '.join(f.__code__.co_freevars)}); make them arguments.")
+    if getattr(f, '__module__', None) not in (None, '__main__') and '<' not in f.__qualname__:
+        return f.__module__,f.__qualname__,None
+    if getattr(f, '__closure__', None):
+        raise ConfigError(
+            f"launch: {f.__name__} uses variables around it "
+            f"({', '.join(f.__code__.co_freevars)}); make them arguments."
+        )
     try: return None,f.__name__,textwrap.dedent(inspect.getsource(f))
-    except (OSError, TypeError): raise ConfigError(f"launch: the source of {f!r} cannot be read; put it into a module.") from None
+    except (OSError, TypeError):
+        raise ConfigError(f"launch: the source of {f!r} cannot be read; put it into a module.") from None
 
 def _unpacked(module, name, source):
     import importlib
     if source is None: return getattr(importlib.import_module(module), name)
-    space = {}; exec(compile(source, '<launched function>', 'exec'), space)
+    space = {}
+    exec(compile(source, '<launched function>', 'exec'), space)
     return space[name]
 
 def train_config(cfg, **kwargs):
@@ -29,42 +37,67 @@ def train_config(cfg, **kwargs):
     from clsnb.apis.fit import fit
     run = fit(cfg, launcher='pytorch', **kwargs)
     judge = next((h for h in run.hooks if hasattr(h, 'best')), None)
-    return dict(work_dir=run.work_dir, epoch=run.epoch, iter=run.iter, stop=run.stop and str(run.stop), best=judge and judge.best, best_file=judge and judge.best_file)
+    return dict(
+        work_dir=run.work_dir,
+        epoch=run.epoch,
+        iter=run.iter,
+        stop=run.stop and str(run.stop),
+        best=judge and judge.best,
+        best_file=judge and judge.best_file,
+    )
 
 # %% ../../nbs/apis/launch.ipynb #dd7898cb
 def _work(folder):
     "The life of one process"
     import torch.distributed as dist
     from clsnb.core.dist import init_dist
-    faulthandler.enable(); folder = Path(folder); spec = pickle.loads((folder/'spec').read_bytes()); rank = int(os.environ['RANK'])
+    faulthandler.enable()
+    folder = Path(folder)
+    spec = pickle.loads((folder/'spec').read_bytes())
+    rank = int(os.environ['RANK'])
     threading.Thread(target=_with_parent, args=(spec['parent'],), daemon=True).start()
     sys.path[:0] = [p for p in spec['path'] if p not in sys.path]
     try:
         init_dist('pytorch', spec['backend'], timeout=spec['timeout'])
         res = _unpacked(*spec['f'])(*spec['args'], **spec['kwargs'])
         (folder/f'result{rank}').write_bytes(pickle.dumps(res))
-    except ClsnbError as e: Path(os.environ['CLSNB_ERROR']).write_text(str(e)); sys.exit(2)
+    except ClsnbError as e:
+        Path(os.environ['CLSNB_ERROR']).write_text(str(e))
+        sys.exit(2)
     finally:
         if dist.is_initialized(): dist.destroy_process_group()
 
 def _with_parent(parent):
     "End when the process is gone that started us"
     while os.getppid()==parent: time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM); time.sleep(60); os._exit(143)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+    os._exit(143)
 
 # %% ../../nbs/apis/launch.ipynb #c6f70d2a
 def _port():
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
 def _start(folder, n, procs):
     "Add the processes to a list, each in a group of its own and with its share of the cores"
     env = {k: v for k,v in os.environ.items() if not k.startswith('TORCHELASTIC_')} # of a launcher around us
-    env |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(_port()), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n), PYTHONUNBUFFERED='1')
-    env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//n))); run = 'import sys; from clsnb.apis.launch import _work; _work(sys.argv[1])'
+    env |= dict(
+        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(_port()), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n),
+        PYTHONUNBUFFERED='1'
+    )
+    env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//n)))
+    run = 'import sys; from clsnb.apis.launch import _work; _work(sys.argv[1])'
     for r in range(n):
         with open(folder/f'out{r}', 'wb') as out:
-            procs.append(subprocess.Popen([sys.executable, '-c', run, str(folder)], env=dict(env, RANK=str(r), LOCAL_RANK=str(r), CLSNB_ERROR=str(folder/f'error{r}')),
-                                          start_new_session=True, stdout=out, stderr=subprocess.STDOUT))
+            procs.append(subprocess.Popen(
+                [sys.executable, '-c', run, str(folder)],
+                env=dict(env, RANK=str(r), LOCAL_RANK=str(r), CLSNB_ERROR=str(folder/f'error{r}')),
+                start_new_session=True,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            ))
 
 def _tell(procs, sig):
     for p in procs:
@@ -74,32 +107,66 @@ def _watch(procs, out, grace):
     "Show the first one's output until all have ended; the rank that failed first, or None"
     bad,end,n = None,None,0
     while True:
-        alive = [p for p in procs if p.poll() is None]; text = out.read_bytes()[n:]; n += len(text)
-        if text: sys.stdout.write(text.decode(errors='replace')); sys.stdout.flush()
-        if bad is None and (bad := next((r for r,p in enumerate(procs) if p.returncode), None)) is not None: end = time.monotonic()+grace
+        alive = [p for p in procs if p.poll() is None]
+        text = out.read_bytes()[n:]
+        n += len(text)
+        if text:
+            sys.stdout.write(text.decode(errors='replace'))
+            sys.stdout.flush()
+        if (
+            bad is None and (bad := next((r for r,p in enumerate(procs) if p.returncode), None)) is not None
+        ):
+            end = time.monotonic()+grace
         if not alive: return bad
-        if end and time.monotonic()>end: _tell(alive, signal.SIGABRT); time.sleep(.3); _tell(alive, signal.SIGKILL); end = None
+        if end and time.monotonic()>end:
+            _tell(alive, signal.SIGABRT)
+            time.sleep(.3)
+            _tell(alive, signal.SIGKILL)
+            end = None
         time.sleep(.05)
 
 # %% ../../nbs/apis/launch.ipynb #ced1d35f
 def _last_place(out):
     "Where a process was when it was broken off, by the stack it left"
-    stack = re.findall(r'^  File "(.*?)", line (\d+) in (.+)$', out.rpartition('Current thread')[2].partition('\n\n')[0], re.M)
+    stack = re.findall(
+        r'^  File "(.*?)", line (\d+) in (.+)$',
+        out.rpartition('Current thread')[2].partition('\n\n')[0],
+        re.M,
+    )
     if 'Fatal Python error' not in out or not stack: return ''
     from clsnb.train.stall import is_foreign
     path,line,name = next((o for o in stack if not is_foreign(o[0])), stack[0])
-    return f"{Path(path).name}:{line} {name}" + (f", in {stack[0][2]}" if (path, line, name)!=stack[0] else '')
+    return (
+        f"{Path(path).name}:{line} {name}" + (f", in {stack[0][2]}" if (path, line, name)!=stack[0] else '')
+    )
 
 def _obituary(d, bad, procs, grace):
     "One line: who died, how, and the last words"
     said = [d/f'error{r}' for r in (bad, *range(len(procs))) if (d/f'error{r}').exists()]
     if said: return said[0].read_text()
-    outs = [(d/f'out{r}').read_text(errors='replace') for r in range(len(procs))]; places = [_last_place(o) for o in outs]
-    code = procs[bad].returncode; how = f'was killed by {signal.Signals(-code).name}' if code<0 else f'failed with exit status {code}'
-    words = places[bad] and f'in {places[bad]}' or next((o.strip()[:300] for o in reversed(outs[bad].splitlines()) if o.strip()), '')
-    stuck = [f" Process {r} did not end by itself; it was in {p}." for r,p in enumerate(places) if p and r!=bad]
-    return (f"Process {bad} of {len(procs)} (rank {bad}, pid {procs[bad].pid} on {socket.gethostname()}) {how}; the others were ended within {grace:g} s."
-            + (f" Its last words: {words}" if words else '') + ''.join(stuck[:4]))
+    outs = [(d/f'out{r}').read_text(errors='replace') for r in range(len(procs))]
+    places = [_last_place(o) for o in outs]
+    code = procs[bad].returncode
+    if code<0: how = f'was killed by {signal.Signals(-code).name}'
+    else: how = f'failed with exit status {code}'
+    words = (
+        places[bad] and f'in {places[bad]}'
+        or next(
+            (o.strip()[:300] for o in reversed(outs[bad].splitlines()) if o.strip()),
+            '',
+        )
+    )
+    stuck = [
+        f" Process {r} did not end by itself; it was in {p}."
+        for r,p in enumerate(places)
+        if p and r!=bad
+    ]
+    return (
+        f"Process {bad} of {len(procs)} (rank {bad}, pid {procs[bad].pid} on {socket.gethostname()}) {how}; "
+        f"the others were ended within {grace:g} s."
+        + (f" Its last words: {words}" if words else '')
+        + ''.join(stuck[:4])
+    )
 
 # %% ../../nbs/apis/launch.ipynb #5504cf97
 def launch(
@@ -114,15 +181,25 @@ def launch(
     "Run in several processes on this machine; raises `ClsnbError` when one fails"
     f,args = (what, args) if callable(what) else (train_config, (what, *args))
     with tempfile.TemporaryDirectory() as d:
-        d,procs,interrupted = Path(d),[],False; path = [str(Path(p).resolve()) if p else os.getcwd() for p in sys.path]
-        (d/'spec').write_bytes(pickle.dumps(dict(f=_packed(f), args=args, kwargs=kwargs, backend=backend, timeout=timeout, path=path, parent=os.getpid())))
+        d,procs,interrupted = Path(d),[],False
+        path = [str(Path(p).resolve()) if p else os.getcwd() for p in sys.path]
+        (d/'spec').write_bytes(pickle.dumps(dict(
+            f=_packed(f), args=args, kwargs=kwargs, backend=backend, timeout=timeout, path=path,
+            parent=os.getpid()
+        )))
         try:
-            try: _start(d, nprocs, procs); bad = _watch(procs, d/'out0', grace)
-            except KeyboardInterrupt: interrupted = True; _tell(procs, signal.SIGINT); bad = _watch(procs, d/'out0', grace)
+            try:
+                _start(d, nprocs, procs)
+                bad = _watch(procs, d/'out0', grace)
+            except KeyboardInterrupt:
+                interrupted = True
+                _tell(procs, signal.SIGINT)
+                bad = _watch(procs, d/'out0', grace)
         finally:
             _tell(procs, signal.SIGKILL)
             for p in procs: p.wait()
-        if bad is not None and interrupted: raise KeyboardInterrupt("the processes were broken off; they do not save on an interrupt")
+        if bad is not None and interrupted:
+            raise KeyboardInterrupt("the processes were broken off; they do not save on an interrupt")
         if bad is not None: raise ClsnbError(_obituary(d, bad, procs, grace))
         return [pickle.loads((d/f'result{r}').read_bytes()) for r in range(nprocs)]
 
@@ -133,10 +210,31 @@ def slurm_script(
     cfg_options=(), sbatch_args=(), # Overrides; more lines for Slurm
 )->Path:
     "Write a job's script into the work folder"
-    per = min(gpus, gpus_per_node); opts = ' '.join(shlex.quote(str(o)) for o in cfg_options)
-    lines = ['#!/bin/bash', f'#SBATCH --partition={partition}', f'#SBATCH --job-name={job_name}', f'#SBATCH --ntasks={gpus}', f'#SBATCH --ntasks-per-node={per}', f'#SBATCH --gres=gpu:{per}',
-             f'#SBATCH --cpus-per-task={cpus_per_task}', '#SBATCH --signal=USR1@120', '#SBATCH --requeue', '#SBATCH --open-mode=append', f'#SBATCH --output={work_dir}/slurm-%j.out',
-             *(f'#SBATCH {o}' for o in sbatch_args), '', f"srun --kill-on-bad-exit=1 {shlex.quote(sys.executable)} -m clsnb train {shlex.quote(str(config))} --work-dir {shlex.quote(str(work_dir))} "
-             f"--launcher slurm --resume-from auto{f' --cfg-options {opts}' if opts else ''}", 'status=$?', 'if [ $status -eq 138 ]; then scontrol requeue $SLURM_JOB_ID; fi # stopped by SIGUSR1, saved', 'exit $status']
-    path = Path(work_dir)/'job.sh'; path.parent.mkdir(parents=True, exist_ok=True); path.write_text('\n'.join(lines)+'\n'); path.chmod(0o755)
+    per = min(gpus, gpus_per_node)
+    opts = ' '.join(shlex.quote(str(o)) for o in cfg_options)
+    lines = [
+        '#!/bin/bash',
+        f'#SBATCH --partition={partition}',
+        f'#SBATCH --job-name={job_name}',
+        f'#SBATCH --ntasks={gpus}',
+        f'#SBATCH --ntasks-per-node={per}',
+        f'#SBATCH --gres=gpu:{per}',
+        f'#SBATCH --cpus-per-task={cpus_per_task}',
+        '#SBATCH --signal=USR1@120',
+        '#SBATCH --requeue',
+        '#SBATCH --open-mode=append',
+        f'#SBATCH --output={work_dir}/slurm-%j.out',
+        *(f'#SBATCH {o}' for o in sbatch_args),
+        '',
+        f"srun --kill-on-bad-exit=1 {shlex.quote(sys.executable)} -m clsnb train {shlex.quote(str(config))} "
+        f"--work-dir {shlex.quote(str(work_dir))} "
+        f"--launcher slurm --resume-from auto{f' --cfg-options {opts}' if opts else ''}",
+        'status=$?',
+        'if [ $status -eq 138 ]; then scontrol requeue $SLURM_JOB_ID; fi # stopped by SIGUSR1, saved',
+        'exit $status',
+    ]
+    path = Path(work_dir)/'job.sh'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(lines)+'\n')
+    path.chmod(0o755)
     return path

@@ -25,18 +25,32 @@ from ..train.runner import Hook, IterBasedRunner, StopRun, stop_workers
 # %% ../../nbs/apis/lr_find.ipynb #8b5d7f20
 def _keep_dict(d, skip=()):
     "Note a dict of tensors and plain values"
-    copied = lambda k,v: v.detach().to('cpu', copy=True) if torch.is_tensor(v) else v if k in skip else copy.deepcopy(v)
-    refs = dict(d); bits = {k: copied(k, v) for k,v in refs.items()}
+    copied = lambda k,v: (
+        v.detach().to('cpu', copy=True) if torch.is_tensor(v)
+        else v if k in skip
+        else copy.deepcopy(v)
+    )
+    refs = dict(d)
+    bits = {k: copied(k, v) for k,v in refs.items()}
     def back():
         for k,v in refs.items():
             if torch.is_tensor(v): v.data.copy_(bits[k])
-        d.clear(); d.update({k: v if torch.is_tensor(v) else bits[k] for k,v in refs.items()})
+        d.clear()
+        d.update({k: v if torch.is_tensor(v) else bits[k] for k,v in refs.items()})
     return back
 
 def _keep_model(model):
     "Note weights, buffers, gradients, and who trains"
     back = [_keep_dict(d) for m in model.modules() for d in (m._parameters, m._buffers)]
-    ps = [(p, p.requires_grad, p.grad, None if p.grad is None else p.grad.detach().to('cpu', copy=True)) for p in model.parameters()]
+    ps = [
+        (
+            p,
+            p.requires_grad,
+            p.grad,
+            None if p.grad is None else p.grad.detach().to('cpu', copy=True),
+        )
+        for p in model.parameters()
+    ]
     modes = [(m, m.training, getattr(m, '_frozen', None)) for m in model.modules()]
     def put():
         for f in back: f()
@@ -53,24 +67,42 @@ def _keep_optimizer(optimizer):
     "Note groups and state of one optimiser, or of several in a dict"
     opts = each_optimizer(optimizer)
     groups = [_keep_dict(g, ('params',)) for o in opts for g in o.param_groups]
-    states = [(o.state, {p: (s, _keep_dict(s)) for p,s in o.state.items()}) for o in opts]
+    states = [
+        (o.state, {p: (s, _keep_dict(s)) for p,s in o.state.items()})
+        for o in opts
+    ]
     def put():
         for f in groups: f()
         for state,old in states:
             state.clear()
-            for p,(s,f) in old.items(): f(); state[p] = s
+            for p,(s,f) in old.items():
+                f()
+                state[p] = s
     return [put]
 
 def _keep_loader(loader):
     "Note where a loader is; processes that it keeps are set aside, and so may be in the middle of an epoch"
     if iter(loader) is loader:
-        raise ConfigError("A trial run needs a loader that can begin again, such as a DataLoader or a list of batches; this is an iterator.")
+        raise ConfigError(
+            "A trial run needs a loader that can begin again, "
+            "such as a DataLoader or a list of batches; this is an iterator."
+        )
     inner = getattr(loader, 'loader', loader)
-    parts = [loader, inner, *(getattr(o, k, None) for o in (loader, inner) for k in ('sampler', 'batch_sampler'))]
+    parts = [
+        loader, inner, *(getattr(o, k, None) for o in (loader, inner) for k in ('sampler', 'batch_sampler'))
+    ]
     parts += [getattr(o, 'sampler', None) for o in parts]
-    plain = lambda d: {k: v for k,v in d.items() if isinstance(v, (int, float, str, bool, type(None)))}
+    plain = lambda d: {
+        k: v
+        for k,v in d.items()
+        if isinstance(v, (int, float, str, bool, type(None)))
+    }
     places = [(vars(o), plain(vars(o))) for o in parts if hasattr(o, '__dict__')]
-    gens = [(g, g.get_state()) for o in parts if isinstance(g := getattr(o, 'generator', None), torch.Generator)]
+    gens = [
+        (g, g.get_state())
+        for o in parts
+        if isinstance(g := getattr(o, 'generator', None), torch.Generator)
+    ]
     had = inner.__dict__.pop('_iterator', None) if getattr(inner, 'persistent_workers', False) else None
     if had is not None: inner._iterator = None
     def put():
@@ -83,7 +115,8 @@ def _keep_loader(loader):
 # %% ../../nbs/apis/lr_find.ipynb #f7722185
 def _keep_generators():
     "Note all generators"
-    was,cuda = rng_state(),torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    was = rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     def put():
         set_rng_state(was)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
@@ -105,19 +138,38 @@ def trial_parts(what, loader, optimizer, options=None, device=None, trust=False)
     "`(model, loader, optimiser, config)` of a config, or as given"
     if isinstance(what, torch.nn.Module):
         if loader is None or optimizer is None:
-            raise ConfigError("A model needs its loader and its optimizer beside it: (model, loader, optimizer); or give a config.")
+            raise ConfigError(
+                "A model needs its loader and its optimizer beside it: (model, loader, "
+                "optimizer); or give a config."
+            )
         return what,loader,optimizer,Config(options or {})
-    cfg = read_config(what, options, trust); ds = build_dataset(cfg.data.train); fit_classes(cfg, ds.CLASSES); set_seed(mix(cfg.get('seed') or 0))
-    model = MODELS.build(cfg.model); model.init_weights()
+    cfg = read_config(what, options, trust)
+    ds = build_dataset(cfg.data.train)
+    fit_classes(cfg, ds.CLASSES)
+    set_seed(mix(cfg.get('seed') or 0))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
     if cfg.get('load_from'): load_checkpoint(model, cfg.load_from)
-    device = torch.device(device or default_device()); model.to(device=device, memory_format=layout(cfg, model, device))
-    return model,build_dataloader(ds, **loader_args(cfg, 'train') | dict(persistent_workers=False)),build_optimizer(model, cfg.optimizer),cfg
+    device = torch.device(device or default_device())
+    model.to(device=device, memory_format=layout(cfg, model, device))
+    return (
+        model,
+        build_dataloader(ds, **loader_args(cfg, 'train') | dict(persistent_workers=False)),
+        build_optimizer(model, cfg.optimizer),
+        cfg,
+    )
 
 def trial_runner(model, optimizer, cfg, iters, *hooks, **opt):
     "A runner that only optimises, as the config says; `opt` overrides `optimizer_config`"
     runner = IterBasedRunner(model, optimizer, max_iters=iters)
     runner.memory_format = layout(cfg, model, runner.device)
-    for h in (dict(type='SeedHook', seed=cfg.get('seed') or 0), step_hook(cfg, **opt), dict(type='InterruptHook'), *hooks): runner.register_hook(h)
+    for h in (
+        dict(type='SeedHook', seed=cfg.get('seed') or 0),
+        step_hook(cfg, **opt),
+        dict(type='InterruptHook'),
+        *hooks,
+    ):
+        runner.register_hook(h)
     return runner
 
 # %% ../../nbs/apis/lr_find.ipynb #46472344
@@ -125,29 +177,54 @@ class _Sweep(Hook):
     "Raise the rate, note the loss"
     priority = 'VERY_HIGH'
     def __init__(self, start, end, n, diverge_th, every):
-        self.start,self.end,self.n,self.th,self.every,self.lrs,self.losses,self.sum = start,end,n,diverge_th,every,[],[],0.
+        self.start = start
+        self.end = end
+        self.n = n
+        self.th = diverge_th
+        self.every = every
+        self.lrs = []
+        self.losses = []
+        self.sum = 0.
     def before_run(self, runner):
-        self.groups = runner.optimizer.param_groups; rates = [float(g.get('initial_lr', g['lr'])) for g in self.groups]
+        self.groups = runner.optimizer.param_groups
+        rates = [float(g.get('initial_lr', g['lr'])) for g in self.groups]
         base = float(each_optimizer(runner.optimizer)[0].defaults.get('lr') or max(rates))
-        if not base: raise ConfigError("lr_find: the optimizer's learning rate is 0; give it any other, for the ratios of its groups.")
+        if not base:
+            raise ConfigError(
+                "lr_find: the optimizer's learning rate is 0; give it any other, "
+                "for the ratios of its groups."
+            )
         self.ratios = [r/base for r in rates]
     def before_train_iter(self, runner):
-        self.lr = self.start*(self.end/self.start)**(runner.iter//self.every/max(self.n-1, 1))
-        for g,r in zip(self.groups, self.ratios): g['lr'] = self.lr*r
+        self.lr = (
+            self.start
+            * (self.end/self.start)**(runner.iter//self.every/max(self.n-1, 1))
+        )
+        for g,r in zip(self.groups, self.ratios):
+            g['lr'] = self.lr*r
     def after_train_iter(self, runner):
         self.sum += float(runner.outputs['loss'].detach())/self.every
         if (runner.iter+1)%self.every: return
         loss,self.sum = self.sum,0.
         if not math.isfinite(loss): raise StopRun('no number')
-        self.lrs.append(self.lr); self.losses.append(loss); last = self.losses[-5:]
+        self.lrs.append(self.lr)
+        self.losses.append(loss)
+        last = self.losses[-5:]
         means = [sum(self.losses[i:i+5])/5 for i in range(len(self.losses)-4)]
-        if means and sum(last)/5 > self.th*max(min(means), 1e-8): raise StopRun('diverged')
+        if means and sum(last)/5 > self.th*max(min(means), 1e-8):
+            raise StopRun('diverged')
 
 # %% ../../nbs/apis/lr_find.ipynb #1d334ee6
 def _lowest(y):
     "Where the first clear descent ends; what comes after a divergence does not count"
-    y = np.asarray(y); first = np.median(y[:max(len(y)//10, 1)]); low = np.minimum.accumulate(y); fall = first-low
-    rises = np.flatnonzero((fall > .2*fall[-1]) & (y > low+.5*fall)) if fall[-1]>0 else []
+    y = np.asarray(y)
+    first = np.median(y[:max(len(y)//10, 1)])
+    low = np.minimum.accumulate(y)
+    fall = first-low
+    if fall[-1]>0:
+        rises = np.flatnonzero((fall > .2*fall[-1]) & (y > low+.5*fall))
+    else:
+        rises = []
     return int(y[:rises[0] if len(rises) else None].argmin())
 
 @dataclass(repr=False)
@@ -161,46 +238,91 @@ class LrFind:
     @property
     def smoothed(self):
         "The losses without their noise, and without a lag"
-        x,y = np.arange(len(self.losses)),np.asarray(self.losses); s = max(self.smooth*self.steps, 1e-3)
-        w = np.exp(-.5*((x[:,None]-x)/s)**2); return (w@y/w.sum(1)).tolist() if len(y) else []
+        x,y = np.arange(len(self.losses)),np.asarray(self.losses)
+        s = max(self.smooth*self.steps, 1e-3)
+        w = np.exp(-.5*((x[:,None]-x)/s)**2)
+        return (w@y/w.sum(1)).tolist() if len(y) else []
     @property
     def suggestion(self):
         "Where the loss has fallen by half, to two digits; None where it does not fall"
-        y = np.asarray(self.smoothed); low = _lowest(y) if len(y) else 0
+        y = np.asarray(self.smoothed)
+        low = _lowest(y) if len(y) else 0
         if low<3: return None
-        noise = np.std(np.diff(self.losses[:low+1]))/2**.5 / max(1, 2*np.pi**.5*self.smooth*self.steps)**.5 # of the smoothed losses
+        # of the smoothed losses
+        noise = (
+            np.std(np.diff(self.losses[:low+1]))
+            / 2**.5
+            / max(1, 2*np.pi**.5*self.smooth*self.steps)**.5
+        )
         if y[:low].max()-y[low] < 6*noise: return None
-        top = int(y[:low].argmax()); half = top + int(np.flatnonzero(y[top:low+1] <= (y[top]+y[low])/2)[0])
+        top = int(y[:low].argmax())
+        half = top + int(np.flatnonzero(y[top:low+1] <= (y[top]+y[low])/2)[0])
         return float(f'{self.lrs[half]:.1e}')
     def __repr__(self):
         if not self.lrs: return 'LrFind: no step was made'
-        y = self.smoothed; i = _lowest(y); how = {'diverged': 'diverged', 'no number': 'was no number any more'}.get(self.stopped, 'ended')
+        y = self.smoothed
+        i = _lowest(y)
+        how = {'diverged': 'diverged', 'no number': 'was no number any more'}.get(self.stopped, 'ended')
         end = f"; it {how} after {self.lrs[-1]:.1e}" if self.stopped else ''
-        said = f"suggestion {self.suggestion:.1e}: there half of the fall is done" if self.suggestion else "no suggestion: the loss does not fall"
+        if self.suggestion:
+            said = f"suggestion {self.suggestion:.1e}: there half of the fall is done"
+        else:
+            said = "no suggestion: the loss does not fall"
         return f"LrFind: {said} (lowest, {y[i]:.3g}, at {self.lrs[i]:.1e}{end})"
 
 # %% ../../nbs/apis/lr_find.ipynb #09d4d48d
 def _curve(ax, found, c):
     "The curve, the raw losses behind it, and the suggestion"
-    x,y = np.asarray(found.lrs),np.asarray(found.smoothed); low = _lowest(y); top = max(y[:low+1].max(), y[low]+1e-8); gap = top-y[low]
-    ax.scatter(x, found.losses, s=7, color=c['faint'], lw=0, zorder=2, label='each step')
+    x,y = np.asarray(found.lrs),np.asarray(found.smoothed)
+    low = _lowest(y)
+    top = max(y[:low+1].max(), y[low]+1e-8)
+    gap = top-y[low]
+    ax.scatter(
+        x, found.losses, s=7, color=c['faint'], lw=0, zorder=2, label='each step'
+    )
     ax.plot(x, y, color=c['blue'], lw=2.4, zorder=3, label='smoothed')
     late = np.flatnonzero(y[low:] > y[low]+.5*gap)
     if len(late):
         ax.axvspan(x[low+late[0]], x[-1], color=c['orange'], alpha=.08, lw=0)
-        ax.text(x[-1], .98, 'too large ', transform=ax.get_xaxis_transform(), ha='right', va='top', fontsize=8, color=c['orange'])
-    ax.set(xscale='log', xlim=(x[0], x[-1]), ylim=(y[low]-.12*gap, top+.3*gap))
+        ax.text(
+            x[-1],
+            .98, 'too large ',
+            transform=ax.get_xaxis_transform(),
+            ha='right',
+            va='top',
+            fontsize=8,
+            color=c['orange'],
+        )
+    ax.set(
+        xscale='log', xlim=(x[0], x[-1]), ylim=(y[low]-.12*gap, top+.3*gap)
+    )
     if (lr := found.suggestion) is None: return
-    at = float(np.interp(np.log(lr), np.log(x), y)); ax.plot([lr, lr], [y[low]-.12*gap, at], color=c['orange'], lw=1, ls=(0, (3, 2)), zorder=3)
-    ax.scatter([lr], [at], s=60, color=c['orange'], zorder=4, edgecolor='white', lw=1.2)
-    ax.annotate(f'{lr:.1e}', (lr, at), (-9, -1), textcoords='offset points', ha='right', va='top', fontsize=11, fontweight='bold', color=c['orange'])
+    at = float(np.interp(np.log(lr), np.log(x), y))
+    ax.plot(
+        [lr, lr], [y[low]-.12*gap, at], color=c['orange'], lw=1,
+        ls=(0, (3, 2)), zorder=3
+    )
+    ax.scatter(
+        [lr], [at], s=60, color=c['orange'], zorder=4, edgecolor='white', lw=1.2
+    )
+    ax.annotate(
+        f'{lr:.1e}', (lr, at), (-9, -1), textcoords='offset points', ha='right', va='top', fontsize=11,
+        fontweight='bold', color=c['orange']
+    )
 
 def _plot(self, w=6.4, h=2.8, dpi=80):
     "The loss over the learning rate, with the suggestion"
     from clsnb.view.style import calm, chart_colors, chart_legend, new_chart
-    if len(self.lrs)<2: raise ConfigError("lr_find: there is nothing to draw, the sweep ended before its second step.")
-    fig,ax = new_chart(w, h, f'Loss over the learning rate. {self!r}', dpi=dpi); _curve(ax, self, chart_colors)
-    calm(ax, 'Where does the loss fall?' if self.suggestion else 'The loss does not fall', 'learning rate', 'loss'); chart_legend(ax, loc='lower left')
+    if len(self.lrs)<2:
+        raise ConfigError("lr_find: there is nothing to draw, the sweep ended before its second step.")
+    fig,ax = new_chart(w, h, f'Loss over the learning rate. {self!r}', dpi=dpi)
+    _curve(ax, self, chart_colors)
+    calm(
+        ax,
+        'Where does the loss fall?' if self.suggestion else 'The loss does not fall',
+        'learning rate', 'loss',
+    )
+    chart_legend(ax, loc='lower left')
     return fig
 LrFind.plot = _plot
 
@@ -214,11 +336,16 @@ def lr_find(
     options=None, device=None, trust=False, # For a config: as for `fit`
 )->LrFind:
     "Sweep the learning rate; whatever happens, everything is afterwards as it was"
-    if not 0<start_lr<end_lr: raise ConfigError(f"lr_find: the rates go from start_lr={start_lr:g} up to end_lr={end_lr:g}, and begin above 0.")
-    if num_iter<10: raise ConfigError(f"lr_find: {num_iter} steps are too few for a curve; num_iter is 10 or more.")
+    if not 0<start_lr<end_lr:
+        raise ConfigError(
+            f"lr_find: the rates go from start_lr={start_lr:g} up to end_lr={end_lr:g}, and begin above 0."
+        )
+    if num_iter<10:
+        raise ConfigError(f"lr_find: {num_iter} steps are too few for a curve; num_iter is 10 or more.")
     with restored(*((cfg, optimizer, loader) if isinstance(cfg, torch.nn.Module) else ())):
         model,loader,optimizer,cfg = trial_parts(cfg, loader, optimizer, options, device, trust)
-        every = (cfg.get('optimizer_config') or {}).get('cumulative_iters', 1); sweep = _Sweep(start_lr, end_lr, num_iter, diverge_th, every)
+        every = (cfg.get('optimizer_config') or {}).get('cumulative_iters', 1)
+        sweep = _Sweep(start_lr, end_lr, num_iter, diverge_th, every)
         runner = trial_runner(model, optimizer, cfg, num_iter*every, sweep)
         try: runner.run([loader])
         finally: runner.data_batch,runner.outputs = None,{}

@@ -14,13 +14,20 @@ from ..core.errors import ConfigError
 @dataclass
 class LrScaling:
     "What a learning rate was meant for, and what it would be here"
-    lr:float; base_batch:int; gpus:int; per_gpu:int; steps:int=1
+    lr:float
+    base_batch:int
+    gpus:int
+    per_gpu:int
+    steps:int=1
     @property
     def batch(self): return self.gpus*self.per_gpu*self.steps
     @property
     def new_lr(self): return self.lr*self.batch/self.base_batch
     def __repr__(self):
-        return f"base {self.lr:g} at batch {self.base_batch} → {self.new_lr:g} at {self.gpus}×{self.per_gpu}" + (f"×{self.steps} steps" if self.steps>1 else '')
+        return (
+            f"base {self.lr:g} at batch {self.base_batch} → {self.new_lr:g} at {self.gpus}×{self.per_gpu}"
+            + (f"×{self.steps} steps" if self.steps>1 else '')
+        )
 
 def base_batch_size(cfg)->int: # Or None, where nothing says it
     "The batch size that a config's learning rate was meant for"
@@ -33,9 +40,13 @@ def base_batch_size(cfg)->int: # Or None, where nothing says it
 def lr_scaling(cfg, # A config
                gpus=1)->LrScaling: # Or None, where nothing says what the rate was meant for
     "How the learning rate would scale on so many GPUs"
-    base,lr,opt = base_batch_size(cfg),(cfg.get('optimizer') or {}).get('lr'),cfg.get('optimizer_config') or {}
+    base = base_batch_size(cfg)
+    lr = (cfg.get('optimizer') or {}).get('lr')
+    opt = cfg.get('optimizer_config') or {}
     if not base or lr is None or not cfg.get('data'): return None
-    return LrScaling(lr, base, gpus, cfg.data.get('samples_per_gpu') or 1, opt.get('cumulative_iters', 1) or 1)
+    return LrScaling(
+        lr, base, gpus, cfg.data.get('samples_per_gpu') or 1, opt.get('cumulative_iters', 1) or 1
+    )
 
 # %% ../../nbs/apis/scale_lr.ipynb #95ec1a78
 def scale_lr(
@@ -44,12 +55,27 @@ def scale_lr(
     enable=None, # None: as `auto_scale_lr.enable` says
 )->str: # A line for the log, or ''
     "Scale the learning rate with the batch size, if asked; raises `ConfigError` where the base is unknown"
-    asked = (cfg.get('auto_scale_lr') or {}).get('enable', False) if enable is None else enable; s = lr_scaling(cfg, gpus)
+    asked = (cfg.get('auto_scale_lr') or {}).get('enable', False) if enable is None else enable
+    s = lr_scaling(cfg, gpus)
     if not asked:
-        mine = s is None or not getattr(cfg, '_source', None) or cfg.where('optimizer.lr') in ('an override', 'set in Python')
-        return '' if mine or s.new_lr==s.lr else f'learning rate: {s.lr:g} was meant for batch {s.base_batch}, here it is {s.batch}; --auto-scale-lr would make it {s.new_lr:g}'
-    if s is None: raise ConfigError("auto_scale_lr: nothing says for which batch the learning rate was meant. Say auto_scale_lr=dict(enable=True, base_batch_size=256), and optimizer.lr.")
-    cfg.optimizer['lr'] = s.new_lr; sched = cfg.get('lr_config') or {}
-    if isinstance(sched.get('max_lr'), (int, float)): sched['max_lr'] *= s.batch/s.base_batch
+        mine = (
+            s is None
+            or not getattr(cfg, '_source', None)
+            or cfg.where('optimizer.lr') in ('an override', 'set in Python')
+        )
+        if mine or s.new_lr==s.lr: return ''
+        return (
+            f'learning rate: {s.lr:g} was meant for batch {s.base_batch}, '
+            f'here it is {s.batch}; --auto-scale-lr would make it {s.new_lr:g}'
+        )
+    if s is None:
+        raise ConfigError(
+            "auto_scale_lr: nothing says for which batch the learning rate was meant. "
+            "Say auto_scale_lr=dict(enable=True, base_batch_size=256), and optimizer.lr."
+        )
+    cfg.optimizer['lr'] = s.new_lr
+    sched = cfg.get('lr_config') or {}
+    if isinstance(sched.get('max_lr'), (int, float)):
+        sched['max_lr'] *= s.batch/s.base_batch
     cfg['auto_scale_lr'] = dict(cfg.get('auto_scale_lr') or {}, enable=True, base_batch_size=s.batch)
     return f'learning rate: {s}'

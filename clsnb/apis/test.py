@@ -37,12 +37,18 @@ def test_config(
     trust=False, # Run the config file as Python, and import what it names
 ): # (metrics, scores, dataset, model)
     "Metrics and scores of a checkpoint on the test data of its config"
-    model = init_model(config, checkpoint, device or default_device(), options, trust=trust); data = model.cfg.data
+    model = init_model(config, checkpoint, device or default_device(), options, trust=trust)
+    data = model.cfg.data
     split = split if data.get(split) else 'val'
-    if not data.get(split): raise ConfigError("The config has neither data.test nor data.val to test on.")
+    if not data.get(split):
+        raise ConfigError("The config has neither data.test nor data.val to test on.")
     ds = build_dataset(data[split], dict(test_mode=True), like=model.CLASSES)
     scores = predict_loader(model, build_dataloader(ds, **loader_args(model.cfg, split)))
-    kw = {k: v for k,v in (model.cfg.get('evaluation') or {}).items() if k in ('metric', 'metric_options')}
+    kw = {
+        k: v
+        for k,v in (model.cfg.get('evaluation') or {}).items()
+        if k in ('metric', 'metric_options')
+    }
     if metrics: kw['metric'] = metrics
     if metric_options: kw['metric_options'] = metric_options
     return evaluate_scores(scores, ds, **kw),scores,ds,model

@@ -25,16 +25,27 @@ class Config(ConfigDict):
                  filename=None, # The file it came from
                  source=None): # What was read, with all bases
         super().__init__(_plain(cfg_dict or {}))
-        for k,v in dict(_filename=filename and str(filename), _text=cfg_text or '', _source=source, _changes=[]).items(): object.__setattr__(self, k, v)
+        for k,v in dict(
+            _filename=filename and str(filename), _text=cfg_text or '', _source=source, _changes=[]
+        ).items():
+            object.__setattr__(self, k, v)
     filename = property(lambda self: self._filename)
     text = property(lambda self: self._text, doc="The texts of the files read")
-    family = property(lambda self: FileFamily(self._source) if self._source else None, doc="A drawing of the files it was read from")
+    family = property(
+        lambda self: FileFamily(self._source) if self._source else None,
+        doc="A drawing of the files it was read from",
+    )
     @classmethod
     def fromfile(cls, filename, # A path, or the name of a packaged config
                  trust=False): # Run Python files, and import what `custom_imports` names
         "Read a config file and what it extends; raises `ConfigError` for what cannot be read"
-        p = find_config(filename); src = read_source(p, trust); cfg = cls.of(src, p)
-        for _,text in [*lost_changes(src), *lookalikes(src)] if src.bases and configs_dir not in p.parents else (): _notice(text)
+        p = find_config(filename)
+        src = read_source(p, trust)
+        cfg = cls.of(src, p)
+        for _,text in (
+            [*lost_changes(src), *lookalikes(src)] if src.bases and configs_dir not in p.parents else ()
+        ):
+            _notice(text)
         if trust: import_custom(cfg, True)
         return cfg
     @classmethod
@@ -42,28 +53,47 @@ class Config(ConfigDict):
         "Read the text of a config, as if it were a file in the current folder"
         return cls.of(read_source('config'+file_format, trust, cfg_str))
     @classmethod
-    def of(cls, src, filename=None): return cls(src.cfg, '\n'.join(f'# {o.name}\n{o.text}' for o in src), filename, src)
+    def of(cls, src, filename=None):
+        return cls(src.cfg, '\n'.join(f'# {o.name}\n{o.text}' for o in src), filename, src)
     def __copy__(self): return self._again(dict(self))
-    def __deepcopy__(self, memo): return self._again({k: copy.deepcopy(v, memo) for k,v in self.items()})
+    def __deepcopy__(self, memo):
+        return self._again({k: copy.deepcopy(v, memo) for k,v in self.items()})
     def __reduce__(self): return type(self),(self.to_dict(), self.text, self.filename)
-    def _again(self, d): new = type(self)(d, self.text, self.filename, self._source); new._changes.extend(self._changes); return new
+    def _again(self, d):
+        new = type(self)(d, self.text, self.filename, self._source)
+        new._changes.extend(self._changes)
+        return new
 
 # %% ../../nbs/config/config.ipynb #9638a014
 def _keys(cfg, path):
     "A dotted path as keys and numbers; raises `ConfigError` where it leads nowhere"
     out,o = [],cfg
     for k in str(path).split('.') if not isinstance(path, tuple) else path:
-        if isinstance(o, (list, tuple)) and str(k).lstrip('-').isdigit() and -len(o) <= int(k) < len(o): k = int(k) % len(o)
-        elif not (isinstance(o, dict) and k in o): raise ConfigError(f"{path}: there is no {k!r}.{near(k, o if isinstance(o, dict) else ())}")
-        out.append(k); o = o[k]
+        if (
+            isinstance(o, (list, tuple))
+            and str(k).lstrip('-').isdigit()
+            and -len(o) <= int(k) < len(o)
+        ):
+            k = int(k) % len(o)
+        elif not (isinstance(o, dict) and k in o):
+            raise ConfigError(f"{path}: there is no {k!r}.{near(k, o if isinstance(o, dict) else ())}")
+        out.append(k)
+        o = o[k]
     return tuple(out)
 
 @patch
 def where(self:Config, path, # Dotted keys and numbers, e.g. 'data.train.pipeline.1'
           )->str:
     "The file and line where a value was written, as 'file:line'"
-    keys = _keys(self, path); src,now = self._source,_at(self, keys)
-    if src is not None and _has(src.cfg, keys) and (isinstance(now, dict) or _at(src.cfg, keys)==now): s,line = origin(src, keys); return f'{s.name}:{line}'
+    keys = _keys(self, path)
+    src,now = self._source,_at(self, keys)
+    if (
+        src is not None
+        and _has(src.cfg, keys)
+        and (isinstance(now, dict) or _at(src.cfg, keys)==now)
+    ):
+        s,line = origin(src, keys)
+        return f'{s.name}:{line}'
     return 'an override' if any(keys[:len(o)]==o for o in self._changes) else 'set in Python'
 
 @patch
@@ -71,14 +101,18 @@ def leaves(self:Config)->list: # Pairs (keys, value)
     "Every value that is not a dict or a list"
     out = []
     def walk(o, path):
-        inner = list(o.items() if isinstance(o, dict) else enumerate(o)) if isinstance(o, (dict, list, tuple)) else []
+        if isinstance(o, (dict, list, tuple)):
+            inner = list(o.items() if isinstance(o, dict) else enumerate(o))
+        else:
+            inner = []
         for k,v in inner: walk(v, (*path, k))
         if not inner: out.append((path, o))
     walk(self, ())
     return out
 
 @patch
-def _repr_html_(self:Config): return config_html(self, Path(self.filename or 'Config').name, self.where if self._source else None)
+def _repr_html_(self:Config):
+    return config_html(self, Path(self.filename or 'Config').name, self.where if self._source else None)
 
 # %% ../../nbs/config/config.ipynb #e315a835
 @patch
@@ -98,7 +132,11 @@ def merge_from_dict(self:Config, options:dict, # Dotted keys and values
                     allow_list_keys=True): # Let numbers pick from lists
     "Override values in place; raises `ConfigError` where a path leads nowhere"
     override(self, options, allow_list_keys)
-    for k in options or {}: self._changes.append(tuple(int(o) if o.isdigit() else o for o in str(k).split('.')))
+    for k in options or {}:
+        self._changes.append(tuple(
+            int(o) if o.isdigit() else o
+            for o in str(k).split('.')
+        ))
     if self._source and any(str(k).split('.')[0] not in known_keys for k in options or {}):
         for _,text in lost_changes(self._source, self): _notice(text)
     return self
@@ -115,11 +153,18 @@ def dump(self:Config, file=None, # .py, .json or .yaml
          ):
     "Write the resolved config as a file that reads back equal; without a file, return its text"
     if file is None: return self.pretty_text
-    p = Path(file); odd = [k for k in self if not _is_name(k) or k.startswith('__')]
-    if p.suffix=='.json': text = json.dumps(self.to_dict(), indent=2, default=str)
-    elif p.suffix in ('.yaml', '.yml'): text = yaml.safe_dump(json.loads(json.dumps(self.to_dict(), default=str)), sort_keys=False)
-    elif odd: raise ConfigError(f"{p}: {odd[0]!r} cannot be the name of a variable; write a .json file, or rename the key.")
-    else: text = self.pretty_text
+    p = Path(file)
+    odd = [k for k in self if not _is_name(k) or k.startswith('__')]
+    if p.suffix=='.json':
+        text = json.dumps(self.to_dict(), indent=2, default=str)
+    elif p.suffix in ('.yaml', '.yml'):
+        text = yaml.safe_dump(json.loads(json.dumps(self.to_dict(), default=str)), sort_keys=False)
+    elif odd:
+        raise ConfigError(
+            f"{p}: {odd[0]!r} cannot be the name of a variable; write a .json file, or rename the key."
+        )
+    else:
+        text = self.pretty_text
     p.write_text(text, encoding='utf-8')
 
 # %% ../../nbs/config/config.ipynb #f23d4ca4
@@ -128,30 +173,51 @@ def import_custom(
     trust=False, # Import what was not imported yet
 ):
     "Import what a config names, if allowed; raises `ConfigError`"
-    spec = cfg.get('custom_imports') or {}; names = spec.get('imports') or []; names = [names] if isinstance(names, str) else names
+    spec = cfg.get('custom_imports') or {}
+    names = spec.get('imports') or []
+    if isinstance(names, str): names = [names]
+    else: names = names
     lax,name = spec.get('allow_failed_imports', False),getattr(cfg, 'filename', None) or 'the config'
     for o in map(str, names):
         if o in sys.modules: continue
-        if o.split('.')[0]=='mmcls': _notice(f"{name}: custom_imports names {o!r}: what mmcls registers is here already."); continue
+        if o.split('.')[0]=='mmcls':
+            _notice(f"{name}: custom_imports names {o!r}: what mmcls registers is here already.")
+            continue
         try:
-            if trust: importlib.import_module(o); continue
-            why = f"custom_imports asks for {o!r}, which would run its code. Import it first yourself, or say trust=True (--trust on the command line)."
-        except ImportError as e: why = f"custom_imports: {o!r} cannot be imported ({e}). Is its folder on PYTHONPATH?"
+            if trust:
+                importlib.import_module(o)
+                continue
+            why = (
+                f"custom_imports asks for {o!r}, which would run its code. Import it first yourself, "
+                "or say trust=True (--trust on the command line)."
+            )
+        except ImportError as e:
+            why = f"custom_imports: {o!r} cannot be imported ({e}). Is its folder on PYTHONPATH?"
         if not lax: raise ConfigError(f'{name}: {why}')
         _notice(f'{name}: {why}')
 
 # %% ../../nbs/config/config.ipynb #b4868ad2
 def _by_name(src):
     "A file's text with packaged bases named, not pointed at"
-    text,lines = src.text,src.text.split('\n'); starts = [0]
-    for o in lines: starts.append(starts[-1]+len(o.encode())+1)
+    text,lines = src.text,src.text.split('\n')
+    starts = [0]
+    for o in lines:
+        starts.append(starts[-1]+len(o.encode())+1)
     nodes = [n for s in ast.parse(text).body if isinstance(s, ast.Assign) and getattr(s.targets[0], 'id', '')=='_base_'
              for n in ast.walk(s.value) if isinstance(n, ast.Constant)]
     raw = text.encode()
     for n in sorted(nodes, key=lambda n: -starts[n.lineno-1]-n.col_offset):
-        p = find_config(n.value, src.path.parent); rel = p.resolve().relative_to(configs_dir.resolve()) if p.resolve().is_relative_to(configs_dir.resolve()) else p
+        p = find_config(n.value, src.path.parent)
+        if p.resolve().is_relative_to(configs_dir.resolve()):
+            rel = p.resolve().relative_to(configs_dir.resolve())
+        else:
+            rel = p
         new = repr(rel.as_posix() if rel.parts[0]=='_base_' or rel is p else rel.name.removesuffix('.py'))
-        raw = raw[:starts[n.lineno-1]+n.col_offset] + new.encode() + raw[starts[n.end_lineno-1]+n.end_col_offset:]
+        raw = (
+            raw[:starts[n.lineno-1]+n.col_offset]
+            + new.encode()
+            + raw[starts[n.end_lineno-1]+n.end_col_offset:]
+        )
     return raw.decode()
 
 def copy_config(
@@ -160,11 +226,16 @@ def copy_config(
     bases=False, # Copy what it extends, too
 )->Path: # The new file
     "Write a packaged config, and if asked its bases, beside one's own work"
-    src = read_source(find_config(name)); top = src.path.parents[1]; files = {}
+    src = read_source(find_config(name))
+    top = src.path.parents[1]
+    files = {}
     for s in src if bases else [src]:
         rel = s.path.resolve().relative_to(top.resolve()) if bases else Path(s.path.name)
         files[Path(folder)/rel] = s.text if bases else _by_name(s)
     for p,text in files.items():
-        if p.exists() and p.read_text(encoding='utf-8')!=text: raise ConfigError(f"{p} is there already, and is different; move it, or choose another folder.")
-    for p,text in files.items(): p.parent.mkdir(parents=True, exist_ok=True); p.write_text(text, encoding='utf-8')
+        if p.exists() and p.read_text(encoding='utf-8')!=text:
+            raise ConfigError(f"{p} is there already, and is different; move it, or choose another folder.")
+    for p,text in files.items():
+        p.parent.mkdir(parents=True, exist_ok=True)
+        p.write_text(text, encoding='utf-8')
     return next(iter(files))

@@ -14,20 +14,26 @@ class ConfigDict(dict):
     "A dict whose keys are attributes too, at every depth"
     def __init__(self, *a, **kw):
         super().__init__(*a, **kw)
-        for k,v in self.items(): dict.__setitem__(self, k, _wrap(v))
+        for k,v in self.items():
+            dict.__setitem__(self, k, _wrap(v))
     def __setitem__(self, k, v): super().__setitem__(k, _wrap(v))
     def __setattr__(self, k, v): self[k] = v
     def __getattr__(self, k):
         if k.startswith('__'): raise AttributeError(k)
         try: return self[k]
-        except KeyError: raise AttributeError(f"This part of the config has no key {k!r}.{near(k, self)}") from None
+        except KeyError:
+            raise AttributeError(f"This part of the config has no key {k!r}.{near(k, self)}") from None
     def __delattr__(self, k): del self[k]
-    def setdefault(self, k, default=None): self[k] = self.get(k, default); return self[k]
+    def setdefault(self, k, default=None):
+        self[k] = self.get(k, default)
+        return self[k]
     def update(self, *a, **kw):
-        for k,v in dict(*a, **kw).items(): self[k] = v
+        for k,v in dict(*a, **kw).items():
+            self[k] = v
     def copy(self): return copy.copy(self)
     def __copy__(self): return type(self)(self)
-    def __deepcopy__(self, memo): return type(self)({k: copy.deepcopy(v, memo) for k,v in self.items()})
+    def __deepcopy__(self, memo):
+        return type(self)({k: copy.deepcopy(v, memo) for k,v in self.items()})
     def to_dict(self): return _plain(self)
 
 def _wrap(o):
@@ -36,7 +42,8 @@ def _wrap(o):
     return type(o)(map(_wrap, o)) if type(o) in (list, tuple) else o
 
 def _plain(o):
-    if isinstance(o, dict): return {k: _plain(v) for k,v in o.items()}
+    if isinstance(o, dict):
+        return {k: _plain(v) for k,v in o.items()}
     return type(o)(map(_plain, o)) if type(o) in (list, tuple) else o
 
 # %% ../../nbs/config/dict.ipynb #5102a9b4
@@ -50,46 +57,67 @@ def merge(
     for k,v in child.items():
         old,path = out.get(k),f'{where}.{k}'.lstrip('.')
         if isinstance(v, dict):
-            v = dict(v); delete = v.pop('_delete_', False)
+            v = dict(v)
+            delete = v.pop('_delete_', False)
             if isinstance(old, dict) and not delete: v = merge(old, v, path)
             elif old is not None and not delete and not isinstance(old, dict):
-                raise ConfigError(f"{path}: a dict cannot extend {_brief(old)}; add _delete_=True to replace it.")
+                raise ConfigError(
+                    f"{path}: a dict cannot extend {_brief(old)}; add _delete_=True to replace it."
+                )
             else: v = merge({}, v, path)
         out[k] = v
     return out
 
-def _brief(v, n=60): return s if len(s := repr(v))<=n else s[:n]+'...'
+def _brief(v, n=60):
+    return s if len(s := repr(v))<=n else s[:n]+'...'
 
 # %% ../../nbs/config/dict.ipynb #8e634216
 def _is_name(k):
-    return isinstance(k, str) and k.isidentifier() and not keyword.iskeyword(k) and unicodedata.normalize('NFKC', k)==k
+    return (
+        isinstance(k, str)
+        and k.isidentifier()
+        and not keyword.iskeyword(k)
+        and unicodedata.normalize('NFKC', k)==k
+    )
 
 def _atom(v):
     "The literal of a single value"
-    if isinstance(v, str): return '+'.join(map(repr, str(v).replace('{{', '{\0{').split('\0'))) if '{{' in v else repr(str(v))
+    if isinstance(v, str):
+        if '{{' in v:
+            return '+'.join(map(repr, str(v).replace('{{', '{\0{').split('\0')))
+        return repr(str(v))
     if hasattr(v, 'tolist'): return _literal(v.tolist())
     if isinstance(v, float): return repr(float(v)) if math.isfinite(v) else f"float('{float(v)}')"
-    if v is None or isinstance(v, (bool, int, bytes, complex, set)): return repr(v)
+    if v is None or isinstance(v, (bool, int, bytes, complex, set)):
+        return repr(v)
     return repr(getattr(v, '__name__', None) or str(v))
 
 def _fill(parts, wide=96):
     "Single values side by side, as many to a line as fit"
     rows = ['']
     for o in parts:
-        if rows[-1] and len(rows[-1])+len(o)+2 > wide: rows.append('')
+        if rows[-1] and len(rows[-1])+len(o)+2 > wide:
+            rows.append('')
         rows[-1] += ', '*bool(rows[-1]) + o
     return rows
 
 def _literal(v, ind=0):
     "A Python literal, broken over lines where it is long"
-    if isinstance(v, dict) and all(map(_is_name, v)): parts,(a,b) = [f'{k}={_literal(o, ind+4)}' for k,o in v.items()],('dict(',')')
-    elif isinstance(v, dict): parts,(a,b) = [f'{_literal(k)}: {_literal(o, ind+4)}' for k,o in v.items()],'{}'
+    if isinstance(v, dict) and all(map(_is_name, v)):
+        parts = [f'{k}={_literal(o, ind+4)}' for k,o in v.items()]
+        a,b = ('dict(',')')
+    elif isinstance(v, dict):
+        parts = [f'{_literal(k)}: {_literal(o, ind+4)}' for k,o in v.items()]
+        a,b = '{}'
     elif type(v) in (list, tuple):
-        parts,(a,b) = [_literal(o, ind+4) for o in v],('[]' if type(v) is list else ('(', ',)' if len(v)==1 else ')'))
-    else: return _atom(v)
+        parts = [_literal(o, ind+4) for o in v]
+        a,b = '[]' if type(v) is list else ('(', ',)' if len(v)==1 else ')')
+    else:
+        return _atom(v)
     line = a + ', '.join(parts) + b
     if len(line)+ind<=100 and '\n' not in line: return line
-    if not isinstance(v, dict) and not any(isinstance(o, (dict, list, tuple)) for o in v): parts = _fill(parts, 96-ind)
+    if not isinstance(v, dict) and not any(isinstance(o, (dict, list, tuple)) for o in v):
+        parts = _fill(parts, 96-ind)
     pad = '\n'+' '*(ind+4)
     return a + pad + (','+pad).join(parts) + b
 

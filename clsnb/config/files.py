@@ -21,20 +21,30 @@ _suffixes = '.py', '.json', '.yaml', '.yml'
 @functools.lru_cache(1)
 def _packaged():
     "Names and paths of the packaged configs; old names and new ones"
-    files = {p.stem: p for p in sorted(configs_dir.rglob('*.py')) if not any(o.startswith('_') for o in p.relative_to(configs_dir).parts)}
+    files = {
+        p.stem: p
+        for p in sorted(configs_dir.rglob('*.py'))
+        if not any(o.startswith('_') for o in p.relative_to(configs_dir).parts)
+    }
     old = configs_dir/'deprecated.json'
     return files,json.loads(old.read_text(encoding='utf-8')) if old.is_file() else {}
 
 def list_configs()->list:
     "Names of the packaged configs"
-    _packaged.cache_clear(); return list(_packaged()[0])
+    _packaged.cache_clear()
+    return list(_packaged()[0])
 
 def _notice(text): logging.getLogger('clsnb').warning(' '.join(text.split()))
 def _test(f):
     try: return f()
     except (OSError, ValueError): return False
 def _is_file(p): return _test(p.is_file)
-def _beside(p): return [o.name for o in _test(lambda: sorted(p.parent.iterdir())[:500]) or () if o.suffix in _suffixes]
+def _beside(p):
+    return [
+        o.name
+        for o in _test(lambda: sorted(p.parent.iterdir())[:500]) or ()
+        if o.suffix in _suffixes
+    ]
 
 # %% ../../nbs/config/files.ipynb #b968e99e
 def _lookup(name):
@@ -43,10 +53,13 @@ def _lookup(name):
     if '_base_' in parts:
         p = configs_dir.joinpath(*parts[parts.index('_base_'):])
         return p if '..' not in parts[parts.index('_base_'):] and _is_file(p) else None
-    stem,folder = parts[-1].removesuffix('.py') if parts else '',parts[-2] if len(parts)>1 else None
-    files,old = _packaged(); new = old.get(stem)
+    stem = parts[-1].removesuffix('.py') if parts else ''
+    folder = parts[-2] if len(parts)>1 else None
+    files,old = _packaged()
+    new = old.get(stem)
     hit = files.get(new or stem)
-    if hit is None or not new and folder not in (None, '.', 'configs', hit.parent.name): return None
+    if hit is None or not new and folder not in (None, '.', 'configs', hit.parent.name):
+        return None
     if new: _notice(f"{stem} is the old name of {new}.")
     return hit
 
@@ -60,13 +73,28 @@ def find_config(
     if hit := _lookup(name): return hit
     _packaged.cache_clear()
     if hit := _lookup(name): return hit
-    if len(same := [o for o in _beside(p) if o.replace('-', '_')==p.name.replace('-', '_') and _is_file(p.parent/o)])==1: # so in some of mmcls's own
-        _notice(f'{_shown_path(p)} is called {same[0]}.'); return p.parent/same[0]
-    if not str(name).strip(): raise ConfigError("Which config? Give a path, or the name of a packaged config.")
-    if _test(p.is_dir): raise ConfigError(f"{str(p)[-200:]!r} is a folder, not a config file.{near('', _beside(p/'x'))}")
-    if _test(lambda: p.is_symlink() or p.exists()): raise ConfigError(f"{str(p)[-200:]!r} cannot be read: it is a broken link, or no ordinary file.")
-    stem = Path(name).name[-100:].removesuffix('.py'); known = [*_beside(p)] + [*_packaged()[0]]*('_base_' not in p.parts)
-    raise ConfigError(f"There is no config file {str(p)[-200:]!r}, and no packaged config is called {stem!r}.{near(stem, known)}")
+    # so in some of mmcls's own
+    if len(
+        same := [
+            o
+            for o in _beside(p)
+            if o.replace('-', '_')==p.name.replace('-', '_') and _is_file(p.parent/o)
+        ]
+    )==1:
+        _notice(f'{_shown_path(p)} is called {same[0]}.')
+        return p.parent/same[0]
+    if not str(name).strip():
+        raise ConfigError("Which config? Give a path, or the name of a packaged config.")
+    if _test(p.is_dir):
+        raise ConfigError(f"{str(p)[-200:]!r} is a folder, not a config file.{near('', _beside(p/'x'))}")
+    if _test(lambda: p.is_symlink() or p.exists()):
+        raise ConfigError(f"{str(p)[-200:]!r} cannot be read: it is a broken link, or no ordinary file.")
+    stem = Path(name).name[-100:].removesuffix('.py')
+    known = [*_beside(p)] + [*_packaged()[0]]*('_base_' not in p.parts)
+    raise ConfigError(
+        f"There is no config file {str(p)[-200:]!r}, and no packaged config is called "
+        f"{stem!r}.{near(stem, known)}"
+    )
 
 # %% ../../nbs/config/files.ipynb #ebd6fa55
 _max_bytes = 400_000
@@ -82,17 +110,25 @@ def _shown_path(p):
 
 def _read_bytes(p, name, trust=False):
     "The text of a config file"
-    if p.suffix not in _suffixes: raise ConfigError(f"{name}: a config file ends in {', '.join(_suffixes)}.")
+    if p.suffix not in _suffixes:
+        raise ConfigError(f"{name}: a config file ends in {', '.join(_suffixes)}.")
     try:
-        with open(p, 'rb', opener=lambda p,flags: os.open(p, flags | getattr(os, 'O_NONBLOCK', 0))) as f:
+        with open(
+            p, 'rb', opener=lambda p,flags: os.open(p, flags | getattr(os, 'O_NONBLOCK', 0))
+        ) as f:
             s = os.fstat(f.fileno())
             if not stat.S_ISREG(s.st_mode): raise OSError(0, 'it is no ordinary file')
             raw = f.read(-1 if trust else _max_bytes+1) if s.st_size else b'' # files of the system's own have no size
-    except OSError as e: raise ConfigError(f"{name}: this file cannot be read: {e.strerror}.") from None
-    if len(raw) > _max_bytes and not trust: raise ConfigError(f"{name}: more than {_max_bytes:,} bytes are too long for a config file. {_trust_hint}")
+    except OSError as e:
+        raise ConfigError(f"{name}: this file cannot be read: {e.strerror}.") from None
+    if len(raw) > _max_bytes and not trust:
+        raise ConfigError(
+            f"{name}: more than {_max_bytes:,} bytes are too long for a config file. {_trust_hint}"
+        )
     try: text = raw.decode('utf-8-sig')
     except UnicodeDecodeError: text = '\0'
-    if '\0' in text: raise ConfigError(f"{name}: this file is not text (UTF-8), so it is no config.")
+    if '\0' in text:
+        raise ConfigError(f"{name}: this file is not text (UTF-8), so it is no config.")
     return text
 
 # %% ../../nbs/config/files.ipynb #52d05a07
@@ -109,7 +145,8 @@ def _check_keys(node):
     for key,_ in node.value:
         if not isinstance(key, yaml.ScalarNode): continue
         if (key.tag, key.value) in seen: raise _yaml_error(f'the key {key.value[:60]!r} twice', key)
-        if len(key.value)>18 and key.tag in (_tag+'int', _tag+'float'): raise _yaml_error('a huge number as a key', key)
+        if len(key.value)>18 and key.tag in (_tag+'int', _tag+'float'):
+            raise _yaml_error('a huge number as a key', key)
         seen.add((key.tag, key.value))
 
 # %% ../../nbs/config/files.ipynb #69cffa4e
@@ -139,7 +176,9 @@ class _Yaml(_Loader):
         pairs = []
         for source in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
             if not isinstance(source, yaml.MappingNode):
-                raise _yaml_error(f'`<<` must merge a mapping or a list of mappings, not a {source.id}', source)
+                raise _yaml_error(
+                    f'`<<` must merge a mapping or a list of mappings, not a {source.id}', source
+                )
             self.flatten_mapping(source)
             pairs += source.value
             self.merged += len(source.value)
@@ -162,8 +201,10 @@ def _load_yaml(text):
     "Count the parts, then build"
     depth = n = 0
     for e in yaml.parse(text, Loader=_Loader):
-        n += 1; depth += isinstance(e, yaml.CollectionStartEvent) - isinstance(e, yaml.CollectionEndEvent)
-        if n > 30_000 or depth > 50: raise ValueError('more than 30,000 parts, or nesting deeper than 50')
+        n += 1
+        depth += isinstance(e, yaml.CollectionStartEvent) - isinstance(e, yaml.CollectionEndEvent)
+        if n > 30_000 or depth > 50:
+            raise ValueError('more than 30,000 parts, or nesting deeper than 50')
     return yaml.load(text, Loader=_Yaml)
 
 def _once(pairs):
@@ -179,19 +220,31 @@ _bare = re.compile(r'(^|[:\[,\-]\s*)(\{\{[^{}\n"\']*\}\})(?=\s*(?:[,\]}#]|$))', 
 def _read_data(text, suffix, name, fills, meter, trust=False):
     "The variables of a json or yaml file"
     try:
-        text = _bare.sub(r'\1"\2"', _put_env(text, trust)); v = json.loads(text, object_pairs_hook=_once) if suffix=='.json' else _load_yaml(text)
+        text = _bare.sub(r'\1"\2"', _put_env(text, trust))
+        if suffix=='.json': v = json.loads(text, object_pairs_hook=_once)
+        else: v = _load_yaml(text)
         if not isinstance(v, dict): raise ValueError('it must hold names and values')
-        meter.weigh(v); return fills.walk(v)
+        meter.weigh(v)
+        return fills.walk(v)
     except (*_faults, yaml.YAMLError) as e:
-        line = getattr(e, 'lineno', None) or (e.problem_mark.line+1 if getattr(e, 'problem_mark', None) else 1)
-        why = ', '.join(o for o in (getattr(e, 'context', None), getattr(e, 'problem', None)) if o) or getattr(e, 'msg', None) or _say(e).splitlines()[0]
+        line = (
+            getattr(e, 'lineno', None) or (e.problem_mark.line+1 if getattr(e, 'problem_mark', None) else 1)
+        )
+        why = (
+            ', '.join(o for o in (getattr(e, 'context', None), getattr(e, 'problem', None)) if o)
+            or getattr(e, 'msg', None)
+            or _say(e).splitlines()[0]
+        )
         raise ConfigError(f"{name}:{line}: this {suffix[1:]} cannot be read: {why}.") from None
 
 # %% ../../nbs/config/files.ipynb #2f7e45e5
 class ConfigSource:
     "A file as it was read: its text, its own variables, its bases"
     def __init__(self, name, text, own, bases=(), path=None):
-        self.name,self.text,self.path,self.bases = name,text,path,list(bases)
+        self.name = name
+        self.text = text
+        self.path = path
+        self.bases = list(bases)
         self.base = ConfigDict()
         for b in self.bases: self.base.update(b.cfg)
         self.own,self.cfg = own,merge(self.base, own)
@@ -207,34 +260,61 @@ def _tree_of(text, name): return _parse(text, name)
 
 class _Files:
     "Reads one config with its bases; counts files and work over all of them"
-    def __init__(self, trust=False): self.trust,self.meter,self.n = trust,_Meter(),0
+    def __init__(self, trust=False):
+        self.trust,self.meter,self.n = trust,_Meter(),0
     def __call__(self, path, chain=(), text=None):
-        path = Path(path); name,real = _shown_path(path) if text is None else '<config>',path.resolve(); self.n += 1
+        path = Path(path)
+        name,real = _shown_path(path) if text is None else '<config>',path.resolve()
+        self.n += 1
         if real in chain: raise ConfigError(f"{name}: its _base_ leads back to itself.")
-        if self.n > 100 or len(chain) > 20: raise ConfigError(f"{name}: more than 100 bases, or bases of bases over 20 files.")
-        text,bases = _read_bytes(path, name, self.trust) if text is None else text,[]
+        if self.n > 100 or len(chain) > 20:
+            raise ConfigError(f"{name}: more than 100 bases, or bases of bases over 20 files.")
+        text = _read_bytes(path, name, self.trust) if text is None else text
+        bases = []
         def extend(spec=None):
             "Read what the file extends, once; templates may ask for it before the file is done"
-            if spec is None: spec = getattr(fills, 'names', {}).get('_base_') or _base_line(text)
-            if spec and not bases: bases.extend(self.extend(spec, path, name, (*chain, real)))
+            if spec is None:
+                spec = getattr(fills, 'names', {}).get('_base_') or _base_line(text)
+            if spec and not bases:
+                bases.extend(self.extend(spec, path, name, (*chain, real)))
             return {k: v for b in bases for k,v in b.cfg.items()}
-        variables = dict(fileDirname=path.absolute().parent.as_posix(), fileBasename=path.name, fileBasenameNoExtension=path.stem, fileExtname=path.suffix)
+        variables = dict(
+            fileDirname=path.absolute().parent.as_posix(),
+            fileBasename=path.name,
+            fileBasenameNoExtension=path.stem,
+            fileExtname=path.suffix,
+        )
         fills = _Fills(extend, variables)
-        if path.suffix=='.py': own = read_text(text, name, self.trust, fills, self.meter, None if self.trust or '$' in text else _tree_of(text, name))
-        else: own = _read_data(text, path.suffix, name, fills, self.meter, self.trust)
-        extend(own.pop('_base_', ())); self.deprecated(own.pop('_deprecation_', None), name)
+        if path.suffix=='.py':
+            own = read_text(
+                text, name,
+                self.trust,
+                fills,
+                self.meter,
+                None if self.trust or '$' in text else _tree_of(text, name),
+            )
+        else:
+            own = _read_data(text, path.suffix, name, fills, self.meter, self.trust)
+        extend(own.pop('_base_', ()))
+        self.deprecated(own.pop('_deprecation_', None), name)
         return self.join(name, text, own, bases, path)
     def extend(self, spec, path, name, chain):
         spec = [spec] if isinstance(spec, str) else spec
-        if not isinstance(spec, (list, tuple)) or not all(isinstance(o, str) for o in spec): raise ConfigError(f"{name}: _base_ must be a path, or a list of paths.")
+        if not isinstance(spec, (list, tuple)) or not all(isinstance(o, str) for o in spec):
+            raise ConfigError(f"{name}: _base_ must be a path, or a list of paths.")
         out = []
         for b in spec:
             try: p = find_config(b, path.parent)
-            except ConfigError as e: raise ConfigError(f"{name}: its _base_ is not there. {e}") from None
+            except ConfigError as e:
+                raise ConfigError(f"{name}: its _base_ is not there. {e}") from None
             out.append(self(p, chain))
             for o in out[:-1]:
                 if twice := o.cfg.keys() & out[-1].cfg.keys():
-                    raise ConfigError(f"{name}: two of its bases, {o.name} and {out[-1].name}, both define {', '.join(sorted(map(str, twice)))}. Let one of them extend the other.")
+                    raise ConfigError(
+                        f"{name}: two of its bases, {o.name} and {out[-1].name}, "
+                        f"both define {', '.join(sorted(map(str, twice)))}. "
+                        "Let one of them extend the other."
+                    )
         return out
 
 # %% ../../nbs/config/files.ipynb #bb440f13
@@ -242,7 +322,13 @@ class _Files:
 def deprecated(self:_Files, info, name):
     "One line where a file says that it has a successor"
     info = info if isinstance(info, dict) else {}
-    if info: _notice(f"{name} is deprecated" + (f"; use {info['expected']}" if info.get('expected') else '') + (f" ({info['reference']})" if info.get('reference') else '') + '.')
+    if info:
+        _notice(
+            f"{name} is deprecated"
+            + (f"; use {info['expected']}" if info.get('expected') else '')
+            + (f" ({info['reference']})" if info.get('reference') else '')
+            + '.'
+        )
 
 @patch
 def join(self:_Files, name, text, own, bases, path):
@@ -254,7 +340,11 @@ def join(self:_Files, name, text, own, bases, path):
 
 def _base_line(text):
     "What `_base_` is, read from the text alone"
-    m = re.search(r'''^_base_\s*=\s*(\[[^\]]*\]|'[^'\n]*'|"[^"\n]*")|(?:^|[{,])\s*"?_base_"?\s*:\s*(\[[^\]]*\]|"[^"\n]*"|'[^'\n]*'|\S+)''', text, re.M)
+    m = re.search(
+        r'''^_base_\s*=\s*(\[[^\]]*\]|'[^'\n]*'|"[^"\n]*")|(?:^|[{,])\s*"?_base_"?\s*:\s*(\[[^\]]*\]|"[^"\n]*"|'[^'\n]*'|\S+)''',
+        text,
+        re.M,
+    )
     try: return read_text('b = '+(m[1] or m[2]))['b'] if m else None
     except ConfigError: return m[2]
 

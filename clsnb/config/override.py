@@ -18,7 +18,9 @@ def _split(text):
     "Parts between the commas that stand in no bracket and no quotes"
     parts,open_,quote = [''],0,''
     for c in text:
-        quote = ('' if c==quote else quote) if quote else c if c in '\'"' else ''
+        if quote: quote = '' if c==quote else quote
+        elif c in '\'"': quote = c
+        else: quote = ''
         if not quote: open_ += (c in '([{') - (c in ')]}')
         if c==',' and not open_ and not quote: parts.append('')
         else: parts[-1] += c
@@ -26,14 +28,19 @@ def _split(text):
 
 def _value(text):
     "The value of a word on the command line"
-    t = text.strip(); ends = t[:1]+t[-1:]
-    if len(t)>1 and ends in ("''", '""'): return _value(t[1:-1]) if t[1:2] in tuple('[(') else t[1:-1]
-    if len(t)>1 and ends in ('()', '[]') and len(_split(t))==1: return (tuple if ends=='()' else list)(map(_value, _split(t[1:-1])))
+    t = text.strip()
+    ends = t[:1]+t[-1:]
+    if len(t)>1 and ends in ("''", '""'):
+        return _value(t[1:-1]) if t[1:2] in tuple('[(') else t[1:-1]
+    if len(t)>1 and ends in ('()', '[]') and len(_split(t))==1:
+        return (tuple if ends=='()' else list)(map(_value, _split(t[1:-1])))
     if ends=='{}' or t.startswith('dict('):
         try: return json.loads(t)
         except ValueError: return read_text(f'v = {t}', '--cfg-options')['v']
-    if t[:1] in tuple('([{'): raise ConfigError(f"--cfg-options: the brackets of {t!r} do not match.")
-    if ',' in t and (parts := _split(t))!=[t]: return [_value(o) for o in parts]
+    if t[:1] in tuple('([{'):
+        raise ConfigError(f"--cfg-options: the brackets of {t!r} do not match.")
+    if ',' in t and (parts := _split(t))!=[t]:
+        return [_value(o) for o in parts]
     for kind in (int, float):
         try: return kind(t)
         except ValueError: pass
@@ -43,13 +50,18 @@ def parse_options(
     pairs, # Strings such as 'optimizer.lr=0.01'
 )->dict: # Dotted keys to values
     "Read `key=value` pairs of a command line"
-    if no_eq := [o for o in pairs or () if '=' not in o]: raise ConfigError(f"--cfg-options takes key=value pairs, and {no_eq[0]!r} has no '='.")
-    return {k.strip(): _value(v) for k,_,v in (o.partition('=') for o in pairs or ())}
+    if no_eq := [o for o in pairs or () if '=' not in o]:
+        raise ConfigError(f"--cfg-options takes key=value pairs, and {no_eq[0]!r} has no '='.")
+    return {
+        k.strip(): _value(v)
+        for k,_,v in (o.partition('=') for o in pairs or ())
+    }
 
 class DictAction(argparse.Action):
     "For scripts: `parser.add_argument('--cfg-options', nargs='+', action=DictAction)`"
     def __call__(self, parser, namespace, values, option_string=None):
-        try: new = parse_options([values] if isinstance(values, str) else values)
+        try:
+            new = parse_options([values] if isinstance(values, str) else values)
         except ConfigError as e: parser.error(str(e))
         setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **new})
 
@@ -59,20 +71,36 @@ known_keys = set("""model data optimizer optimizer_config lr_config momentum_con
     find_unused_parameters cudnn_benchmark opencv_num_threads mp_start_method auto_resume auto_scale_lr total_epochs compile channels_last
     fsdp results sampler diff_seed ipu_config ipu_model_cfg options_cfg _base_""".split())
 _variables = set('train_pipeline test_pipeline dataset_type img_norm_cfg'.split())
-_expects = dict(data='samples_per_gpu workers_per_gpu train val test train_dataloader val_dataloader test_dataloader persistent_workers '
-                     'drop_last pin_memory seed prefetch_factor fast_decode device_normalize max_broken timeout sampler_cfg shuffle round_up '
-                     'collate_fn multiprocessing_context',
-                runner='type max_epochs max_iters meta ipu_model_cfg options_cfg')
+_expects = dict(
+    data='samples_per_gpu workers_per_gpu train val test train_dataloader '
+         'val_dataloader test_dataloader persistent_workers '
+         'drop_last pin_memory seed prefetch_factor fast_decode device_normalize '
+         'max_broken timeout sampler_cfg shuffle round_up '
+         'collate_fn multiprocessing_context',
+    runner='type max_epochs max_iters meta ipu_model_cfg options_cfg',
+)
 
 def _index(o, k, path):
-    try: n = int(k); o[n]; return n
-    except (ValueError, IndexError): raise ConfigError(f"{path}: a list of {len(o)} items has no item {k!r}.") from None
+    try:
+        n = int(k)
+        o[n]
+        return n
+    except (ValueError, IndexError):
+        raise ConfigError(f"{path}: a list of {len(o)} items has no item {k!r}.") from None
 
 def _key(o, k, rest, path, top):
     "The key of a dict that a word means"
-    if k in o or k.isdigit() and int(k) in o: return k if k in o else int(k)
-    if top and k not in known_keys | _variables: raise ConfigError(f"{path}: the config has no key {k!r}.{near(k, {*o, *known_keys})}")
-    if rest and not top and k not in ' '.join(_expects.values()).split() and difflib.get_close_matches(k, map(str, o), 1, .8): raise ConfigError(f"{path}: there is no {k!r} to change.{near(k, o)}")
+    if k in o or k.isdigit() and int(k) in o:
+        return k if k in o else int(k)
+    if top and k not in known_keys | _variables:
+        raise ConfigError(f"{path}: the config has no key {k!r}.{near(k, {*o, *known_keys})}")
+    if (
+        rest
+        and not top
+        and k not in ' '.join(_expects.values()).split()
+        and difflib.get_close_matches(k, map(str, o), 1, .8)
+    ):
+        raise ConfigError(f"{path}: there is no {k!r} to change.{near(k, o)}")
     return k
 
 def _put_value(o, v, path, lists):
@@ -81,12 +109,15 @@ def _put_value(o, v, path, lists):
     if isinstance(o, dict) and not v.get('_delete_'):
         new = ConfigDict(o)
         for k,x in v.items():
-            if k!='_delete_': new[k] = _put_value(o.get(k), x, f'{path}.{k}', lists)
+            if k!='_delete_':
+                new[k] = _put_value(o.get(k), x, f'{path}.{k}', lists)
         return new
     if isinstance(o, (list, tuple)) and v and all(str(k).isdigit() for k in v):
-        for k,x in v.items(): o = _put(list(o), [str(k)], x, path, lists)
+        for k,x in v.items():
+            o = _put(list(o), [str(k)], x, path, lists)
         return _wrap(o)
-    parent,_,k = path.rpartition('.'); return merge({} if o is None else {k: o}, {k: v}, parent)[k]
+    parent,_,k = path.rpartition('.')
+    return merge({} if o is None else {k: o}, {k: v}, parent)[k]
 
 # %% ../../nbs/config/override.ipynb #dc1693ca
 def _put(o, keys, v, path, lists=True, top=False):
@@ -94,12 +125,16 @@ def _put(o, keys, v, path, lists=True, top=False):
     if not keys: return _put_value(o, v, path, lists)
     k,*rest = keys
     if isinstance(o, (list, tuple)):
-        if not lists: raise ConfigError(f"{path}: {k!r} picks from a list, which allow_list_keys=False forbids.")
-        i,items = _index(o, k, path),list(o); items[i] = _put(o[i], rest, v, path, lists)
+        if not lists:
+            raise ConfigError(f"{path}: {k!r} picks from a list, which allow_list_keys=False forbids.")
+        i,items = _index(o, k, path),list(o)
+        items[i] = _put(o[i], rest, v, path, lists)
         if isinstance(o, tuple): return tuple(items)
         o[i] = items[i]
     elif isinstance(o, dict) or o is None and not top:
-        o = ConfigDict() if o is None else o; k = _key(o, k, rest, path, top); o[k] = _put(o.get(k), rest, v, path, lists)
+        o = ConfigDict() if o is None else o
+        k = _key(o, k, rest, path, top)
+        o[k] = _put(o.get(k), rest, v, path, lists)
     else: raise ConfigError(f"{path}: {_brief(o)} has no part {k!r}.")
     return o
 
@@ -109,7 +144,8 @@ def override(
     allow_list_keys=True, # Let numbers pick from lists
 )->dict: # The same config
     "Change values; raises `ConfigError` where a path leads nowhere"
-    for path,v in (options or {}).items(): _put(cfg, str(path).split('.'), v, path, allow_list_keys, True)
+    for path,v in (options or {}).items():
+        _put(cfg, str(path).split('.'), v, path, allow_list_keys, True)
     return cfg
 
 # %% ../../nbs/config/override.ipynb #f368b10e
@@ -118,11 +154,13 @@ def mistyped_keys(cfg)->list: # Pairs (dotted key, what to say)
     out = []
     for k in cfg:
         hit = difflib.get_close_matches(str(k), known_keys, n=1, cutoff=.82)
-        if k not in known_keys | _variables and hit and hit[0] not in cfg: out.append((k, f"unknown key {k!r}. Did you mean {hit[0]!r}?"))
+        if k not in known_keys | _variables and hit and hit[0] not in cfg:
+            out.append((k, f"unknown key {k!r}. Did you mean {hit[0]!r}?"))
     for part,known in _expects.items():
         d = cfg.get(part)
         for k in d if isinstance(d, dict) else ():
-            if k not in known.split(): out.append((f'{part}.{k}', f"{part!r} has no key {k!r}.{near(k, known.split())}"))
+            if k not in known.split():
+                out.append((f'{part}.{k}', f"{part!r} has no key {k!r}.{near(k, known.split())}"))
     return out
 
 def check_keys(cfg, # A config

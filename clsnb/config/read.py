@@ -8,7 +8,9 @@ __all__ = ['read_text']
 # %% ../../nbs/config/read.ipynb #45307c8a
 import ast, inspect, os, re
 from .dict import _plain
-from .safe import (_Meter, _changing, _functions, _join, _max_depth, _methods, _modules, _operate, _ops, _values, _width)
+from clsnb.config.safe import (
+    _Meter, _changing, _functions, _join, _max_depth, _methods, _modules, _operate, _ops, _values, _width
+)
 from ..core.errors import ConfigError, near
 
 # %% ../../nbs/config/read.ipynb #d7200bd6
@@ -20,17 +22,22 @@ def _put_env(text, trust=False):
     "`text` with environment variables filled in"
     def one(m):
         name,default = m.groups()
-        if not trust and _secret.search(name): raise ValueError(f'the environment variable {name}, which may be a secret')
+        if not trust and _secret.search(name):
+            raise ValueError(f'the environment variable {name}, which may be a secret')
         v = os.environ.get(name, default)
-        if v is None: raise ValueError(f'the environment variable {name}, which is not set and has no default')
-        if re.search(r'[\n\r\'"]', v): raise ValueError(f'the environment variable {name}, whose value has quotes or several lines')
+        if v is None:
+            raise ValueError(f'the environment variable {name}, which is not set and has no default')
+        if re.search(r'[\n\r\'"]', v):
+            raise ValueError(f'the environment variable {name}, whose value has quotes or several lines')
         return v.replace('\\', '/')
     return _env.sub(one, text)
 
 def _dotted(n):
     "`a.b.c` of a chain of attributes, else None"
     parts = []
-    while isinstance(n, ast.Attribute) and len(parts) < _max_depth: parts.append(n.attr); n = n.value
+    while isinstance(n, ast.Attribute) and len(parts) < _max_depth:
+        parts.append(n.attr)
+        n = n.value
     return '.'.join([n.id, *parts[::-1]]) if isinstance(n, ast.Name) else None
 
 def _template(n):
@@ -45,15 +52,22 @@ def _template(n):
 class _Fills:
     "Fills templates in from the bases and the file's name"
     def __init__(self, bases=None, # Function that gives the merged bases
-                 variables=None): self.get_bases,self.variables = bases or dict,variables or {}
+                 variables=None):
+        self.get_bases,self.variables = bases or dict,variables or {}
     def base(self, path):
         o = self.get_bases()
         for k in path.split('.'):
-            try: o = o[int(k) if isinstance(o, (list, tuple)) else k]
+            try:
+                o = o[int(k) if isinstance(o, (list, tuple)) else k]
             except (LookupError, ValueError, TypeError):
-                raise ValueError(f"{{{{_base_.{path}}}}}: the bases have no {k!r}.{near(k, o if isinstance(o, dict) else ())}") from None
+                raise ValueError(
+                    f"{{{{_base_.{path}}}}}: "
+                    f"the bases have no {k!r}.{near(k, o if isinstance(o, dict) else ())}"
+                ) from None
         return _plain(o)
-    def value(self, name): return self.base(name[7:]) if name.startswith('_base_.') else self.variables.get(name, '{{ '+name+' }}')
+    def value(self, name):
+        if name.startswith('_base_.'): return self.base(name[7:])
+        return self.variables.get(name, '{{ '+name+' }}')
     def text(self, s):
         "A string with its templates filled in; one that is nothing but a template may give any value"
         if '{{' not in s: return s
@@ -61,49 +75,87 @@ class _Fills:
         return _fill.sub(lambda m: str(self.value(m[1])), s)
     def walk(self, o):
         if isinstance(o, str): return self.text(o)
-        if isinstance(o, dict): return {k: self.walk(v) for k,v in o.items()}
+        if isinstance(o, dict):
+            return {k: self.walk(v) for k,v in o.items()}
         return [self.walk(v) for v in o] if isinstance(o, list) else o
 
 # %% ../../nbs/config/read.ipynb #5396d6be
-_kinds = dict(FunctionDef='a function', Lambda='a function', ClassDef='a class', For='a for loop', While='a while loop', With='a with block',
-              Try='a try block', NamedExpr='the operator :=', Await='await', Global='global', Raise='raise', Assert='assert', Yield='yield',
-              AsyncFunctionDef='a function', LShift='the operator <<', RShift='the operator >>', MatMult='the operator @')
+_kinds = dict(
+    FunctionDef='a function', Lambda='a function', ClassDef='a class', For='a for loop',
+    While='a while loop', With='a with block', Try='a try block', NamedExpr='the operator :=', Await='await',
+    Global='global', Raise='raise', Assert='assert', Yield='yield', AsyncFunctionDef='a function',
+    LShift='the operator <<', RShift='the operator >>', MatMult='the operator @'
+)
 
 class _Atoms:
     "Evaluate literals, names, arithmetic and `if` expressions"
     def __init__(self, names, fills=None, meter=None):
-        self.names,self.fills,self.meter,self.modules,self.depth,self.line = names,fills or _Fills(),meter or _Meter(),{},0,1
+        self.names = names
+        self.fills = fills or _Fills()
+        self.meter = meter or _Meter()
+        self.modules = {}
+        self.depth = 0
+        self.line = 1
     def __call__(self, n):
         f = getattr(self, type(n).__name__, None)
         if f is None: self.refuse(n)
-        self.line = getattr(n, 'lineno', self.line); self.depth += 1; self.meter.spend()
+        self.line = getattr(n, 'lineno', self.line)
+        self.depth += 1
+        self.meter.spend()
         if self.depth > _max_depth: raise ValueError(f'nesting deeper than {_max_depth}')
-        v = f(n); self.depth -= 1; self.meter.weigh(v)
+        v = f(n)
+        self.depth -= 1
+        self.meter.weigh(v)
         return v
-    def refuse(self, n): self.line = getattr(n, 'lineno', self.line); raise ValueError(_kinds.get(k := type(n).__name__, f'the construct {k}'))
+    def refuse(self, n):
+        self.line = getattr(n, 'lineno', self.line)
+        raise ValueError(_kinds.get(k := type(n).__name__, f'the construct {k}'))
     def Constant(self, n):
         if n.value is ...: raise ValueError('... (three dots), which stand for something left out')
         return self.fills.text(n.value) if isinstance(n.value, str) else n.value
     def Name(self, n):
         if n.id in self.names: return self.names[n.id]
         if (v := _values.get(self.modules.get(n.id))) is not None: return v
-        raise ValueError(f'the unknown name {n.id[:60]!r}.' + near(n.id, ['True', 'False', 'None', *list(self.names)[:300]]).removesuffix('?'))
-    def items(self, ns): return [o for n in ns for o in (self.spread(n.value) if isinstance(n, ast.Starred) else [self(n)])]
-    def spread(self, n): v = self(n); self.meter.spend(len(v)); return v
-    def key(self, n): k = self(n); self.meter.spend(self.meter.weigh(k)); return self.meter.keys([k])[0]
+        raise ValueError(
+            f'the unknown name {n.id[:60]!r}.' + near(
+                n.id, ['True', 'False', 'None', *list(self.names)[:300]]
+            ).removesuffix('?')
+        )
+    def items(self, ns):
+        return [
+            o
+            for n in ns
+            for o in (self.spread(n.value) if isinstance(n, ast.Starred) else [self(n)])
+        ]
+    def spread(self, n):
+        v = self(n)
+        self.meter.spend(len(v))
+        return v
+    def key(self, n):
+        k = self(n)
+        self.meter.spend(self.meter.weigh(k))
+        return self.meter.keys([k])[0]
     def List(self, n): return self.items(n.elts)
     def Tuple(self, n): return tuple(self.items(n.elts))
-    def Set(self, n): return set(map(self.key, n.elts)) if (t := _template(n)) is None else self.fills.base(t)
+    def Set(self, n):
+        if (t := _template(n)) is None: return set(map(self.key, n.elts))
+        return self.fills.base(t)
     def Dict(self, n):
         d = {}
-        for k,v in zip(n.keys, n.values): d.update(self.spread(v) if k is None else {self.key(k): self(v)})
+        for k,v in zip(n.keys, n.values):
+            d.update(self.spread(v) if k is None else {self.key(k): self(v)})
         return d
-    def UnaryOp(self, n): return _ops[type(n.op)](self(n.operand)) if type(n.op) in _ops else self.refuse(n.op)
+    def UnaryOp(self, n):
+        if type(n.op) in _ops:
+            return _ops[type(n.op)](self(n.operand))
+        return self.refuse(n.op)
     def BinOp(self, n):
         if type(n.op) not in _ops: self.refuse(n.op)
-        a,b = self(n.left),self(n.right); self.meter.spend(self.meter.weigh(a)//16 + self.meter.weigh(b)//16)
+        a,b = self(n.left),self(n.right)
+        self.meter.spend(self.meter.weigh(a)//16 + self.meter.weigh(b)//16)
         return _operate(n.op, a, b)
-    def IfExp(self, n): return self(n.body) if self(n.test) else self(n.orelse)
+    def IfExp(self, n):
+        return self(n.body) if self(n.test) else self(n.orelse)
 
 # %% ../../nbs/config/read.ipynb #0b3155ad
 class _Parts(_Atoms):
@@ -116,19 +168,30 @@ class _Parts(_Atoms):
     def Compare(self, n):
         a = self(n.left)
         for op,o in zip(n.ops, n.comparators):
-            b = self(o); self.meter.spend(self.meter.weigh(a) + self.meter.weigh(b))
+            b = self(o)
+            self.meter.spend(self.meter.weigh(a) + self.meter.weigh(b))
             if not _ops[type(op)](a, b): return False
             a = b
         return True
-    def Slice(self, n): return slice(*(o and self(o) for o in (n.lower, n.upper, n.step)))
+    def Slice(self, n):
+        return slice(*(o and self(o) for o in (n.lower, n.upper, n.step)))
     def Subscript(self, n):
         o,k = self(n.value),self.key(n.slice)
         if isinstance(k, slice): self.meter.spend(len(o)//16)
         return o[k]
-    def JoinedStr(self, n): return _join('', [o.value if isinstance(o, ast.Constant) else self(o) for o in n.values])
+    def JoinedStr(self, n):
+        return _join('', [o.value if isinstance(o, ast.Constant) else self(o) for o in n.values])
     def FormattedValue(self, n):
-        v = self(n.value); self.meter.spend(self.meter.weigh(v)); spec = self(n.format_spec) if n.format_spec else ''
-        return format({ord('r'): repr, ord('s'): str, ord('a'): ascii}.get(n.conversion, lambda o: o)(v), _width(spec))
+        v = self(n.value)
+        self.meter.spend(self.meter.weigh(v))
+        if n.format_spec: spec = self(n.format_spec)
+        else: spec = ''
+        return format(
+            {ord('r'): repr, ord('s'): str, ord('a'): ascii}.get(
+                n.conversion, lambda o: o
+            )(v),
+            _width(spec),
+        )
     def Attribute(self, n):
         name = self.full(n) or ''
         if name.startswith('_base_.'): return self.fills.base(name[7:])
@@ -137,86 +200,156 @@ class _Parts(_Atoms):
     def full(self, n):
         "The dotted name with what imports renamed put back: `osp.join` is `os.path.join`"
         head,dot,rest = (_dotted(n) or '').partition('.')
-        return self.modules.get(head, head)+dot+rest if head and head not in self.names or head=='_base_' else None
+        if head and head not in self.names or head=='_base_':
+            return self.modules.get(head, head)+dot+rest
+        return None
 
 # %% ../../nbs/config/read.ipynb #55e2f01a
 class _Calls(_Parts):
     "Evaluate calls of harmless functions and methods"
     def Call(self, n):
-        name = (n.func.id if isinstance(n.func, ast.Name) and n.func.id not in self.modules else self.full(n.func)) or ''
+        name = (
+            (
+                n.func.id if isinstance(n.func, ast.Name) and n.func.id not in self.modules
+                else self.full(n.func)
+            )
+            or ''
+        )
         f,args = _functions.get(name),[]
-        if f is None and isinstance(n.func, ast.Attribute) and name not in _modules and name.split('.')[0] not in self.modules.values():
-            o = self(n.func.value); f,args = _methods.get(type(o), {}).get(n.func.attr),[o]
-        if f is None: raise ValueError(f'a call of {_shown(n.func)}()' + ('; an environment variable is written {{ $NAME:default }}' if name.startswith(('os.environ', 'os.getenv')) else ''))
+        if (
+            f is None
+            and isinstance(n.func, ast.Attribute)
+            and name not in _modules
+            and name.split('.')[0] not in self.modules.values()
+        ):
+            o = self(n.func.value)
+            f = _methods.get(type(o), {}).get(n.func.attr)
+            args = [o]
+        if f is None:
+            raise ValueError(
+                f'a call of {_shown(n.func)}()'
+                + (
+                    '; an environment variable is written {{ $NAME:default }}'
+                    if name.startswith(('os.environ', 'os.getenv'))
+                    else ''
+                )
+            )
         args,kw = args + self.items(n.args),{}
         for k in n.keywords:
             new = self.spread(k.value) if k.arg is None else {k.arg: self(k.value)}
-            if twice := kw.keys() & new.keys(): raise ValueError(f'the key {min(twice)!r} twice in one call')
+            if twice := kw.keys() & new.keys():
+                raise ValueError(f'the key {min(twice)!r} twice in one call')
             kw.update(new)
         self.meter.spend(sum(map(self.meter.weigh, args)))
-        if name in ('set', 'dict') or name.endswith('.update'): args = [self.keys_of(o, name!='set') for o in args]
+        if name in ('set', 'dict') or name.endswith('.update'):
+            args = [self.keys_of(o, name!='set') for o in args]
         v = f(*args, **kw)
-        if isinstance(n.func, ast.Attribute) and n.func.attr in _changing: self.meter.changed(args[0])
+        if isinstance(n.func, ast.Attribute) and n.func.attr in _changing:
+            self.meter.changed(args[0])
         return v
     def keys_of(self, o, pairs):
         "The argument of `set` or `dict`, its keys counted"
-        if isinstance(o, (list, tuple)): self.meter.keys([p[0] if pairs and isinstance(p, (list, tuple)) and p else p for p in o])
+        if isinstance(o, (list, tuple)):
+            self.meter.keys([
+                p[0] if pairs and isinstance(p, (list, tuple)) and p else p
+                for p in o
+            ])
         return o
 
 def _shown(n):
     o = _dotted(n)
-    return o[:60] if o else f'.{n.attr[:60]}' if isinstance(n, ast.Attribute) else 'something else than a name'
+    if o: return o[:60]
+    if isinstance(n, ast.Attribute): return f'.{n.attr[:60]}'
+    return 'something else than a name'
 
 # %% ../../nbs/config/read.ipynb #56d26a82
 class _Reader(_Calls):
     "Evaluate expressions over a safe subset of Python"
     def comp(self, n, make):
-        out,targets = [],[o.id for g in n.generators for o in ast.walk(g.target) if isinstance(o, ast.Name)]
+        out = []
+        targets = [
+            o.id
+            for g in n.generators
+            for o in ast.walk(g.target)
+            if isinstance(o, ast.Name)
+        ]
         before = {k: self.names[k] for k in targets if k in self.names}
         def walk(gens):
             if not gens: return out.append(make())
             if gens[0].is_async: raise ValueError('an async comprehension')
             for v in self(gens[0].iter):
-                self.meter.spend(); self.bind(gens[0].target, v)
+                self.meter.spend()
+                self.bind(gens[0].target, v)
                 if all(map(self, gens[0].ifs)): walk(gens[1:])
-        walk(n.generators); self.meter.spend(self.meter.weigh(out))
+        walk(n.generators)
+        self.meter.spend(self.meter.weigh(out))
         for k in targets: self.names.pop(k, None)
         self.names.update(before)
         return out
     def ListComp(self, n): return self.comp(n, lambda: self(n.elt))
     GeneratorExp = ListComp
-    def DictComp(self, n): return dict(self.comp(n, lambda: (self.key(n.key), self(n.value))))
-    def SetComp(self, n): return set(self.comp(n, lambda: self.key(n.elt)))
+    def DictComp(self, n):
+        return dict(self.comp(n, lambda: (self.key(n.key), self(n.value))))
+    def SetComp(self, n):
+        return set(self.comp(n, lambda: self.key(n.elt)))
 
 # %% ../../nbs/config/read.ipynb #2ece040b
 class _FileReader(_Reader):
     "Run the statements of a config file; everything that is not data is refused"
     def bind(self, t, v):
-        if isinstance(t, ast.Name): self.names[t.id] = v
-        elif isinstance(t, ast.Subscript): o,k = self(t.value),self.key(t.slice); o[k] = v; self.meter.changed(o)
+        if isinstance(t, ast.Name):
+            self.names[t.id] = v
+        elif isinstance(t, ast.Subscript):
+            o,k = self(t.value),self.key(t.slice)
+            o[k] = v
+            self.meter.changed(o)
         elif isinstance(t, (ast.Tuple, ast.List)):
-            for o,x in zip(t.elts, v, strict=True): self.bind(o, x)
-        elif isinstance(t, ast.Attribute): raise ValueError(f'an assignment to the attribute .{t.attr[:60]}; write it as a dict: NAME = dict({t.attr[:60]}=VALUE)')
-        else: self.refuse(t)
+            for o,x in zip(t.elts, v, strict=True):
+                self.bind(o, x)
+        elif isinstance(t, ast.Attribute):
+            raise ValueError(
+                f'an assignment to the attribute .{t.attr[:60]}; write it as a dict: '
+                f'NAME = dict({t.attr[:60]}=VALUE)'
+            )
+        else:
+            self.refuse(t)
     def Assign(self, n):
         v = self(n.value)
         for t in n.targets: self.bind(t, v)
-    def AnnAssign(self, n): return n.value and self.bind(n.target, self(n.value))
+    def AnnAssign(self, n):
+        return n.value and self.bind(n.target, self(n.value))
     def AugAssign(self, n):
         o = self(n.target)
-        if isinstance(o, list) and isinstance(n.op, ast.Add): o.extend(self(n.value)); self.meter.changed(o)
-        else: self.bind(n.target, self.BinOp(ast.BinOp(n.target, n.op, n.value)))
+        if isinstance(o, list) and isinstance(n.op, ast.Add):
+            o.extend(self(n.value))
+            self.meter.changed(o)
+        else:
+            self.bind(n.target, self.BinOp(ast.BinOp(n.target, n.op, n.value)))
     def Delete(self, n):
         for t in n.targets:
-            if isinstance(t, ast.Name): self(t); del self.names[t.id]
-            elif isinstance(t, ast.Subscript): o = self(t.value); del o[self(t.slice)]; self.meter.changed(o)
-            else: self.refuse(t)
-    def Expr(self, n): return None if isinstance(n.value, ast.Constant) else self(n.value) and None if isinstance(n.value, ast.Call) else self.refuse(n.value)
+            if isinstance(t, ast.Name):
+                self(t)
+                del self.names[t.id]
+            elif isinstance(t, ast.Subscript):
+                o = self(t.value)
+                del o[self(t.slice)]
+                self.meter.changed(o)
+            else:
+                self.refuse(t)
+    def Expr(self, n):
+        if isinstance(n.value, ast.Constant): return None
+        if isinstance(n.value, ast.Call): return self(n.value) and None
+        return self.refuse(n.value)
     def Pass(self, n): pass
     def If(self, n):
         for o in n.body if self(n.test) else n.orelse: self(o)
-    def Import(self, n): self.learn([(o.name, o.asname or o.name.split('.')[0], o.asname is None) for o in n.names])
-    def ImportFrom(self, n): self.learn([(f'{n.module}.{o.name}', o.asname or o.name, False) for o in n.names])
+    def Import(self, n):
+        self.learn([
+            (o.name, o.asname or o.name.split('.')[0], o.asname is None)
+            for o in n.names
+        ])
+    def ImportFrom(self, n):
+        self.learn([(f'{n.module}.{o.name}', o.asname or o.name, False) for o in n.names])
     def learn(self, names):
         for name,alias,top in names:
             if name not in _modules: raise ValueError(f'an import of {name[:60]}')
@@ -227,30 +360,45 @@ _too_long = 200_000 # characters of a Python file that isn't trusted; parsing th
 
 class _Run(ast.NodeTransformer):
     "Templates of a trusted file become calls"
-    def call(self, n, f, arg): return ast.copy_location(ast.Call(ast.Name(f, ast.Load()), [ast.Constant(arg)], []), n)
-    def visit_Set(self, n): return self.generic_visit(n) if (t := _template(n)) is None else self.call(n, '__base__', t)
-    def visit_Constant(self, n): return self.call(n, '__fill__', n.value) if isinstance(n.value, str) and _fill.search(n.value) else n
+    def call(self, n, f, arg):
+        return ast.copy_location(
+            ast.Call(ast.Name(f, ast.Load()), [ast.Constant(arg)], []), n
+        )
+    def visit_Set(self, n):
+        if (t := _template(n)) is None: return self.generic_visit(n)
+        return self.call(n, '__base__', t)
+    def visit_Constant(self, n):
+        if isinstance(n.value, str) and _fill.search(n.value):
+            return self.call(n, '__fill__', n.value)
+        return n
     def visit_JoinedStr(self, n): return n
 
 def _run(tree, name, fills):
     "The variables of a trusted file, which is run"
     names = dict(__base__=fills.base, __fill__=fills.text, __file__=str(name), __name__='config')
-    try: exec(compile(ast.fix_missing_locations(_Run().visit(tree)), str(name), 'exec'), names)
+    try:
+        exec(compile(ast.fix_missing_locations(_Run().visit(tree)), str(name), 'exec'), names)
     except Exception as e:
         tb = e.__traceback__
-        while tb.tb_next and tb.tb_frame.f_code.co_filename!=str(name): tb = tb.tb_next
-        raise ConfigError(f"{name}:{tb.tb_lineno}: the config was run as Python, and failed: {type(e).__name__}: {e}") from e
+        while tb.tb_next and tb.tb_frame.f_code.co_filename!=str(name):
+            tb = tb.tb_next
+        raise ConfigError(
+            f"{name}:{tb.tb_lineno}: the config was run as Python, and failed: {type(e).__name__}: {e}"
+        ) from e
     return names
 
 # %% ../../nbs/config/read.ipynb #78156b85
 def _parse(text, name, trust=False):
     "The syntax tree of a text"
-    if len(text) > _too_long and not trust: raise ConfigError(f"{name}: {len(text):,} characters are too long for a config file. {_trust_hint}")
+    if len(text) > _too_long and not trust:
+        raise ConfigError(f"{name}: {len(text):,} characters are too long for a config file. {_trust_hint}")
     try: return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         why = getattr(e, 'msg', None) or _say(e)
-        if 'int_max_str_digits' in str(why): why = 'a number of more than 4,300 digits'
-        elif 'codec' in str(why): why = r"a \ in quotes begins an escape; in paths, write / instead"
+        if 'int_max_str_digits' in str(why):
+            why = 'a number of more than 4,300 digits'
+        elif 'codec' in str(why):
+            why = r"a \ in quotes begins an escape; in paths, write / instead"
         raise ConfigError(f"{name}:{getattr(e, 'lineno', None) or '?'}: this is not Python: {why}.") from None
 
 _trust_hint = 'If you trust the file, say trust=True (--trust on the command line).'
@@ -260,9 +408,13 @@ def _say(e):
     "What went wrong, in words"
     if isinstance(e, KeyError) and e.args: return f'{e.args[0]!r} is not there'
     if isinstance(e, (RecursionError, MemoryError)): return 'it is nested too deeply'
-    return 'a number of more than 4,300 digits' if 'int_max_str_digits' in str(e) else str(e) or type(e).__name__
+    if 'int_max_str_digits' in str(e): return 'a number of more than 4,300 digits'
+    return str(e) or type(e).__name__
 def _refused(name, line, e):
-    return ConfigError(f"{name}:{line}: a config file is read, not run, and this line cannot be read: {_say(e)[:300].rstrip('.?')}. {_trust_hint}")
+    return ConfigError(
+        f"{name}:{line}: a config file is read, not run, and this line cannot be read: "
+        f"{_say(e)[:300].rstrip('.?')}. {_trust_hint}"
+    )
 
 # %% ../../nbs/config/read.ipynb #ea544ed8
 def read_text(
@@ -275,14 +427,22 @@ def read_text(
     fills,names = fills or _Fills(),{}
     if '$' in text:
         try: text,tree = _put_env(text, trust),None
-        except ValueError as e: raise _refused(name, text[:next(_env.finditer(text)).start()].count('\n')+1, e) from None
+        except ValueError as e:
+            raise _refused(
+                name, text[:next(_env.finditer(text)).start()].count('\n')+1, e
+            ) from None
     tree = tree or _parse(text, name, trust)
     if trust: names = _run(tree, name, fills)
     else:
-        read = _FileReader(names, fills, meter); fills.names = names
+        read = _FileReader(names, fills, meter)
+        fills.names = names
         for n in tree.body:
             try: read(n)
             except _faults as e: raise _refused(name, read.line, e) from None
         try: read.meter.changed(names)
         except ValueError as e: raise _refused(name, 1, e) from None
-    return {k: v for k,v in names.items() if not k.startswith('__') and not inspect.ismodule(v) and not inspect.isroutine(v)}
+    return {
+        k: v
+        for k,v in names.items()
+        if not k.startswith('__') and not inspect.ismodule(v) and not inspect.isroutine(v)
+    }

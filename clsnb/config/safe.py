@@ -9,7 +9,10 @@ __all__ = []
 import ast, math, operator, posixpath, re, string
 
 # %% ../../nbs/config/safe.ipynb #8493de32
-_max_items,_max_steps,_max_depth,_max_bits = 100_000,300_000,60,10_000
+_max_items = 100_000
+_max_steps = 300_000
+_max_depth = 60
+_max_bits = 10_000
 
 class _Meter:
     "Counts work and weighs values; raises `ValueError` past the limits"
@@ -20,49 +23,87 @@ class _Meter:
     def weigh(self, v, depth=0): return self._weigh(v, depth)[0]
     def _weigh(self, v, depth):
         if isinstance(v, int):
-            if v.bit_length() > _max_bits: raise ValueError(f'a number of more than {_max_bits:,} bits')
+            if v.bit_length() > _max_bits:
+                raise ValueError(f'a number of more than {_max_bits:,} bits')
             return 1,0
-        if isinstance(v, (str, bytes)): w,h = 1 + len(v)//64,0
-        elif not isinstance(v, (list, tuple, dict, set)): return 1,0
-        elif id(v) in self.known: return self.known[id(v)][1:]
-        elif depth > _max_depth: raise ValueError(f'nesting deeper than {_max_depth}')
+        if isinstance(v, (str, bytes)):
+            w,h = 1 + len(v)//64,0
+        elif not isinstance(v, (list, tuple, dict, set)):
+            return 1,0
+        elif id(v) in self.known:
+            return self.known[id(v)][1:]
+        elif depth > _max_depth:
+            raise ValueError(f'nesting deeper than {_max_depth}')
         else:
-            self.spend(len(v)); parts = [*v.keys(), *v.values()] if isinstance(v, dict) else v
+            self.spend(len(v))
+            parts = [*v.keys(), *v.values()] if isinstance(v, dict) else v
             all_parts = [self._weigh(o, depth+1) for o in parts]
-            w,h = 1 + sum(o[0] for o in all_parts),1 + max((o[1] for o in all_parts), default=0)
+            w = 1 + sum(o[0] for o in all_parts)
+            h = 1 + max((o[1] for o in all_parts), default=0)
             self.known[id(v)] = v,w,h
-        if w > _max_items or isinstance(v, str) and len(v) > _max_items: raise ValueError(f'more than {_max_items:,} items')
+        if w > _max_items or isinstance(v, str) and len(v) > _max_items:
+            raise ValueError(f'more than {_max_items:,} items')
         if h > _max_depth: raise ValueError(f'nesting deeper than {_max_depth}')
         return w,h
-    def changed(self, o=None): self.known.clear(); self.weigh(o)
+    def changed(self, o=None):
+        self.known.clear()
+        self.weigh(o)
     def keys(self, ks):
         "Keys to be: numbers past 2**61 share hashes, and a dict of many such would take minutes"
         self.huge += sum(map(_is_huge, ks))
         if self.huge > 1000: raise ValueError('more than 1,000 huge numbers as keys')
         return ks
 
-def _is_huge(k): return any(map(_is_huge, k)) if isinstance(k, tuple) else isinstance(k, (int, float)) and not -2**61 < k < 2**61
+def _is_huge(k):
+    if isinstance(k, tuple): return any(map(_is_huge, k))
+    return isinstance(k, (int, float)) and not -2**61 < k < 2**61
 
 # %% ../../nbs/config/safe.ipynb #d110bc32
-_ops = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv,
-        ast.Mod: operator.mod, ast.Pow: operator.pow, ast.BitOr: operator.or_, ast.BitAnd: operator.and_, ast.BitXor: operator.xor,
-        ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_, ast.Eq: operator.eq, ast.NotEq: operator.ne,
-        ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
-        ast.In: lambda a,b: a in b, ast.NotIn: lambda a,b: a not in b}
+_ops = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.BitOr: operator.or_,
+    ast.BitAnd: operator.and_,
+    ast.BitXor: operator.xor,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Not: operator.not_,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda a,b: a in b,
+    ast.NotIn: lambda a,b: a not in b,
+}
 
 def _width(spec):
     "A format with small widths"
-    if '*' in spec.replace('%%', '') or any(int(o)>100 for o in re.findall(r'\d{1,9}', spec)): raise ValueError('a format wider than 100')
+    if (
+        '*' in spec.replace('%%', '') or any(int(o)>100 for o in re.findall(r'\d{1,9}', spec))
+    ):
+        raise ValueError('a format wider than 100')
     return spec
 
 def _operate(op, a, b):
     "`a op b`, refusing sizes that would fill the memory"
     bits = a.bit_length() if isinstance(a, int) else 0
-    if isinstance(op, ast.Pow) and (abs(b) > 64 or bits*abs(b) > _max_bits): raise ValueError('a power that is too large')
+    if isinstance(op, ast.Pow) and (abs(b) > 64 or bits*abs(b) > _max_bits):
+        raise ValueError('a power that is too large')
     if isinstance(op, ast.Mult):
         for s,n in ((a,b), (b,a)):
-            if hasattr(s, '__len__') and isinstance(n, int) and len(s)*n > _max_items: raise ValueError(f'more than {_max_items:,} items')
-    if isinstance(op, ast.Mod) and isinstance(a, (str, bytes)): _width(str(a))
+            if hasattr(s, '__len__') and isinstance(n, int) and len(s)*n > _max_items:
+                raise ValueError(f'more than {_max_items:,} items')
+    if isinstance(op, ast.Mod) and isinstance(a, (str, bytes)):
+        _width(str(a))
     return _ops[type(op)](a, b)
 
 # %% ../../nbs/config/safe.ipynb #dc9fdab1
@@ -71,18 +112,49 @@ def _short(v):
     if len(v) > _max_items: raise ValueError(f'more than {_max_items:,} items')
     return v
 def _sum(v, start=0):
-    if not all(isinstance(o, (int, float)) for o in (*v, start)): raise ValueError('a sum of other things than numbers')
+    if not all(isinstance(o, (int, float)) for o in (*v, start)):
+        raise ValueError('a sum of other things than numbers')
     return sum(v, start)
 def _round(v, n=None):
     if n is not None and abs(n) > 100: raise ValueError('rounding to more than 100 digits')
     return round(v, n)
 
-_functions = dict(dict=dict, list=list, tuple=tuple, set=set, len=len, int=int, float=float, str=str, bool=bool, min=min, max=max, sum=_sum,
-    round=_round, abs=abs, any=any, all=all, repr=repr, sorted=sorted, range=_range, zip=lambda *a, **kw: list(zip(*a, **kw)),
-    enumerate=lambda *a, **kw: list(enumerate(*a, **kw)), reversed=lambda v: list(v)[::-1],
-    **{f'math.{k}': getattr(math, k) for k in 'ceil floor sqrt log log2 log10 exp sin cos tan pow fabs trunc'.split()},
-    **{f'os.path.{k}': getattr(posixpath, k) for k in 'join basename dirname split splitext normpath isabs'.split()})
-_values = {'math.pi': math.pi, 'math.e': math.e, 'math.inf': math.inf, 'math.nan': math.nan, 'os.sep': '/', 'os.path.sep': '/'}
+_functions = dict(
+    dict=dict,
+    list=list,
+    tuple=tuple,
+    set=set,
+    len=len,
+    int=int,
+    float=float,
+    str=str,
+    bool=bool,
+    min=min,
+    max=max,
+    sum=_sum,
+    round=_round,
+    abs=abs,
+    any=any,
+    all=all,
+    repr=repr,
+    sorted=sorted,
+    range=_range,
+    zip=lambda *a, **kw: list(zip(*a, **kw)),
+    enumerate=lambda *a, **kw: list(enumerate(*a, **kw)),
+    reversed=lambda v: list(v)[::-1],
+    **{
+        f'math.{k}': getattr(math, k)
+        for k in 'ceil floor sqrt log log2 log10 exp sin cos tan pow fabs trunc'.split()
+    },
+    **{
+        f'os.path.{k}': getattr(posixpath, k)
+        for k in 'join basename dirname split splitext normpath isabs'.split()
+    },
+)
+_values = {
+    'math.pi': math.pi, 'math.e': math.e, 'math.inf': math.inf, 'math.nan': math.nan, 'os.sep': '/',
+    'os.path.sep': '/'
+}
 _modules = {'os', 'os.path', 'math', *_functions, *_values}
 
 # %% ../../nbs/config/safe.ipynb #81f44e6a
@@ -102,10 +174,28 @@ def _replace(s, old, new, n=-1):
     return s.replace(old, new, n)
 
 _same = dict(copy='copy', get='get', keys='keys', values='values', items='items')
-_methods = {str: dict({o: getattr(str, o) for o in 'lower upper title capitalize strip lstrip rstrip split rsplit splitlines startswith endswith '
-                       'removeprefix removesuffix count index find isdigit'.split()}, join=_join, replace=_replace, format=_Format().format),
-            dict: dict({o: getattr(dict, o) for o in 'copy get update pop setdefault'.split()},
-                       **{o: (lambda f: lambda d: list(f(d)))(getattr(dict, o)) for o in 'keys values items'.split()}),
-            list: {o: getattr(list, o) for o in 'copy index count append extend insert pop remove reverse'.split()},
-            tuple: {o: getattr(tuple, o) for o in 'index count'.split()}}
+_methods = {
+    str: dict(
+        {
+            o: getattr(str, o)
+            for o in (
+                'lower upper title capitalize strip lstrip rstrip split rsplit '
+                'splitlines startswith endswith '
+                'removeprefix removesuffix count index find isdigit'
+            ).split()
+        },
+        join=_join,
+        replace=_replace,
+        format=_Format().format,
+    ),
+    dict: dict(
+        {o: getattr(dict, o) for o in 'copy get update pop setdefault'.split()},
+        **{
+            o: (lambda f: lambda d: list(f(d)))(getattr(dict, o))
+            for o in 'keys values items'.split()
+        },
+    ),
+    list: {o: getattr(list, o) for o in 'copy index count append extend insert pop remove reverse'.split()},
+    tuple: {o: getattr(tuple, o) for o in 'index count'.split()},
+}
 _changing = set('update pop setdefault append extend insert remove reverse'.split())

@@ -11,27 +11,64 @@ from fastcore.basics import patch
 from .dict import ConfigDict, _literal
 
 # %% ../../nbs/config/show.ipynb #8efcd58f
-_style = ('<style>.cfg{padding-left:1.2em;font:13px/1.5 ui-monospace,monospace}.cfg details,.cfg p{margin:0 0 0 1.1em}.cfg>details{margin:0}.cfg summary{cursor:pointer;margin-left:-1.1em}'
-          '.cfg i{opacity:.55;font-style:normal;font-size:11px;padding-left:1em}.cfg u{text-decoration:none;opacity:.75}</style>')
+_style = (
+    '<style>.cfg{padding-left:1.2em;font:13px/1.5 ui-monospace,monospace}.cfg details,.cfg p{margin:0 0 0 '
+    '1.1em}.cfg>details{margin:0}.cfg summary{cursor:pointer;margin-left:-1.1em}'
+    '.cfg i{opacity:.55;font-style:normal;font-size:11px;padding-left:1em}.cfg '
+    'u{text-decoration:none;opacity:.75}</style>'
+)
 _esc = html.escape
 
 def _hint(v, n=42):
     "What a closed part says about itself"
-    if isinstance(v, dict): s = ' '.join([str(v.get('type', ''))][:'type' in v] + [f'{k}={_literal(o)}' for k,o in v.items() if k!='type' and not isinstance(o, (dict, list, tuple))])
-    else: s = ' → '.join(str(o.get('type', '{}')) if isinstance(o, dict) else _literal(o) for o in v[:20])
+    if isinstance(v, dict):
+        s = ' '.join(
+            [str(v.get('type', ''))][:'type' in v] + [
+                f'{k}={_literal(o)}'
+                for k,o in v.items()
+                if k!='type' and not isinstance(o, (dict, list, tuple))
+            ]
+        )
+    else:
+        s = ' → '.join(
+            str(o.get('type', '{}')) if isinstance(o, dict) else _literal(o)
+            for o in v[:20]
+        )
     return s if len(s)<=n else s[:n-1]+'…'
 
-def _flat(v): return not isinstance(v, (dict, list, tuple)) or (len(_literal(v))<=60 and not any(isinstance(o, (dict, list)) and o for o in (v.values() if isinstance(v, dict) else v)))
+def _flat(v):
+    return (
+        not isinstance(v, (dict, list, tuple))
+        or (
+                len(_literal(v))<=60
+                and not any(
+                    isinstance(o, (dict, list)) and o
+                    for o in (v.values() if isinstance(v, dict) else v)
+                )
+            )
+    )
 
 def _node(k, v, path, place, parent, depth):
     "HTML of a key and its value"
-    where = place(path) if place else ''; same = where.rpartition(':')[0]==parent.rpartition(':')[0]
-    grey = f'<i>{_esc(":"+where.rpartition(":")[2] if same else where)}</i>' if where and where!=parent else ''
-    mixed = place and isinstance(v, dict) and len({place((*path, o)).rpartition(':')[0] for o in v})>1
+    where = place(path) if place else ''
+    same = where.rpartition(':')[0]==parent.rpartition(':')[0]
+    if where and where!=parent:
+        grey = f'<i>{_esc(":"+where.rpartition(":")[2] if same else where)}</i>'
+    else:
+        grey = ''
+    mixed = (
+        place
+        and isinstance(v, dict)
+        and len({place((*path, o)).rpartition(':')[0] for o in v})>1
+    )
     if _flat(v) and not mixed:
-        s = _literal(v); s = s if len(s)<=200 else s[:199]+'…'
+        s = _literal(v)
+        s = s if len(s)<=200 else s[:199]+'…'
         return f'<p><b>{_esc(str(k))}</b> = {_esc(s)}{grey}</p>'
-    inner = ''.join(_node(o, x, (*path, o), place, where or parent, depth+1) for o,x in (v.items() if isinstance(v, dict) else enumerate(v)))
+    inner = ''.join(
+        _node(o, x, (*path, o), place, where or parent, depth+1)
+        for o,x in (v.items() if isinstance(v, dict) else enumerate(v))
+    )
     return f'<details><summary><b>{_esc(str(k))}</b> <u>{_esc(_hint(v))}</u>{grey}</summary>{inner}</details>'
 
 def config_html(
@@ -41,7 +78,10 @@ def config_html(
 )->str:
     "A config as a tree that opens and closes"
     inner = ''.join(_node(k, v, (k,), place, '', 0) for k,v in cfg.items())
-    return f'{_style}<div class=cfg><details open><summary><b>{_esc(title)}</b> <u>{len(cfg)} keys</u></summary>{inner}</details></div>'
+    return (
+        f'{_style}<div class=cfg><details open><summary><b>{_esc(title)}</b> '
+        f'<u>{len(cfg)} keys</u></summary>{inner}</details></div>'
+    )
 
 # %% ../../nbs/config/show.ipynb #7ed063e8
 @patch
@@ -55,30 +95,60 @@ _nothing = _Nothing()
 class ConfigDiff(list):
     "Rows (path, before, after)"
     def __repr__(self):
-        def line(path, a, b): return f'+ {path} = {_literal(b)}' if a is _nothing else f'- {path} = {_literal(a)}' if b is _nothing else f'~ {path}: {_literal(a)} → {_literal(b)}'
+        def line(path, a, b):
+            if a is _nothing: return f'+ {path} = {_literal(b)}'
+            if b is _nothing: return f'- {path} = {_literal(a)}'
+            return f'~ {path}: {_literal(a)} → {_literal(b)}'
         return '\n'.join(line(*o) for o in self) or 'no difference'
     def _repr_html_(self):
         def cell(v, colour):
-            text = '' if v is _nothing else f'<div style="max-height:12em;max-width:42em;overflow:auto;overflow-wrap:anywhere">{_esc(_literal(v))}</div>'
-            return f'<td style="text-align:left;white-space:pre-wrap;background:{colour if text else "none"}">{text}</td>'
-        rows = ''.join(f'<tr><td style="text-align:left">{_esc(p)}</td>{cell(a, "rgba(248,81,73,.18)")}{cell(b, "rgba(46,160,67,.18)")}</tr>' for p,a,b in self)
-        return f'<table style="font:12px ui-monospace,monospace">{rows}</table>' if self else '<i>no difference</i>'
+            if v is _nothing:
+                text = ''
+            else:
+                text = (
+                    '<div '
+                    'style="max-height:12em;max-width:42em;overflow:auto;overflow-wrap:anywhere">'
+                    f'{_esc(_literal(v))}</div>'
+                )
+            return (
+                '<td '
+                f'style="text-align:left;white-space:pre-wrap;background:{colour if text else "none"}">'
+                f'{text}</td>'
+            )
+        rows = ''.join(
+            '<tr><td '
+            f'style="text-align:left">{_esc(p)}</td>'
+            f'{cell(a, "rgba(248,81,73,.18)")}{cell(b, "rgba(46,160,67,.18)")}</tr>'
+            for p,a,b in self
+        )
+        if self: return f'<table style="font:12px ui-monospace,monospace">{rows}</table>'
+        return '<i>no difference</i>'
 
 def _diff_lists(a, b, path):
     sa,sb = ([_literal(o) for o in v] for v in (a, b))
     for tag,i,i2,j,j2 in difflib.SequenceMatcher(None, sa, sb, autojunk=False).get_opcodes():
         if tag=='equal': continue
         n = min(i2-i, j2-j)
-        for o in range(n): yield from _diff(a[i+o], b[j+o], f'{path}.{j+o}')
+        for o in range(n):
+            yield from _diff(a[i+o], b[j+o], f'{path}.{j+o}')
         for o in range(i+n, i2): yield f'{path}.{o}',a[o],_nothing
         for o in range(j+n, j2): yield f'{path}.{o}',_nothing,b[o]
 
 def _diff(a, b, path):
     if type(a)==type(b) and a==b: return
-    if isinstance(a, dict) and isinstance(b, dict) and (a.get('type')==b.get('type') or not path):
-        for k in [*a, *(k for k in b if k not in a)]: yield from _diff(a.get(k, _nothing), b.get(k, _nothing), f'{path}.{k}'.lstrip('.'))
-    elif type(a)==type(b) and isinstance(a, (list, tuple)) and any(isinstance(o, (dict, list)) for o in (*a, *b)): yield from _diff_lists(a, b, path)
-    elif not (isinstance(a, dict) and isinstance(b, dict) and a==b): yield path,a,b
+    if (
+        isinstance(a, dict) and isinstance(b, dict) and (a.get('type')==b.get('type') or not path)
+    ):
+        for k in [*a, *(k for k in b if k not in a)]:
+            yield from _diff(a.get(k, _nothing), b.get(k, _nothing), f'{path}.{k}'.lstrip('.'))
+    elif (
+        type(a)==type(b)
+        and isinstance(a, (list, tuple))
+        and any(isinstance(o, (dict, list)) for o in (*a, *b))
+    ):
+        yield from _diff_lists(a, b, path)
+    elif not (isinstance(a, dict) and isinstance(b, dict) and a==b):
+        yield path,a,b
 
 def diff_configs(
     before:dict, after:dict,
@@ -96,17 +166,43 @@ class FileFamily:
         def walk(s, n):
             level[id(s)] = s,max(n, level.get(id(s), (s, 0))[1])
             for b in s.bases: walk(b, n+1)
-        walk(self.src, 0); top = max(n for _,n in level.values())
-        return [[s for s,n in level.values() if n==i] for i in range(top, -1, -1)]
-    def __repr__(self): return '\n'.join('  '*i + s.name + ': ' + ', '.join(map(str, s.own)) for i,r in enumerate(self.rows()[::-1]) for s in r)
+        walk(self.src, 0)
+        top = max(n for _,n in level.values())
+        return [
+            [s for s,n in level.values() if n==i]
+            for i in range(top, -1, -1)
+        ]
+    def __repr__(self):
+        return '\n'.join(
+            '  '*i + s.name + ': ' + ', '.join(map(str, s.own))
+            for i,r in enumerate(self.rows()[::-1])
+            for s in r
+        )
     def _repr_html_(self):
         rows,place,out = self.rows(),{},[]
         w = min(max(len(r) for r in rows)*215, 950)
         for y,r in enumerate(rows):
-            for x,s in enumerate(r): place[id(s)] = (x+.5)*w/len(r),y*90+30,w/len(r)
+            for x,s in enumerate(r):
+                place[id(s)] = (x+.5)*w/len(r),y*90+30,w/len(r)
         for s in self.src:
-            x,y,room = place[id(s)]; keys = ', '.join(map(str, s.own)); chars,name = int(room/7.2),s.name.split('/')[-1]
-            out += [f'<path d="M{x:.0f} {y-22}L{place[id(b)][0]:.0f} {place[id(b)][1]+30}" stroke="currentColor" opacity=".35" fill="none"/>' for b in s.bases]
-            out.append(f'<text x="{x:.0f}" y="{y}" text-anchor="middle" font-weight="bold"><title>{_esc(s.name)}</title>{_esc(name if len(name)*8<=room else "…"+name[-int(room/8):])}</text>'
-                       f'<text x="{x:.0f}" y="{y+18}" text-anchor="middle" opacity=".65"><title>{_esc(keys)}</title>{_esc(keys if len(keys)<=chars else keys[:chars-1]+"…")}</text>')
-        return f'<svg width="{w}" height="{90*len(rows)-20}" fill="currentColor" font-family="system-ui" font-size="12" xmlns="http://www.w3.org/2000/svg">{"".join(out)}</svg>'
+            x,y,room = place[id(s)]
+            keys = ', '.join(map(str, s.own))
+            chars = int(room/7.2)
+            name = s.name.split('/')[-1]
+            out += [
+                f'<path d="M{x:.0f} {y-22}L{place[id(b)][0]:.0f} {place[id(b)][1]+30}" '
+                'stroke="currentColor" opacity=".35" fill="none"/>'
+                for b in s.bases
+            ]
+            out.append(
+                f'<text x="{x:.0f}" y="{y}" text-anchor="middle" '
+                f'font-weight="bold"><title>{_esc(s.name)}</title>'
+                f'{_esc(name if len(name)*8<=room else "…"+name[-int(room/8):])}</text>'
+                f'<text x="{x:.0f}" y="{y+18}" text-anchor="middle" '
+                f'opacity=".65"><title>{_esc(keys)}</title>'
+                f'{_esc(keys if len(keys)<=chars else keys[:chars-1]+"…")}</text>'
+            )
+        return (
+            f'<svg width="{w}" height="{90*len(rows)-20}" fill="currentColor" font-family="system-ui" '
+            f'font-size="12" xmlns="http://www.w3.org/2000/svg">{"".join(out)}</svg>'
+        )

@@ -16,39 +16,65 @@ from ..core.errors import ClsnbError
 def _key_of(n, names=()):
     "The constant keys of `data['train']['pipeline']`, after the name"
     ks = []
-    while isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant): ks.append(n.slice.value); n = n.value
+    while isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant):
+        ks.append(n.slice.value)
+        n = n.value
     return (n.id, *ks[::-1]) if isinstance(n, ast.Name) else ()
 
 def _parts_of(n):
     "Pairs (key, expression) of a dict or list expression; the key of a spread is None"
-    if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id=='dict': return [(k.arg, k.value) for k in n.keywords]
-    if isinstance(n, ast.Dict): return [(getattr(k, 'value', k), v) for k,v in zip(n.keys, n.values)]
-    if isinstance(n, (ast.List, ast.Tuple)) and not any(isinstance(o, ast.Starred) for o in n.elts): return list(enumerate(n.elts))
+    if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id=='dict':
+        return [(k.arg, k.value) for k in n.keywords]
+    if isinstance(n, ast.Dict):
+        return [(getattr(k, 'value', k), v) for k,v in zip(n.keys, n.values)]
+    if (
+        isinstance(n, (ast.List, ast.Tuple))
+        and not any(isinstance(o, ast.Starred) for o in n.elts)
+    ):
+        return list(enumerate(n.elts))
 
 class _Finder:
     "Finds the line of a path in one Python file"
     def __init__(self, src):
-        found = [s for s in ast.walk(_parsed(src)) if isinstance(s, (ast.Assign, ast.AugAssign, ast.AnnAssign))]
-        self.src,self.statements = src,sorted(found, key=lambda s: -s.lineno)
+        found = [
+            s
+            for s in ast.walk(_parsed(src))
+            if isinstance(s, (ast.Assign, ast.AugAssign, ast.AnnAssign))
+        ]
+        self.src = src
+        self.statements = sorted(found, key=lambda s: -s.lineno)
     def find(self, path, before=10**9):
         "`(source, line)` of what a name and keys lead to, or None"
         for s in self.statements:
             if s.lineno >= before: continue
             for t in getattr(s, 'targets', None) or [s.target]:
-                key = _key_of(t); n = len(key)
+                key = _key_of(t)
+                n = len(key)
                 if n and path[:n]==key and s.value is not None:
                     if isinstance(s, ast.AugAssign) and len(path) > n: continue
                     return self.down(s.value, path[n:], s.lineno) or (self.src, s.lineno)
                 if n and key[:len(path)]==path: return self.src,s.lineno
     def down(self, n, rest, before, depth=0):
         "The same within an expression"
-        name = _dotted(n) or ''; t = _template(n) or (name[7:] if name.startswith('_base_.') else None)
-        if t is not None: return (_in_bases(self.src, (*t.split('.'), *rest)) if rest else None) or (self.src, n.lineno)
+        name = _dotted(n) or ''
+        t = _template(n) or (name[7:] if name.startswith('_base_.') else None)
+        if t is not None:
+            return (
+                (_in_bases(self.src, (*t.split('.'), *rest)) if rest else None)
+                or (self.src, n.lineno)
+            )
         if not rest: return self.src,n.lineno
-        if isinstance(n, ast.Name): return self.find((n.id, *rest), before) or (self.src, n.lineno)
+        if isinstance(n, ast.Name):
+            return self.find((n.id, *rest), before) or (self.src, n.lineno)
         for k,v in reversed(_parts_of(n) or []) if depth<60 else ():
-            if k==rest[0]: return self.down(v, rest[1:], before, depth+1) or (self.src, v.lineno)
-            if k is None and (hit := self.down(v, rest, before, depth+1)) and hit!=(self.src, v.lineno): return hit
+            if k==rest[0]:
+                return self.down(v, rest[1:], before, depth+1) or (self.src, v.lineno)
+            if (
+                k is None
+                and (hit := self.down(v, rest, before, depth+1))
+                and hit!=(self.src, v.lineno)
+            ):
+                return hit
 
 # %% ../../nbs/config/where.ipynb #6d0396f6
 def _parsed(src):
@@ -59,12 +85,20 @@ def _parsed(src):
 def _in_data(src, path):
     "The line of a path in a json or yaml file"
     if not hasattr(src, 'nodes'):
-        try: src.nodes = yaml.compose(_bare.sub(r'\1"\2"', _put_env(src.text, True)), _Loader)
+        try:
+            src.nodes = yaml.compose(_bare.sub(r'\1"\2"', _put_env(src.text, True)), _Loader)
         except (yaml.YAMLError, ValueError, RecursionError): src.nodes = None
     n,line = src.nodes,1
     for k in path:
-        if isinstance(n, yaml.MappingNode): hit = next(((a.start_mark.line, b) for a,b in n.value if a.value==str(k)), None)
-        else: hit = (n.value[k].start_mark.line, n.value[k]) if isinstance(n, yaml.SequenceNode) and isinstance(k, int) else None
+        if isinstance(n, yaml.MappingNode):
+            hit = next(
+                ((a.start_mark.line, b) for a,b in n.value if a.value==str(k)), None
+            )
+        else:
+            if isinstance(n, yaml.SequenceNode) and isinstance(k, int):
+                hit = n.value[k].start_mark.line, n.value[k]
+            else:
+                hit = None
         if hit is None: break
         line,n = hit[0]+1,hit[1]
     return src,line
@@ -77,7 +111,9 @@ def _has(o, path):
     return True
 
 def _in_bases(src, path):
-    return next((hit for b in src.bases if _has(b.cfg, path) and (hit := origin(b, path))), None)
+    return next(
+        (hit for b in src.bases if _has(b.cfg, path) and (hit := origin(b, path))), None
+    )
 
 def origin(
     src:ConfigSource, # From `read_source`
@@ -85,7 +121,8 @@ def origin(
 ): # (source, line), or None where there is no such value
     "The file and line where a value was written"
     if not _has(src.own, path): return _in_bases(src, path)
-    if str(src.path or src.name).endswith(('.json', '.yaml', '.yml')): return _in_data(src, path)
+    if str(src.path or src.name).endswith(('.json', '.yaml', '.yml')):
+        return _in_data(src, path)
     if not hasattr(src, 'finder'): src.finder = _Finder(src)
     return src.finder.find(path) or (src, 1)
 
@@ -95,8 +132,16 @@ def _uses(tree):
     out = []
     def walk(n, path):
         parts = _parts_of(n)
-        for k,v in parts or (): walk(v, path if k is None else (*path, k))
-        if parts is None: out.append((path, {o.id for o in ast.walk(n) if isinstance(o, ast.Name)}, getattr(n, 'id', None)))
+        for k,v in parts or ():
+            walk(v, path if k is None else (*path, k))
+        if parts is None:
+            out.append(
+                (
+                    path,
+                    {o.id for o in ast.walk(n) if isinstance(o, ast.Name)},
+                    getattr(n, 'id', None),
+                )
+            )
     for s in tree.body:
         if isinstance(s, ast.Assign):
             for t in s.targets:
@@ -117,9 +162,17 @@ def _at(o, path):
 
 def _made_from(files, var):
     "Parts of the config that files make from a variable, also through other variables"
-    uses,names,n = [(f, *u) for f in files for u in _uses(_parsed(f))],{var},0
-    while n!=len(names): n = len(names); names |= {p[0] for _,p,used,_ in uses if p[0] not in known_keys and used & names}
-    return [(f, p, names_, just) for f,p,names_,just in uses if p[0] in known_keys and names_ & names]
+    uses = [(f, *u) for f in files for u in _uses(_parsed(f))]
+    names = {var}
+    n = 0
+    while n!=len(names):
+        n = len(names)
+        names |= {p[0] for _,p,used,_ in uses if p[0] not in known_keys and used & names}
+    return [
+        (f, p, names_, just)
+        for f,p,names_,just in uses
+        if p[0] in known_keys and names_ & names
+    ]
 
 # %% ../../nbs/config/where.ipynb #f42e7a75
 def lost_changes(
@@ -129,17 +182,31 @@ def lost_changes(
     "Changed variables that no longer reach what was made from them"
     out = []
     for var in src.own if cfg is None else cfg:
-        if cfg is None: changed,files = var in src.base and src.base[var]!=src.cfg[var],src.bases
-        else: changed,files = var in src.cfg and src.cfg[var]!=cfg[var],[src]
+        if cfg is None:
+            changed = var in src.base and src.base[var]!=src.cfg[var]
+            files = src.bases
+        else:
+            changed = var in src.cfg and src.cfg[var]!=cfg[var]
+            files = [src]
         if not changed or var in known_keys: continue
         for f,path,_,just in _made_from([o for f in files for o in f], var):
             now = src.cfg if cfg is None else cfg
-            if not _has(now, path) or (_replaced(src.own, path) if cfg is None else _at(cfg, path)!=_at(src.cfg, path)): continue
-            dots = '.'.join(map(str, path)); line = f'{src.name}:{origin(src, (var,))[1]} changes' if cfg is None else 'A later change of'
+            if (
+                not _has(now, path)
+                or (_replaced(src.own, path) if cfg is None else _at(cfg, path)!=_at(src.cfg, path))
+            ):
+                continue
+            dots = '.'.join(map(str, path))
+            if cfg is None: line = f'{src.name}:{origin(src, (var,))[1]} changes'
+            else: line = 'A later change of'
             fix = var
             for k in reversed(path[1:]): fix = f'dict({k}={fix})'
-            say = f"add {path[0]} = {fix}" if cfg is None and just==var and not any(isinstance(k, int) for k in path) else f"change {dots} itself"
-            out.append((var, f"{line} {var}, but {dots} keeps what {f.name} made of the old one; {say}.")); break
+            if cfg is None and just==var and not any(isinstance(k, int) for k in path):
+                say = f"add {path[0]} = {fix}"
+            else:
+                say = f"change {dots} itself"
+            out.append((var, f"{line} {var}, but {dots} keeps what {f.name} made of the old one; {say}."))
+            break
     return out
 
 # %% ../../nbs/config/where.ipynb #a2968554
@@ -149,9 +216,20 @@ def lookalikes(
     "Variables that nothing uses, with names very like those that count"
     out,texts = [],' '.join(o.text for o in src)
     for s in src:
-        used = {n.id for n in ast.walk(_parsed(s)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        used = {
+            n.id
+            for n in ast.walk(_parsed(s))
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+        }
         for var in map(str, s.own):
-            if var in known_keys or var in s.base or var in used or f'_base_.{var}' in texts: continue
+            if var in known_keys or var in s.base or var in used or f'_base_.{var}' in texts:
+                continue
             if hit := difflib.get_close_matches(var, {*known_keys, *map(str, s.base)}, 1, .82):
-                out.append((var, f"{s.name}:{origin(s, (var,))[1]} sets {var!r}, which nothing uses. Did you mean {hit[0]!r}?"))
+                out.append(
+                    (
+                        var,
+                        f"{s.name}:{origin(s, (var,))[1]} sets {var!r}, "
+                        f"which nothing uses. Did you mean {hit[0]!r}?",
+                    )
+                )
     return out

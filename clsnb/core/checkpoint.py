@@ -26,7 +26,10 @@ from .registry import Registry
 def unwrap(model):
     "The model inside DDP and `torch.compile` wrappers"
     while True:
-        inner = getattr(model, '_orig_mod', model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else None)
+        inner = getattr(
+            model, '_orig_mod',
+            model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else None,
+        )
         if inner is None: return model
         model = inner
 
@@ -34,15 +37,19 @@ def _to_cpu(o):
     "Tensors on the CPU and plain strings, at any depth: what `weights_only` lets in again"
     if torch.is_tensor(o): return whole_of(o.detach()).cpu()
     if isinstance(o, (str, Path)): return str(o)
-    if isinstance(o, dict): return type(o)((k, _to_cpu(v)) for k,v in o.items())
+    if isinstance(o, dict):
+        return type(o)((k, _to_cpu(v)) for k,v in o.items())
     return type(o)(map(_to_cpu, o)) if type(o) in (list, tuple) else o
 
 # %% ../../nbs/core/checkpoint.ipynb #28e889b3
 class _Hashed:
     "A file, and the SHA-256 of what is written to it"
-    def __init__(self, f, pool): self.f,self.pool,self.hash = f,pool,hashlib.sha256()
+    def __init__(self, f, pool):
+        self.f,self.pool,self.hash = f,pool,hashlib.sha256()
     def write(self, b):
-        if len(b)<1<<16: self.hash.update(b); return self.f.write(b)
+        if len(b)<1<<16:
+            self.hash.update(b)
+            return self.f.write(b)
         done = self.pool.submit(self.hash.update, b)
         try: return self.f.write(b)
         finally: done.result()
@@ -58,14 +65,18 @@ def save_checkpoint(
 ):
     "Write a checkpoint atomically, with its hash beside it"
     model,meta = unwrap(model),dict(meta or {})
-    if getattr(model, 'CLASSES', None) is not None: meta.setdefault('CLASSES', tuple(model.CLASSES))
+    if getattr(model, 'CLASSES', None) is not None:
+        meta.setdefault('CLASSES', tuple(model.CLASSES))
     out = dict(meta=_to_cpu(meta), state_dict=_to_cpu(model.state_dict()))
     if optimizer is not None: out['optimizer'] = _to_cpu(optimizer.state_dict())
     if loop: out['loop'] = _to_cpu(loop)
     if is_split(model) and get_dist_info()[0]: return # it took part in the gathering; the first process writes
     with atomic_write(filename) as f, ThreadPoolExecutor(1) as pool:
-        torch.save(out, h := _Hashed(f, pool)); Path(f'{filename}.sha256').unlink(missing_ok=True) # of an older file of that name: no note is better than a wrong one
-    with atomic_write(f'{filename}.sha256', 'w') as f: f.write(f'{h.hash.hexdigest()}  {Path(filename).name}\n')
+        torch.save(out, h := _Hashed(f, pool))
+        # of an older file of that name: no note is better than a wrong one
+        Path(f'{filename}.sha256').unlink(missing_ok=True)
+    with atomic_write(f'{filename}.sha256', 'w') as f:
+        f.write(f'{h.hash.hexdigest()}  {Path(filename).name}\n')
 
 # %% ../../nbs/core/checkpoint.ipynb #6ba5fb7f
 CHECKPOINT_SCHEMES = Registry('checkpoint schemes', ['clsnb.models', 'clsnb.zoo'])
@@ -77,14 +88,22 @@ def _hash_in(name):
 
 def _from_web(address):
     "Fetch a file into the cache, unless it is there; without a hash in its name, it is kept apart by its whole address"
-    name = Path(unquote(urlparse(address).path)).name or 'weights'; digest = _hash_in(name)
-    path = cache_dir('checkpoints', *([] if digest else [hashlib.sha256(address.encode()).hexdigest()[:8]]))/name
+    name = Path(unquote(urlparse(address).path)).name or 'weights'
+    digest = _hash_in(name)
+    path = (
+        cache_dir(
+            'checkpoints', *([] if digest else [hashlib.sha256(address.encode()).hexdigest()[:8]])
+        )
+        / name
+    )
     if path.exists() and (not digest or sha256(path).startswith(digest)): return path
     try: return download(address, path, digest)
     except DataError as e: raise CheckpointError(str(e)) from None
 
 # %% ../../nbs/core/checkpoint.ipynb #bfa62724
-_in_folders = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
+_in_folders = (
+    'model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json'
+)
 
 def local_checkpoint(
     address, # Path, file:// or http(s) address; or a folder as Hugging Face lays it out
@@ -92,12 +111,19 @@ def local_checkpoint(
     "The local file of a checkpoint; web addresses are fetched once"
     address = str(address)
     if re.match(r'https?://', address): return _from_web(address)
-    path = Path(url2pathname(urlparse(address).path) if address.startswith('file://') else address).expanduser()
-    if path.is_dir(): path = next((path/n for n in _in_folders if (path/n).is_file()), path)
+    path = Path(
+        url2pathname(urlparse(address).path) if address.startswith('file://') else address
+    ).expanduser()
+    if path.is_dir():
+        path = next((path/n for n in _in_folders if (path/n).is_file()), path)
     if path.is_file(): return path
     folder = path if path.is_dir() else path.parent
-    here = sorted(o.name for o in folder.glob('*') if o.suffix in ('.pth', '.pt', '.bin', '.safetensors')) if folder.is_dir() else []
-    what = f"{str(path)!r} is a folder, not a checkpoint." if path.is_dir() else f"There is no checkpoint {str(path)!r}."
+    if folder.is_dir():
+        here = sorted(o.name for o in folder.glob('*') if o.suffix in ('.pth', '.pt', '.bin', '.safetensors'))
+    else:
+        here = []
+    if path.is_dir(): what = f"{str(path)!r} is a folder, not a checkpoint."
+    else: what = f"There is no checkpoint {str(path)!r}."
     raise CheckpointError(what + (f" In that folder: {', '.join(here[:5])}." if here else ''))
 
 # %% ../../nbs/core/checkpoint.ipynb #33e433a8
@@ -109,25 +135,64 @@ class Inert:
 
 def _plain_dict(*args): return {}
 
-_stand_ins = {OrderedDict: ['mmcv.utils.config.ConfigDict', 'mmengine.config.config.ConfigDict', 'addict.addict.Dict', 'easydict.EasyDict', 'yacs.config.CfgNode'],
-              _plain_dict: ['collections.defaultdict'], Inert: ['mmengine.logging.history_buffer.HistoryBuffer', 'builtins.list', 'builtins.dict', 'builtins.int', 'builtins.float']}
+_stand_ins = {
+    OrderedDict: [
+        'mmcv.utils.config.ConfigDict',
+        'mmengine.config.config.ConfigDict',
+        'addict.addict.Dict',
+        'easydict.EasyDict',
+        'yacs.config.CfgNode',
+    ],
+    _plain_dict: ['collections.defaultdict'],
+    Inert: [
+        'mmengine.logging.history_buffer.HistoryBuffer',
+        'builtins.list', 'builtins.dict', 'builtins.int', 'builtins.float',
+    ],
+}
 
 def _allowed():
     "Types beyond tensors and containers that checkpoints may hold"
     multi = (getattr(np, '_core', None) or np.core).multiarray
     kinds = {np.dtype(o).__class__ for o in '? b B h H i I q Q l L e f d F D S1 U1'.split()}
-    old = [(getattr(multi, n), f'{m}.multiarray.{n}') for n in ('scalar', '_reconstruct') for m in ('numpy.core', 'numpy._core')]
+    old = [
+        (getattr(multi, n), f'{m}.multiarray.{n}')
+        for n in ('scalar', '_reconstruct')
+        for m in ('numpy.core', 'numpy._core')
+    ]
     paths = [getattr(pathlib, f'Pure{k}Path') for k in ('Posix', 'Windows')]
     paths = [*paths, *((o, f'pathlib{m}.{o.__name__[4:]}') for o in paths for m in ('', '._local'))]
-    return [np.dtype, np.ndarray, *kinds, *old, *paths, argparse.Namespace, types.SimpleNamespace, torch.torch_version.TorchVersion,
-            datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone,
-            *((o, n) for o,names in _stand_ins.items() for n in names)]
+    return [
+        np.dtype,
+        np.ndarray,
+        *kinds,
+        *old,
+        *paths,
+        argparse.Namespace,
+        types.SimpleNamespace,
+        torch.torch_version.TorchVersion,
+        datetime.datetime,
+        datetime.date,
+        datetime.time,
+        datetime.timedelta,
+        datetime.timezone,
+        *((o, n) for o,names in _stand_ins.items() for n in names),
+    ]
 
 # %% ../../nbs/core/checkpoint.ipynb #d9c025c8
-_kinds = {b'\x89PNG': 'a PNG picture', b'\xff\xd8\xff': 'a JPEG picture', b'GIF8': 'a GIF picture', b'%PDF': 'a PDF file', b'\x1f\x8b': 'a gzip archive',
-          b'\x89HDF': 'an HDF5 file', b'\x93NUMPY': 'a NumPy array', b'version https://git-lfs': 'a Git LFS pointer (git lfs pull fetches the file itself)',
-          b'<!doctype': 'a web page: the address is that of a page, or asks for a login', b'<html': 'a web page: the address is that of a page, or asks for a login',
-          b'{': 'a JSON file', b'[': 'a JSON file'}
+_kinds = {
+    b'\x89PNG': 'a PNG picture',
+    b'\xff\xd8\xff': 'a JPEG picture',
+    b'GIF8': 'a GIF picture',
+    b'%PDF': 'a PDF file',
+    b'\x1f\x8b': 'a gzip archive',
+    b'\x89HDF': 'an HDF5 file',
+    b'\x93NUMPY': 'a NumPy array',
+    b'version https://git-lfs': 'a Git LFS pointer (git lfs pull fetches the file itself)',
+    b'<!doctype': 'a web page: the address is that of a page, or asks for a login',
+    b'<html': 'a web page: the address is that of a page, or asks for a login',
+    b'{': 'a JSON file',
+    b'[': 'a JSON file',
+}
 
 _old_magic = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19' # of torch before 1.6
 
@@ -135,37 +200,72 @@ def _whats_wrong(path, error):
     "Why a file cannot be read as a checkpoint"
     with open(path, 'rb') as f: head = f.read(512)
     if not head: return "it is empty"
-    kind = next((v for k,v in _kinds.items() if head.startswith(k) or head.lstrip().lower().startswith(k)), 'a tar archive' if head[257:262]==b'ustar' else None)
+    kind = next(
+        (
+            v
+            for k,v in _kinds.items()
+            if head.startswith(k) or head.lstrip().lower().startswith(k)
+        ),
+        'a tar archive' if head[257:262]==b'ustar' else None,
+    )
     if kind: return f"it is {kind}"
     if head[:2]==b'PK':
         if not zipfile.is_zipfile(path): return "it is cut short: copy or download it again"
         names = {o.split('/', 1)[-1] for o in zipfile.ZipFile(path).namelist()}
-        if 'constants.pkl' in names: return "it is a TorchScript program: load it with torch.jit.load and save its state_dict()"
+        if 'constants.pkl' in names:
+            return "it is a TorchScript program: load it with torch.jit.load and save its state_dict()"
         if 'data.pkl' not in names: return "it is a zip archive, but not one of torch"
     found = re.search(r'GLOBAL ([\w.]+)', str(error))
     if found:
-        bad = '.' not in found[1] or re.match(r'(__builtin__|builtins|os|posix|nt|subprocess|sys|shutil|socket|runpy|importlib)\.', found[1])
-        return f"it holds {found[1]}, and loading that could run code" + ('' if bad else '; where that class is known, load it and save the state_dict() alone')
-    if isinstance(error, EOFError) or re.search(r'ran out of|truncated|incomplete|unexpected.*end|too short|corrupt|UntypedStorage', str(error), re.I): return "it is cut short or torn: copy or download it again"
-    if head[:1]==b'\x80' and not head.startswith(_old_magic): return "it is a plain pickle, not one of torch, and loading that could run code"
+        bad = (
+            '.' not in found[1] or re.match(
+                r'(__builtin__|builtins|os|posix|nt|subprocess|sys|shutil|socket|runpy|importlib)\.', found[1]
+            )
+        )
+        return (
+            f"it holds {found[1]}, and loading that could run code"
+            + ('' if bad else '; where that class is known, load it and save the state_dict() alone')
+        )
+    if (
+        isinstance(error, EOFError)
+        or re.search(
+            r'ran out of|truncated|incomplete|unexpected.*end|too short|corrupt|UntypedStorage',
+            str(error),
+            re.I,
+        )
+    ):
+        return "it is cut short or torn: copy or download it again"
+    if head[:1]==b'\x80' and not head.startswith(_old_magic):
+        return "it is a plain pickle, not one of torch, and loading that could run code"
     why = re.search(r'WeightsUnpickler error: *(.*)', str(error))
-    said = why[1] if why else next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if why:
+        said = why[1]
+    else:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return f"it is of no known kind ({said[:120]})"
 
 # %% ../../nbs/core/checkpoint.ipynb #b5e9ae63
 def _read_safetensors(path, map_location):
     st = need('safetensors', 'Reading .safetensors', 'safetensors')
-    with st.safe_open(path, 'pt', device=str(map_location or 'cpu')) as f: return dict(state_dict={k: f.get_tensor(k) for k in f.keys()}, meta=dict(f.metadata() or {}))
+    with st.safe_open(path, 'pt', device=str(map_location or 'cpu')) as f:
+        return dict(
+            state_dict={k: f.get_tensor(k) for k in f.keys()},
+            meta=dict(f.metadata() or {}),
+        )
 
 def _read_torch(path, map_location):
     with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():
         warnings.simplefilter('ignore') # of old formats
         return torch.load(path, map_location=map_location, weights_only=True)
 
-def _is_npz(path): return zipfile.is_zipfile(path) and all(o.endswith('.npy') for o in zipfile.ZipFile(path).namelist())
+def _is_npz(path):
+    return zipfile.is_zipfile(path) and all(o.endswith('.npy') for o in zipfile.ZipFile(path).namelist())
 def _is_safetensors(path):
     with open(path, 'rb') as f: head = f.read(10)
-    return path.suffix=='.safetensors' and head[:1] not in (b'<', b'\x89', b'v') or head[8:]==b'{"' and head[:2]!=b'PK'
+    return (
+        path.suffix=='.safetensors' and head[:1] not in (b'<', b'\x89', b'v')
+        or head[8:]==b'{"' and head[:2]!=b'PK'
+    )
 
 def _read_file(path, map_location):
     if _is_safetensors(path): return _read_safetensors(path, map_location)
@@ -175,21 +275,37 @@ def _read_file(path, map_location):
 
 def _read_shards(index, address, map_location):
     "All the files that an index names, as one"
-    try: files = sorted(set(json.loads(index.read_text())['weight_map'].values()))
-    except (ValueError, KeyError, AttributeError, TypeError): raise CheckpointError(f"{index} is a JSON file without a weight_map: it is no checkpoint.") from None
-    if bad := next((o for o in files if Path(o).name!=o), None): raise CheckpointError(f"{index} names the file {bad!r}, which is not beside it.")
+    try:
+        files = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(f"{index} is a JSON file without a weight_map: it is no checkpoint.") from None
+    if bad := next((o for o in files if Path(o).name!=o), None):
+        raise CheckpointError(f"{index} names the file {bad!r}, which is not beside it.")
     base = str(address).rsplit('/', 1)[0] if '://' in str(address) else index.parent
-    return dict(state_dict={k: v for o in files for k,v in read_checkpoint(f'{base}/{o}', map_location)['state_dict'].items()})
+    return dict(
+        state_dict={
+            k: v
+            for o in files
+            for k,v in read_checkpoint(f'{base}/{o}', map_location)['state_dict'].items()
+        }
+    )
 
 # %% ../../nbs/core/checkpoint.ipynb #e91aa731
-_wrappers = ('state_dict', 'model_state_dict', 'model', 'state_dict_ema', 'ema_state_dict', 'model_ema', 'ema', 'module', 'net', 'network', 'weights', 'params', 'params_ema')
+_wrappers = (
+    'state_dict', 'model_state_dict', 'model', 'state_dict_ema', 'ema_state_dict', 'model_ema', 'ema',
+    'module', 'net', 'network', 'weights', 'params', 'params_ema'
+)
 
 def _weights(o):
     "The dict of tensors in what was saved; None if there is none"
     if not isinstance(o, dict): return None
     for k in _wrappers:
         if w := _weights(o.get(k)): return w
-    sd = OrderedDict((str(k), torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v) for k,v in o.items() if isinstance(v, (torch.Tensor, np.ndarray)))
+    sd = OrderedDict(
+        (str(k), torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v)
+        for k,v in o.items()
+        if isinstance(v, (torch.Tensor, np.ndarray))
+    )
     if hasattr(o, '_metadata'): sd._metadata = o._metadata
     return sd or None
 
@@ -197,8 +313,14 @@ def _wrapped(o, name='The file'):
     "Bring what was saved into the form `dict(state_dict=..., meta=...)`"
     sd = _weights(o)
     if sd is None:
-        keys = f"a dict with {', '.join(map(str, list(o)[:5])) or 'nothing in it'}" if isinstance(o, dict) else f'a {type(o).__name__}'
-        raise CheckpointError(f"{name} holds no weights, but {keys}; a checkpoint is a dict of tensors, alone or under state_dict, model, ...")
+        if isinstance(o, dict):
+            keys = f"a dict with {', '.join(map(str, list(o)[:5])) or 'nothing in it'}"
+        else:
+            keys = f'a {type(o).__name__}'
+        raise CheckpointError(
+            f"{name} holds no weights, but {keys}; a checkpoint is a dict of tensors, "
+            "alone or under state_dict, model, ..."
+        )
     meta = dict(o['meta']) if isinstance(o.get('meta'), dict) else {}
     classes = meta.get('CLASSES') or (meta.get('dataset_meta') or {}).get('classes')
     if isinstance(classes, (list, tuple)): meta['CLASSES'] = tuple(classes)
@@ -214,15 +336,25 @@ def read_checkpoint(
     scheme,_,name = str(address).partition('://')
     if name and scheme not in ('http','https','file'):
         f = CHECKPOINT_SCHEMES.get(scheme)
-        if f is None: raise CheckpointError(f"{address}: {scheme}:// is not known; known are {', '.join([*CHECKPOINT_SCHEMES, 'https', 'file'])}.")
+        if f is None:
+            raise CheckpointError(
+                f"{address}: {scheme}:// is not known; "
+                f"known are {', '.join([*CHECKPOINT_SCHEMES, 'https', 'file'])}."
+            )
         return _wrapped(f(name), str(address))
-    path = local_checkpoint(address); note = Path(f'{path}.sha256')
-    if path.name.endswith('.json'): return _wrapped(_read_shards(path, address, map_location), str(path))
+    path = local_checkpoint(address)
+    note = Path(f'{path}.sha256')
+    if path.name.endswith('.json'):
+        return _wrapped(_read_shards(path, address, map_location), str(path))
     if note.exists() and note.read_text().split()[:1] != [sha256(path)]:
-        raise CheckpointError(f"{path} does not have the hash in {note.name}: it is torn or was changed. Use another checkpoint of that run.")
+        raise CheckpointError(
+            f"{path} does not have the hash in {note.name}: it is torn or was changed. "
+            "Use another checkpoint of that run."
+        )
     try: o = _read_file(path, map_location)
     except ImportError: raise
-    except Exception as e: raise CheckpointError(f"{path} is not a checkpoint that can be read: {_whats_wrong(path, e)}.") from e
+    except Exception as e:
+        raise CheckpointError(f"{path} is not a checkpoint that can be read: {_whats_wrong(path, e)}.") from e
     return _wrapped(o, str(path))
 
 # %% ../../nbs/core/checkpoint.ipynb #827d7b7c
@@ -231,28 +363,41 @@ def _parent(k): return k.rpartition('.')[0]
 def _listed(keys, note=lambda k: '', most=4):
     "Keys as text: those of one module as `module.*`, those that differ in numbers with stars"
     n,names = Counter(map(_parent, keys)),{}
-    for k in keys: names.setdefault(f'{_parent(k)}.*' if n[_parent(k)] > 1 and _parent(k) else k, []).append(note(k))
-    stars,out = Counter(re.sub(r'\d+', '*', k) for k in names),{}
-    for k,v in names.items(): out.setdefault(s if stars[s := re.sub(r'\d+', '*', k)] > 1 else k, []).extend(v)
+    for k in keys:
+        names.setdefault(f'{_parent(k)}.*' if n[_parent(k)] > 1 and _parent(k) else k, []).append(note(
+            k
+        ))
+    stars = Counter(re.sub(r'\d+', '*', k) for k in names)
+    out = {}
+    for k,v in names.items():
+        out.setdefault(s if stars[s := re.sub(r'\d+', '*', k)] > 1 else k, []).extend(
+            v
+        )
     out = [k + (f" ({', '.join(dict.fromkeys(v))})" if any(v) else '') for k,v in out.items()]
     return ', '.join(out[:most]) + (f' and {len(out)-most} more' if len(out) > most else '')
 
 def _sizes(a, b):
     "What differs in two shapes"
     d = {(x, y) for x,y in zip(a, b) if x!=y}
-    return '%d → %d'%d.pop() if len(a)==len(b) and len(d)==1 else f"{'×'.join(map(str, a)) or 1} → {'×'.join(map(str, b)) or 1}"
+    if len(a)==len(b) and len(d)==1: return '%d → %d'%d.pop()
+    return f"{'×'.join(map(str, a)) or 1} → {'×'.join(map(str, b)) or 1}"
 
 @dataclass
 class LoadReport:
     "What became of the weights of a checkpoint"
-    total:int; matched:list = field(default_factory=list); missing:list = field(default_factory=list)
-    unexpected:list = field(default_factory=list); skipped:dict = field(default_factory=dict) # Key to both shapes
-    prefix:str = ''; left_out:list = field(default_factory=list) # How keys were read, and those that are not under the prefix
+    total:int
+    matched:list = field(default_factory=list)
+    missing:list = field(default_factory=list)
+    unexpected:list = field(default_factory=list)
+    skipped:dict = field(default_factory=dict) # Key to both shapes
+    prefix:str = ''
+    left_out:list = field(default_factory=list) # How keys were read, and those that are not under the prefix
     @property
     def whole(self): return not (self.missing or self.unexpected or self.skipped)
     def __str__(self):
         out = f"{len(self.matched)} of {self.total} matched" + (f" ({self.prefix})" if self.prefix else '')
-        if self.skipped: out += '; skipped ' + _listed(self.skipped, lambda k: _sizes(*self.skipped[k]))
+        if self.skipped:
+            out += '; skipped ' + _listed(self.skipped, lambda k: _sizes(*self.skipped[k]))
         for n in ('missing', 'unexpected', 'left_out'):
             if ks := getattr(self, n): out += f"; {n.replace('_', ' ')} {_listed(ks)}"
         return out
@@ -263,9 +408,13 @@ _wrapper_names = {'module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wr
 
 def top_names(keys):
     "First parts of keys as text, the most frequent first"
-    return ', '.join(f'{k}.* ({n})' for k,n in Counter(k.split('.')[0] for k in keys).most_common(3))
+    return ', '.join(
+        f'{k}.* ({n})'
+        for k,n in Counter(k.split('.')[0] for k in keys).most_common(3)
+    )
 
-def _cleaned(sd): return {'.'.join(p for p in k.split('.') if p not in _wrapper_names): k for k in sd}
+def _cleaned(sd):
+    return {'.'.join(p for p in k.split('.') if p not in _wrapper_names): k for k in sd}
 
 def _best_reading(sd, own):
     "The keys of `sd` read so that most are keys of the model; what was done, and keys that were left out"
@@ -277,25 +426,50 @@ def _best_reading(sd, own):
     for k,old in clean.items():
         parts = k.split('.')
         for i in range(min(len(parts), 6)):
-            p,rest = ''.join(f'{o}.' for o in parts[:i]),'.'.join(parts[i:])
+            p = ''.join(f'{o}.' for o in parts[:i])
+            rest = '.'.join(parts[i:])
             for q in inner:
-                if q+rest in mine: votes[p,q] += 1 + (own[mine[q+rest]].shape==sd[old].shape)
-    p,q = max(votes, key=lambda o: (votes[o], -len(o[0]), -len(o[1])), default=('', ''))
-    how = ([f"without {', '.join(o+'.' for o in gone)}"] if gone else []) + ([f'of {p}'] if p else []) + ([f'under {q}'] if q else [])
-    read = ((q+k[len(p):], sd[old]) for k,old in clean.items() if k.startswith(p))
-    return OrderedDict((mine.get(k, k), v) for k,v in read),' '.join(how),[k for k in clean if not k.startswith(p)]
+                if q+rest in mine:
+                    votes[p,q] += 1 + (own[mine[q+rest]].shape==sd[old].shape)
+    p,q = max(
+        votes,
+        key=lambda o: (votes[o], -len(o[0]), -len(o[1])),
+        default=('', ''),
+    )
+    how = (
+        ([f"without {', '.join(o+'.' for o in gone)}"] if gone else [])
+        + ([f'of {p}'] if p else [])
+        + ([f'under {q}'] if q else [])
+    )
+    read = (
+        (q+k[len(p):], sd[old])
+        for k,old in clean.items()
+        if k.startswith(p)
+    )
+    return (
+        OrderedDict((mine.get(k, k), v) for k,v in read),
+        ' '.join(how),
+        [k for k in clean if not k.startswith(p)],
+    )
 
 # %% ../../nbs/core/checkpoint.ipynb #2756e591
 class _Rehearsal(TorchFunctionMode):
     "Collects what would be copied into `tensors`, and copies nothing"
-    def __init__(self, tensors): super().__init__(); self.own,self.copies = {id(o) for o in tensors},[]
+    def __init__(self, tensors):
+        super().__init__()
+        self.own,self.copies = {id(o) for o in tensors},[]
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is not torch.Tensor.copy_ or id(args[0]) not in self.own: return func(*args, **(kwargs or {}))
+        if func is not torch.Tensor.copy_ or id(args[0]) not in self.own:
+            return func(*args, **(kwargs or {}))
         self.copies.append(args[:2])
         return args[0]
 
-_mismatch = re.compile(r'size mismatch for (\S+): copying a param with shape torch.Size\(\[(.*?)\]\).*?model is torch.Size\(\[(.*?)\]\)')
-def _shape(text): return tuple(int(o) for o in text.split(',') if o.strip())
+_mismatch = re.compile(
+    r'size mismatch for (\S+): '
+    r'copying a param with shape torch.Size\(\[(.*?)\]\).*?model is torch.Size\(\[(.*?)\]\)'
+)
+def _shape(text):
+    return tuple(int(o) for o in text.split(',') if o.strip())
 
 def _rehearse(model, sd):
     "What would be copied, what would be missing or unexpected, and what has another shape"
@@ -304,10 +478,18 @@ def _rehearse(model, sd):
         with _Rehearsal([*model.parameters(), *model.buffers()]) as r:
             try: return r.copies,model.load_state_dict(sd, strict=False),skipped
             except RuntimeError as e:
-                bad = {k: (_shape(a), _shape(b)) for k,a,b in _mismatch.findall(str(e))}
-                if not bad.keys() & sd.keys(): raise CheckpointError(f"The weights cannot be loaded: {str(e).splitlines()[-1].strip()}") from None
-        skipped |= bad; meta = sd._metadata
-        sd = OrderedDict((k, v) for k,v in sd.items() if k not in bad); sd._metadata = meta
+                bad = {
+                    k: (_shape(a), _shape(b))
+                    for k,a,b in _mismatch.findall(str(e))
+                }
+                if not bad.keys() & sd.keys():
+                    raise CheckpointError(
+                        f"The weights cannot be loaded: {str(e).splitlines()[-1].strip()}"
+                    ) from None
+        skipped |= bad
+        meta = sd._metadata
+        sd = OrderedDict((k, v) for k,v in sd.items() if k not in bad)
+        sd._metadata = meta
 
 # %% ../../nbs/core/checkpoint.ipynb #9691595a
 def load_state_dict(
@@ -317,18 +499,31 @@ def load_state_dict(
     name='the checkpoint', # For messages
 )->LoadReport:
     "Fill `model` with all that fits; raises `CheckpointError` when less than half does, and then changes nothing"
-    model = unwrap(model); own = model.state_dict()
+    model = unwrap(model)
+    own = model.state_dict()
     sd,prefix,left = _best_reading(state_dict, own)
     sd._metadata = getattr(state_dict, '_metadata', None)
     copies,found,skipped = _rehearse(model, sd)
-    made = {k for k,_ in model.named_buffers(remove_duplicate=False) if not k.endswith(('running_mean', 'running_var'))} # counters, and tables that constructors make
+    # counters, and tables that constructors make
+    made = {
+        k
+        for k,_ in model.named_buffers(remove_duplicate=False)
+        if not k.endswith(('running_mean', 'running_var'))
+    }
     weights = [k for k in own if k not in made]
     missing = [k for k in found.missing_keys if k in weights and k not in skipped]
     ok = [k for k in weights if k not in missing and k not in skipped]
     rep = LoadReport(len(weights), ok, missing, list(found.unexpected_keys), skipped, prefix, left)
     if 2*len(ok) < len(weights) or strict and not rep.whole:
-        raise CheckpointError(f"{name} does not fit this model: {rep}. Its keys are {top_names(state_dict)}; the model's are {top_names(own)}. " +
-                              (f"Is {prefix.split()[-1]} the right part of it?" if ' of ' in f' {prefix}' else "Is it a checkpoint of another architecture? Weights of other libraries are turned into ours by clsnb convert-weights."))
+        raise CheckpointError(
+            f"{name} does not fit this model: {rep}. "
+            f"Its keys are {top_names(state_dict)}; the model's are {top_names(own)}. "
+            + (
+                f"Is {prefix.split()[-1]} the right part of it?" if ' of ' in f' {prefix}'
+                else "Is it a checkpoint of another architecture? Weights of other libraries are turned "
+                     "into ours by clsnb convert-weights."
+            )
+        )
     with torch.no_grad():
         for mine,new in copies: mine.copy_(split_as(new, mine))
     return rep
@@ -343,13 +538,19 @@ def load_checkpoint(
     revise_keys=[], # Pairs (pattern, replacement) applied to the keys first
 )->dict: # The checkpoint, with its report under `report`
     "Read a checkpoint and fill `model` with it"
-    ckpt = read_checkpoint(filename, map_location); sd = ckpt['state_dict']
+    ckpt = read_checkpoint(filename, map_location)
+    sd = ckpt['state_dict']
     for pat,rep in revise_keys:
-        new = OrderedDict((re.sub(pat, rep, k), v) for k,v in sd.items()); new._metadata = getattr(sd, '_metadata', None); sd = new
+        new = OrderedDict((re.sub(pat, rep, k), v) for k,v in sd.items())
+        new._metadata = getattr(sd, '_metadata', None)
+        sd = new
     rep = ckpt['report'] = load_state_dict(model, sd, strict, str(filename))
-    if logger or not rep.whole: (logger or get_logger()).info(f"Weights from {filename}: {rep}")
-    classes = ckpt['meta'].get('CLASSES'); net = unwrap(model)
-    if classes and getattr(net, 'CLASSES', None) is None and not any('head' in k for k in rep.skipped): net.CLASSES = tuple(classes)
+    if logger or not rep.whole:
+        (logger or get_logger()).info(f"Weights from {filename}: {rep}")
+    classes = ckpt['meta'].get('CLASSES')
+    net = unwrap(model)
+    if classes and getattr(net, 'CLASSES', None) is None and not any('head' in k for k in rep.skipped):
+        net.CLASSES = tuple(classes)
     return ckpt
 
 def load_weights(

@@ -14,12 +14,14 @@ from .errors import ConfigError
 # %% ../../nbs/core/dist.ipynb #85ef8e54
 def get_dist_info()->tuple:
     "`(rank, world_size)`; `(0, 1)` when nothing is distributed"
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    if dist.is_available() and dist.is_initialized(): return dist.get_rank(), dist.get_world_size()
+    return 0, 1
 
 def master_only(f):
     "Decorator: run in the first process only; the others get `None`"
     @functools.wraps(f)
-    def g(*a, **kw): return f(*a, **kw) if get_dist_info()[0]==0 else None
+    def g(*a, **kw):
+        return f(*a, **kw) if get_dist_info()[0]==0 else None
     return g
 
 def barrier():
@@ -28,12 +30,21 @@ def barrier():
 
 # %% ../../nbs/core/dist.ipynb #e769ea01
 _words = dict( # what torch reads -> what launchers set
-    slurm=dict(RANK=['SLURM_PROCID'], WORLD_SIZE=['SLURM_STEP_NUM_TASKS', 'SLURM_NTASKS'], LOCAL_RANK=['SLURM_LOCALID']),
-    mpi=dict(RANK=['OMPI_COMM_WORLD_RANK', 'PMI_RANK'], WORLD_SIZE=['OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'],
-             LOCAL_RANK=['OMPI_COMM_WORLD_LOCAL_RANK', 'MPI_LOCALRANKID', 'PMI_LOCAL_RANK', 'SLURM_LOCALID']))
+    slurm=dict(
+        RANK=['SLURM_PROCID'],
+        WORLD_SIZE=['SLURM_STEP_NUM_TASKS', 'SLURM_NTASKS'],
+        LOCAL_RANK=['SLURM_LOCALID'],
+    ),
+    mpi=dict(
+        RANK=['OMPI_COMM_WORLD_RANK', 'PMI_RANK'],
+        WORLD_SIZE=['OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'],
+        LOCAL_RANK=['OMPI_COMM_WORLD_LOCAL_RANK', 'MPI_LOCALRANKID', 'PMI_LOCAL_RANK', 'SLURM_LOCALID'],
+    ),
+)
 _starters = dict(slurm='srun', mpi='mpirun')
 
-def _said(env, words): return next((env[w] for w in words if env.get(w)), None)
+def _said(env, words):
+    return next((env[w] for w in words if env.get(w)), None)
 
 def launcher_env(
     launcher, # 'slurm' or 'mpi'
@@ -43,8 +54,13 @@ def launcher_env(
     "A launcher's variables as those of torch; raises `ConfigError`"
     out = {k: _said(env, words) for k,words in _words[launcher].items()}
     missing = [k for k in ('RANK', 'WORLD_SIZE') if out[k] is None]
-    if missing: raise ConfigError(f"--launcher {launcher}: {' or '.join(_words[launcher][missing[0]])} is not set; start with {_starters[launcher]}.")
-    alone = _on_one_machine(launcher, env, int(out['WORLD_SIZE'])); out['LOCAL_RANK'] = out['LOCAL_RANK'] or (out['RANK'] if alone else '0')
+    if missing:
+        raise ConfigError(
+            f"--launcher {launcher}: {' or '.join(_words[launcher][missing[0]])} is not "
+            f"set; start with {_starters[launcher]}."
+        )
+    alone = _on_one_machine(launcher, env, int(out['WORLD_SIZE']))
+    out['LOCAL_RANK'] = out['LOCAL_RANK'] or (out['RANK'] if alone else '0')
     out['MASTER_ADDR'] = env.get('MASTER_ADDR') or ('127.0.0.1' if alone else _first_machine(launcher, env))
     return out | dict(MASTER_PORT=str(port or env.get('MASTER_PORT') or job_port(_job(launcher, env))))
 
@@ -54,20 +70,28 @@ def first_host(
 )->str:
     "The first name of a packed list such as `gpu[07-12,20],cpu3`"
     m = re.match(r'([^\[,]*)(?:\[([^\],-]+)[^\]]*\])?([^\[,]*)', nodes.strip())
-    name = m[1] + (m[2] or '') + m[3]; rest = nodes.strip()[m.end():]
+    name = m[1] + (m[2] or '') + m[3]
+    rest = nodes.strip()[m.end():]
     return name if not rest.startswith('[') else name + first_host(rest)
 
-_node_lists,_node_counts = ['SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST', 'SLURM_NODELIST'],['SLURM_STEP_NUM_NODES', 'SLURM_JOB_NUM_NODES', 'SLURM_NNODES']
+_node_lists = ['SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST', 'SLURM_NODELIST']
+_node_counts = ['SLURM_STEP_NUM_NODES', 'SLURM_JOB_NUM_NODES', 'SLURM_NNODES']
 
 def _on_one_machine(launcher, env, world):
     if launcher=='slurm': return _said(env, _node_counts)=='1'
-    return int(_said(env, ['OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS', 'PMI_LOCAL_SIZE']) or world)==world
+    return int(
+        _said(env, ['OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS', 'PMI_LOCAL_SIZE']) or world
+    )==world
 
 def _first_machine(launcher, env):
     nodes = _said(env, _node_lists) # of `srun --mpi=pmix`, too
     if nodes: return first_host(nodes)
-    raise ConfigError("--launcher slurm: SLURM_STEP_NODELIST is not set; start with srun, or say MASTER_ADDR=<first machine>." if launcher=='slurm' else
-                      "--launcher mpi on several machines needs MASTER_ADDR: mpirun -x MASTER_ADDR=<first machine> ...")
+    raise ConfigError(
+        "--launcher slurm: SLURM_STEP_NODELIST is not set; start with srun, "
+        "or say MASTER_ADDR=<first machine>."
+        if launcher=='slurm'
+        else "--launcher mpi on several machines needs MASTER_ADDR: mpirun -x MASTER_ADDR=<first machine> ..."
+    )
 
 # %% ../../nbs/core/dist.ipynb #2972263f
 def job_port(
@@ -77,7 +101,8 @@ def job_port(
     return 20000 + zlib.crc32(str(job).encode())%12000
 
 def _job(launcher, env):
-    if launcher=='slurm' or env.get('SLURM_STEP_ID'): return f"{env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID', 0)}"
+    if launcher=='slurm' or env.get('SLURM_STEP_ID'):
+        return f"{env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID', 0)}"
     return _said(env, ['PMIX_NAMESPACE', 'OMPI_MCA_ess_base_jobid', 'PMI_JOBID']) or os.getppid()
 
 # %% ../../nbs/core/dist.ipynb #7427c864
@@ -96,27 +121,58 @@ def init_dist(
 ):
     "Join the other processes of this run"
     if launcher in (None, 'none') or dist.is_initialized(): return
-    if launcher not in ('pytorch', *_words): raise ConfigError(f"--launcher: {launcher!r} is unknown; choose none, pytorch, slurm or mpi.")
+    if launcher not in ('pytorch', *_words):
+        raise ConfigError(f"--launcher: {launcher!r} is unknown; choose none, pytorch, slurm or mpi.")
     if launcher!='pytorch': os.environ.update(launcher_env(launcher, os.environ, port))
-    if 'RANK' not in os.environ: raise ConfigError("--launcher pytorch needs torchrun: torchrun --nproc-per-node 2 -m clsnb train CONFIG --launcher pytorch; or say clsnb dist-train CONFIG 2")
-    cuda = torch.cuda.is_available(); _wait[0] = float(timeout); kw['timeout'] = datetime.timedelta(seconds=timeout); t = time.monotonic()
+    if 'RANK' not in os.environ:
+        raise ConfigError(
+            "--launcher pytorch needs torchrun: torchrun --nproc-per-node 2 -m clsnb train CONFIG "
+            "--launcher pytorch; or say clsnb dist-train CONFIG 2"
+        )
+    cuda = torch.cuda.is_available()
+    _wait[0] = float(timeout)
+    kw['timeout'] = datetime.timedelta(seconds=timeout)
+    t = time.monotonic()
     if cuda: torch.cuda.set_device(default_device())
-    kind = backend if backend and (cuda or backend!='nccl') else 'nccl' if cuda else 'gloo'
-    try: dist.init_process_group(kind, **(_fresh_start(timeout) if os.environ.get('TORCHELASTIC_USE_AGENT_STORE')=='True' and not {'store', 'init_method'} & kw.keys() else {}), **kw)
+    if backend and (cuda or backend!='nccl'): kind = backend
+    elif cuda: kind = 'nccl'
+    else: kind = 'gloo'
+    try:
+        dist.init_process_group(
+            kind,
+            **(
+                _fresh_start(timeout)
+                if os.environ.get('TORCHELASTIC_USE_AGENT_STORE')=='True'
+                    and not {'store', 'init_method'} & kw.keys()
+                else {}
+            ),
+            **kw,
+        )
     except RuntimeError as e: raise ConfigError(_no_meeting(e, time.monotonic()-t)) from e
 
 def _no_meeting(e, took):
     "Why processes did not find each other, in one line"
-    at,who = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}",f"Process {os.environ['RANK']} of {os.environ.get('WORLD_SIZE')}"
-    if 'EADDRINUSE' in str(e) or 'already in use' in str(e): return f"{who} cannot open {at}: another program has that port. Say another one: MASTER_PORT=..., or dist_params=dict(port=...)."
-    if 'imed out' in str(e) or 'timeout' in str(e): return f"{who} waited {took:.0f} s at {at}, and not all others came. Did they all start, and is that the address of the first one? ({str(e).splitlines()[0][:200]})"
+    at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    who = f"Process {os.environ['RANK']} of {os.environ.get('WORLD_SIZE')}"
+    if 'EADDRINUSE' in str(e) or 'already in use' in str(e):
+        return (
+            f"{who} cannot open {at}: another program has that port. Say another one: "
+            "MASTER_PORT=..., or dist_params=dict(port=...)."
+        )
+    if 'imed out' in str(e) or 'timeout' in str(e):
+        return (
+            f"{who} waited {took:.0f} s at {at}, and not all others came. Did they all start, "
+            f"and is that the address of the first one? ({str(e).splitlines()[0][:200]})"
+        )
     return f"{who} cannot join the others at {at}: {str(e).splitlines()[0][:300]}"
 
 # %% ../../nbs/core/dist.ipynb #ce69573b
 def _fresh_start(timeout):
     "Store, rank and number of processes, apart from what an earlier attempt left"
     store,rank,world = next(dist.rendezvous('env://', timeout=datetime.timedelta(seconds=timeout)))
-    return dict(store=dist.PrefixStore(agree_on_name(store, rank, world, timeout), store), rank=rank, world_size=world)
+    return dict(
+        store=dist.PrefixStore(agree_on_name(store, rank, world, timeout), store), rank=rank, world_size=world
+    )
 
 def agree_on_name(
     store, # That all processes can reach; what it holds may be old
@@ -125,15 +181,19 @@ def agree_on_name(
 )->str:
     "A name that the processes alive now share, and no earlier ones"
     me,end = uuid.uuid4().hex,time.monotonic()+timeout
-    def read(k): return store.get(k).decode() if store.check([k]) else ''
+    def read(k):
+        return store.get(k).decode() if store.check([k]) else ''
     def wait():
         if time.monotonic()>end: raise RuntimeError('timed out: some processes did not say hello')
         time.sleep(.02)
     if rank==0:
-        while any(read(f'heard{r}')!=me for r in range(1, world)): store.set('list', json.dumps([me, *(read(f'hello{r}') for r in range(1, world))])); wait()
+        while any(read(f'heard{r}')!=me for r in range(1, world)):
+            store.set('list', json.dumps([me, *(read(f'hello{r}') for r in range(1, world))]))
+            wait()
         return me
     store.set(f'hello{rank}', me)
-    while me not in (names := json.loads(read('list') or '[]')): wait()
+    while me not in (names := json.loads(read('list') or '[]')):
+        wait()
     store.set(f'heard{rank}', names[0])
     return names[0]
 
@@ -142,7 +202,11 @@ def default_device()->torch.device:
     "The accelerator of this process if there is one, else the CPU"
     if not torch.accelerator.is_available(): return torch.device('cpu')
     kind = torch.accelerator.current_accelerator().type
-    return torch.device(kind, int(os.environ.get('LOCAL_RANK') or 0)%max(torch.accelerator.device_count(), 1)) if kind=='cuda' else torch.device(kind)
+    if kind=='cuda':
+        return torch.device(
+            kind, int(os.environ.get('LOCAL_RANK') or 0)%max(torch.accelerator.device_count(), 1)
+        )
+    return torch.device(kind)
 
 # %% ../../nbs/core/dist.ipynb #774c0c09
 def sync_buffers(
@@ -153,8 +217,11 @@ def sync_buffers(
     world = get_dist_info()[1]
     for b in model.buffers() if world>1 else ():
         if not b.is_floating_point(): continue
-        if how=='first': dist.broadcast(b, 0)
-        else: dist.all_reduce(b); b /= world
+        if how=='first':
+            dist.broadcast(b, 0)
+        else:
+            dist.all_reduce(b)
+            b /= world
 
 # %% ../../nbs/core/dist.ipynb #9571649f
 def gather_by_index(
@@ -163,7 +230,8 @@ def gather_by_index(
     size:int, # Number of samples in all
 )->list: # For each of `rows`, an array of all samples, or of this process's when not distributed
     "Results of all processes, in the order of the samples"
-    index = torch.as_tensor(index, dtype=torch.long); world = get_dist_info()[1]
+    index = torch.as_tensor(index, dtype=torch.long)
+    world = get_dist_info()[1]
     parts = [(index, [torch.as_tensor(r) for r in rows])]
     if world>1:
         parts = [None]*world
@@ -171,9 +239,12 @@ def gather_by_index(
     out = []
     for k in range(len(rows)):
         first = next(p[k] for i,p in parts if len(i))
-        full,seen = first.new_zeros((size, *first.shape[1:])),torch.zeros(size, dtype=torch.bool)
+        full = first.new_zeros((size, *first.shape[1:]))
+        seen = torch.zeros(size, dtype=torch.bool)
         for i,p in parts:
-            if len(i): full[i] = p[k].to(full.dtype); seen[i] = True
+            if len(i):
+                full[i] = p[k].to(full.dtype)
+                seen[i] = True
         assert seen.all(), f"samples without a result: {(~seen).nonzero().flatten()[:5].tolist()}"
         out.append(full.numpy())
     return out
@@ -183,7 +254,8 @@ def is_split(
     o, # A tensor or a model
 )->bool:
     "Does this process hold a part only?"
-    return hasattr(o, 'set_requires_gradient_sync' if isinstance(o, torch.nn.Module) else 'full_tensor') # of FSDP's modules, of its tensors
+    # of FSDP's modules, of its tensors
+    return hasattr(o, 'set_requires_gradient_sync' if isinstance(o, torch.nn.Module) else 'full_tensor')
 
 def whole_of(t):
     "A tensor with the parts of all processes"

@@ -9,11 +9,16 @@ __all__ = ['ClsnbError', 'ConfigError', 'DataError', 'CheckpointError', 'Depende
 import difflib
 
 # %% ../../nbs/core/errors.ipynb #bce7bae6
-class ClsnbError(Exception): "A mistake that a user can repair; its message is one readable line"
-class ConfigError(ClsnbError): "A config asks for something that does not exist or does not fit"
-class DataError(ClsnbError): "A folder, file, picture or label is not what it should be"
-class CheckpointError(ClsnbError): "A checkpoint cannot be read, or belongs to another model"
-class DependencyError(ClsnbError, ImportError): "An optional package is missing"
+class ClsnbError(Exception):
+    "A mistake that a user can repair; its message is one readable line"
+class ConfigError(ClsnbError):
+    "A config asks for something that does not exist or does not fit"
+class DataError(ClsnbError):
+    "A folder, file, picture or label is not what it should be"
+class CheckpointError(ClsnbError):
+    "A checkpoint cannot be read, or belongs to another model"
+class DependencyError(ClsnbError, ImportError):
+    "An optional package is missing"
 
 # %% ../../nbs/core/errors.ipynb #681070a7
 def near(
@@ -24,7 +29,10 @@ def near(
     "A hint that names the known names closest to `name`"
     known = sorted({str(o) for o in known})
     lower = {o.lower(): o for o in known}
-    hits = [lower[o] for o in difflib.get_close_matches(str(name).lower(), list(lower), n=n, cutoff=.55)]
+    hits = [
+        lower[o]
+        for o in difflib.get_close_matches(str(name).lower(), list(lower), n=n, cutoff=.55)
+    ]
     if hits: return f" Did you mean {' or '.join(repr(o) for o in hits)}?"
     return f" Known: {', '.join(known)}." if 0 < len(known) <= 12 else ''
 
@@ -38,4 +46,6 @@ def need(
     import importlib
     try: return importlib.import_module(module)
     except ImportError as e:
-        raise DependencyError(f"{why} needs the package {module!r} ({e}): pip install {pip or module.split('.')[0]}") from e
+        raise DependencyError(
+            f"{why} needs the package {module!r} ({e}): pip install {pip or module.split('.')[0]}"
+        ) from e

@@ -17,7 +17,8 @@ def _scaled(kind, w, distribution, **kw): getattr(init, f'{kind}_{distribution}_
 def _constant(w, val): init.constant_(w, val)
 def _xavier(w, gain=1, distribution='normal'): _scaled('xavier', w, distribution, gain=gain)
 def _normal(w, mean=0, std=1): init.normal_(w, mean, std)
-def _trunc_normal(w, mean=0, std=1, a=-2, b=2): init.trunc_normal_(w, mean, std, a, b)
+def _trunc_normal(w, mean=0, std=1, a=-2, b=2):
+    init.trunc_normal_(w, mean, std, a, b)
 def _uniform(w, a=0, b=1): init.uniform_(w, a, b)
 def _kaiming(w, a=0, mode='fan_out', nonlinearity='relu', distribution='normal'):
     _scaled('kaiming', w, distribution, a=a, mode=mode, nonlinearity=nonlinearity)
@@ -34,46 +35,67 @@ def init_layer(m, # A layer; without a weight nothing happens
                bias=0, bias_prob=None, **kw):
     "Fill the weight of `m` and set its bias"
     if getattr(m, 'weight', None) is not None: fill(m.weight, **kw)
-    if getattr(m, 'bias', None) is not None: init.constant_(m.bias, bias if bias_prob is None else bias_for_prob(bias_prob))
+    if getattr(m, 'bias', None) is not None:
+        init.constant_(m.bias, bias if bias_prob is None else bias_for_prob(bias_prob))
 
 # %% ../../nbs/core/init.ipynb #6162e7f8
 def constant_init(module, val, bias=0): init_layer(module, _constant, bias, val=val)
-def xavier_init(module, gain=1, bias=0, distribution='normal'): init_layer(module, _xavier, bias, gain=gain, distribution=distribution)
-def normal_init(module, mean=0, std=1, bias=0): init_layer(module, _normal, bias, mean=mean, std=std)
-def trunc_normal_init(module, mean=0, std=1, a=-2, b=2, bias=0): init_layer(module, _trunc_normal, bias, mean=mean, std=std, a=a, b=b)
-def uniform_init(module, a=0, b=1, bias=0): init_layer(module, _uniform, bias, a=a, b=b)
+def xavier_init(module, gain=1, bias=0, distribution='normal'):
+    init_layer(module, _xavier, bias, gain=gain, distribution=distribution)
+def normal_init(module, mean=0, std=1, bias=0):
+    init_layer(module, _normal, bias, mean=mean, std=std)
+def trunc_normal_init(module, mean=0, std=1, a=-2, b=2, bias=0):
+    init_layer(module, _trunc_normal, bias, mean=mean, std=std, a=a, b=b)
+def uniform_init(module, a=0, b=1, bias=0):
+    init_layer(module, _uniform, bias, a=a, b=b)
 def kaiming_init(module, a=0, mode='fan_out', nonlinearity='relu', bias=0, distribution='normal'):
     init_layer(module, _kaiming, bias, a=a, mode=mode, nonlinearity=nonlinearity, distribution=distribution)
 
 # %% ../../nbs/core/init.ipynb #d787571f
 _fillers = dict(Constant=_constant, Xavier=_xavier, Normal=_normal, TruncNormal=_trunc_normal, Uniform=_uniform,
                 Kaiming=_kaiming, Caffe2Xavier=_caffe2_xavier)
-def _names(m): return {type(m).__name__, *(b.__name__ for b in type(m).__bases__)}
-def _listed(o): return [o] if isinstance(o, (str, dict)) else list(o or ())
+def _names(m):
+    return {type(m).__name__, *(b.__name__ for b in type(m).__bases__)}
+def _listed(o):
+    return [o] if isinstance(o, (str, dict)) else list(o or ())
 
 def _apply(module, typ, layer=None, everything=False, **kw):
-    if typ not in _fillers: raise ConfigError(f"init_cfg: there is no initialisation {typ!r}.{near(typ, [*_fillers, 'Pretrained'])}")
+    if typ not in _fillers:
+        raise ConfigError(
+            f"init_cfg: there is no initialisation {typ!r}.{near(typ, [*_fillers, 'Pretrained'])}"
+        )
     known = {*inspect.signature(_fillers[typ]).parameters, 'bias', 'bias_prob'} - {'w'}
     for k in kw:
-        if k not in known: raise ConfigError(f"init_cfg: {typ} has no argument {k!r}.{near(k, known)}")
+        if k not in known:
+            raise ConfigError(f"init_cfg: {typ} has no argument {k!r}.{near(k, known)}")
     layer = set(_listed(layer))
     module.apply(lambda m: init_layer(m, _fillers[typ], **kw) if everything or layer & _names(m) else None)
 
 # %% ../../nbs/core/init.ipynb #b42bbd22
 def _pretrained(module, checkpoint, prefix=None, map_location=None):
-    from clsnb.core.checkpoint import read_checkpoint, load_state_dict, top_names # only when asked for: building must not need it
+    # only when asked for: building must not need it
+    from clsnb.core.checkpoint import read_checkpoint, load_state_dict, top_names
     sd = whole = read_checkpoint(checkpoint, map_location or 'cpu')['state_dict']
     if prefix:
-        p = prefix.rstrip('.')+'.'; sd = {k[len(p):]: v for k,v in sd.items() if k.startswith(p)}
-        if not sd: raise CheckpointError(f"init_cfg: no key of {checkpoint} begins with {p!r}; they are {top_names(whole)}.")
+        p = prefix.rstrip('.')+'.'
+        sd = {k[len(p):]: v for k,v in sd.items() if k.startswith(p)}
+        if not sd:
+            raise CheckpointError(
+                f"init_cfg: no key of {checkpoint} begins with {p!r}; they are {top_names(whole)}."
+            )
     rep = load_state_dict(module, sd, name=str(checkpoint))
-    if not rep.whole: get_logger().info(f'Weights of {type(module).__name__} from {checkpoint}: {rep}')
+    if not rep.whole:
+        get_logger().info(f'Weights of {type(module).__name__} from {checkpoint}: {rep}')
 
 def _carry_out(module, typ, everything=False, **kw):
     "One rule, for the layers it names or for all"
     if typ!='Pretrained': return _apply(module, typ, everything=everything, **kw)
     known = set(inspect.signature(_pretrained).parameters)-{'module'}
-    if 'checkpoint' not in kw or kw.keys()-known: raise ConfigError(f"init_cfg: Pretrained takes checkpoint, prefix and map_location, not {', '.join(map(str, kw)) or 'nothing'}.")
+    if 'checkpoint' not in kw or kw.keys()-known:
+        raise ConfigError(
+            "init_cfg: Pretrained takes checkpoint, prefix and map_location, "
+            f"not {', '.join(map(str, kw)) or 'nothing'}."
+        )
     _pretrained(module, **kw)
 
 def initialize(module, # Any `nn.Module`
@@ -81,12 +103,19 @@ def initialize(module, # Any `nn.Module`
                ):
     "Fill the weights of `module` as its `init_cfg` says; later rules win"
     for cfg in _listed(init_cfg):
-        kw = dict(cfg); typ,override = kw.pop('type', None),_listed(kw.pop('override', None))
+        kw = dict(cfg)
+        typ,override = kw.pop('type', None),_listed(kw.pop('override', None))
         _carry_out(module, typ, **kw)
         kw.pop('layer', None)
         for o in override:
-            o = dict(o); name = o.pop('name', None)
-            if not hasattr(module, str(name)): raise ConfigError(f"init_cfg: {type(module).__name__} has no child {name!r} to override.{near(name, dict(module.named_children()))}")
-            if o and 'type' not in o: raise ConfigError(f"init_cfg: the override of {name!r} has {', '.join(o)} but no type.")
+            o = dict(o)
+            name = o.pop('name', None)
+            if not hasattr(module, str(name)):
+                raise ConfigError(
+                    f"init_cfg: {type(module).__name__} has no child {name!r} to "
+                    f"override.{near(name, dict(module.named_children()))}"
+                )
+            if o and 'type' not in o:
+                raise ConfigError(f"init_cfg: the override of {name!r} has {', '.join(o)} but no type.")
             o = o or dict(kw, type=typ)
             _carry_out(getattr(module, name), o.pop('type'), everything=True, **o)

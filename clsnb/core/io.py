@@ -18,18 +18,24 @@ def atomic_write(
     mode='wb', # 'wb' or 'w'
 ):
     "Open a temporary file that takes the name `path` when the block ends well, and vanishes when it does not"
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
         with os.fdopen(fd, mode, **({} if 'b' in mode else dict(encoding='utf-8'))) as f:
             yield f
-            f.flush(); os.fsync(f.fileno())
-        os.chmod(tmp, 0o666 & ~_umask()); os.replace(tmp, path)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(tmp, 0o666 & ~_umask())
+        os.replace(tmp, path)
     except BaseException:
-        Path(tmp).unlink(missing_ok=True); raise
+        Path(tmp).unlink(missing_ok=True)
+        raise
 
 def _umask():
-    m = os.umask(0); os.umask(m); return m
+    m = os.umask(0)
+    os.umask(m)
+    return m
 
 # %% ../../nbs/core/io.ipynb #7c210026
 def _plain_number(o):
@@ -38,11 +44,13 @@ def _plain_number(o):
 
 def dump_json(obj, path, **kw):
     "Write `obj` as JSON, atomically"
-    with atomic_write(path, 'w') as f: json.dump(obj, f, default=_plain_number, **kw)
+    with atomic_write(path, 'w') as f:
+        json.dump(obj, f, default=_plain_number, **kw)
 
 def append_json(obj, path):
     "Append one line of JSON"
-    with open(path, 'a', encoding='utf-8') as f: f.write(json.dumps(obj, default=_plain_number)+'\n')
+    with open(path, 'a', encoding='utf-8') as f:
+        f.write(json.dumps(obj, default=_plain_number)+'\n')
 
 def read_json_lines(path)->list:
     "All whole lines of a file of JSON lines; a torn last line is left out"
@@ -64,7 +72,10 @@ def _digest(f):
 
 def cache_dir(*parts)->Path:
     "The folder for downloads: `$CLSNB_HOME`, or `clsnb` in the user's cache folder"
-    p = Path(os.environ.get('CLSNB_HOME') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'clsnb').joinpath(*parts)
+    p = Path(
+        os.environ.get('CLSNB_HOME')
+        or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'clsnb'
+    ).joinpath(*parts)
     p.mkdir(parents=True, exist_ok=True)
     return p
 
@@ -74,7 +85,10 @@ progress_after = 2. # Seconds
 def _parts(url, start, tag, timeout):
     "What the server says about a file's length, its tag, and its bytes from `start` on"
     import urllib.request
-    head = {'User-Agent': 'clsnb', **({'Range': f'bytes={start}-', **({'If-Range': tag} if tag else {})} if start else {})}
+    head = {
+        'User-Agent': 'clsnb',
+        **({'Range': f'bytes={start}-', **({'If-Range': tag} if tag else {})} if start else {}),
+    }
     with urllib.request.urlopen(urllib.request.Request(url, headers=head), timeout=timeout) as r:
         if start and getattr(r, 'status', 200)!=206: start = 0 # the server begins again
         n = r.headers.get('Content-Length')
@@ -88,8 +102,12 @@ def _fetch(url, f, timeout, tries, bar):
     size = tag = None
     for left in reversed(range(tries)):
         try:
-            parts = _parts(url, f.tell(), tag, timeout); start,size,tag = next(parts)
-            f.seek(start); f.truncate(); bar.total = size; bar.n = start
+            parts = _parts(url, f.tell(), tag, timeout)
+            start,size,tag = next(parts)
+            f.seek(start)
+            f.truncate()
+            bar.total = size
+            bar.n = start
             for b in parts: bar.update(f.write(b))
             if size is None or f.tell()==size: return
             broke = f'the connection broke after {f.tell():,} of {size:,} bytes'
@@ -108,9 +126,16 @@ def download(
     "Fetch a file, checking its length and hash before it gets its name; raises `DataError`"
     from tqdm import tqdm
     try:
-        with atomic_write(path, 'w+b') as f, tqdm(desc=Path(path).name, unit='B', unit_scale=True, leave=False, delay=progress_after) as bar:
-            _fetch(url, f, timeout, tries, bar); f.seek(0)
+        with atomic_write(path, 'w+b') as f, tqdm(
+            desc=Path(path).name, unit='B', unit_scale=True, leave=False, delay=progress_after
+        ) as bar:
+            _fetch(url, f, timeout, tries, bar)
+            f.seek(0)
             if hash_prefix and not (got := _digest(f)).startswith(hash_prefix.lower()):
-                raise DataError(f"{url}: the hash of what came ({got[:8]}...) is not {hash_prefix}...; nothing was kept. Try again.")
-    except (OSError, ValueError) as e: raise DataError(f"{url} cannot be fetched ({e}); check the address and the network.") from None
+                raise DataError(
+                    f"{url}: the hash of what came ({got[:8]}...) is not "
+                    f"{hash_prefix}...; nothing was kept. Try again."
+                )
+    except (OSError, ValueError) as e:
+        raise DataError(f"{url} cannot be fetched ({e}); check the address and the network.") from None
     return Path(path)

@@ -13,7 +13,9 @@ from .dist import get_dist_info
 # %% ../../nbs/core/log.ipynb #7de71df7
 class _Stdout(logging.StreamHandler):
     "Write to whatever `sys.stdout` is now: notebooks and tests replace it"
-    def __init__(self): super().__init__(sys.stdout); self.addFilter(lambda r: getattr(r, 'screen', True))
+    def __init__(self):
+        super().__init__(sys.stdout)
+        self.addFilter(lambda r: getattr(r, 'screen', True))
     stream = property(lambda self: sys.stdout, lambda self, v: None)
 
 def get_logger(
@@ -23,11 +25,16 @@ def get_logger(
 )->logging.Logger:
     "The logger of a run"
     log,rank = logging.getLogger(name),get_dist_info()[0]
-    log.propagate = False; log.setLevel(logging.ERROR if rank else log_level or log.level or logging.INFO)
-    if not any(isinstance(h, _Stdout) for h in log.handlers): log.addHandler(_Stdout())
+    log.propagate = False
+    log.setLevel(logging.ERROR if rank else log_level or log.level or logging.INFO)
+    if not any(isinstance(h, _Stdout) for h in log.handlers):
+        log.addHandler(_Stdout())
     if log_file and rank==0:
-        for h in [h for h in log.handlers if isinstance(h, logging.FileHandler)]: log.removeHandler(h); h.close()
-        h = logging.FileHandler(log_file, encoding='utf-8'); h.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
+        for h in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
+            log.removeHandler(h)
+            h.close()
+        h = logging.FileHandler(log_file, encoding='utf-8')
+        h.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
         log.addHandler(h)
     return log
 

@@ -22,7 +22,8 @@ def accepted_args(
     for g in fs:
         try: ps = inspect.signature(g).parameters.values()
         except (TypeError, ValueError): return None
-        if g is object.__init__: return set() if len(fs)==1 and f.__new__ is object.__new__ else None # no constructor, no arguments
+        if g is object.__init__: # no constructor, no arguments
+            return set() if len(fs)==1 and f.__new__ is object.__new__ else None
         names |= {p.name for p in ps if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
         if not any(p.kind==p.VAR_KEYWORD for p in ps): return names
     return None
@@ -35,14 +36,20 @@ class Registry:
     def __init__(self, name, # Shown in messages
                  home=(), # Dotted packages to import, the first time a name is missing
                  fallback=dict, # Function that returns more names and classes, asked last (e.g. torch.optim)
-                 ): self.name,self.home,self.fallback,self._classes,self._state = name,home,fallback,{},'new'
+                 ):
+        self.name = name
+        self.home = home
+        self.fallback = fallback
+        self._classes = {}
+        self._state = 'new'
     def _load(self):
         if self._state != 'new': return
         self._state = 'loading'
         try:
             for h in self.home:
                 m = importlib.import_module(h)
-                for o in pkgutil.walk_packages(getattr(m, '__path__', ()), h+'.'): importlib.import_module(o.name)
+                for o in pkgutil.walk_packages(getattr(m, '__path__', ()), h+'.'):
+                    importlib.import_module(o.name)
             self._state = 'loaded'
         finally: self._state = 'loaded' if self._state=='loaded' else 'new'
     def get(self, name):
@@ -53,7 +60,8 @@ class Registry:
     @property
     def module_dict(self):
         "All names and classes, with everything at home imported"
-        self._load(); return {**self.fallback(), **self._classes}
+        self._load()
+        return {**self.fallback(), **self._classes}
     def __contains__(self, name): return self.get(name) is not None
     def __len__(self): return len(self.module_dict)
     def __iter__(self): return iter(sorted(self.module_dict))
@@ -65,10 +73,16 @@ class Registry:
 def _add(self:Registry, cls, name=None, force=False):
     for n in [name] if isinstance(name, str) else name or [cls.__name__]:
         old = self._classes.get(n)
-        if old is not None and not force and _module(old)!=_module(cls) and '__main__' not in (_module(old),_module(cls)):
+        if (
+            old is not None
+            and not force
+            and _module(old)!=_module(cls)
+            and '__main__' not in (_module(old),_module(cls))
+        ):
             raise ConfigError(f"{self.name}: {n!r} of {_module(cls)} is already registered by {_module(old)}; "
                               "choose another name, or say force=True to replace it.")
-        if not (self._state=='loading' and old is not None and _module(old)=='__main__'): self._classes[n] = cls
+        if not (self._state=='loading' and old is not None and _module(old)=='__main__'):
+            self._classes[n] = cls
     return cls
 
 @patch
@@ -92,27 +106,41 @@ def build(
     "Build an object from its dict; raises `ConfigError` for unknown types and arguments"
     if cfg is None or not isinstance(cfg, dict): return cfg
     kw = {**(default_args or {}), **cfg}
-    if 'type' not in kw: raise ConfigError(f"{registry.name}: a dict to build needs the key 'type', and {_short(cfg)} has none.")
+    if 'type' not in kw:
+        raise ConfigError(
+            f"{registry.name}: a dict to build needs the key 'type', and {_short(cfg)} has none."
+        )
     typ = kw.pop('type')
     cls = registry.get(typ) if isinstance(typ, str) else typ
-    if cls is None: raise ConfigError(f"{registry.name}: no class is registered as {typ!r}.{near(typ, registry.module_dict)}")
+    if cls is None:
+        raise ConfigError(
+            f"{registry.name}: no class is registered as {typ!r}.{near(typ, registry.module_dict)}"
+        )
     known = accepted_args(cls)
     for k in kw:
         if known is not None and k not in known:
             hint = near(k, known) or f" It takes {', '.join(sorted(known)) or 'none'}."
-            raise ConfigError(f"{registry.name}: {getattr(cls, '__name__', cls)} has no argument {k!r}.{hint}")
+            raise ConfigError(
+                f"{registry.name}: {getattr(cls, '__name__', cls)} has no argument {k!r}.{hint}"
+            )
     try: return cls(**kw)
     except TypeError as e:
-        if '__init__() missing' in str(e): raise ConfigError(f"{registry.name}: {str(e).replace('.__init__()', ' is')}.") from e
+        if '__init__() missing' in str(e):
+            raise ConfigError(f"{registry.name}: {str(e).replace('.__init__()', ' is')}.") from e
         raise
 
-def _short(o, n=80): return s if len(s := str(o))<=n else s[:n]+'...'
+def _short(o, n=80):
+    return s if len(s := str(o))<=n else s[:n]+'...'
 
 # %% ../../nbs/core/registry.ipynb #389144d0
 def _from_torch_optim():
     "The optimisers of `torch.optim` by name"
     import torch
-    return {k: o for k,o in vars(torch.optim).items() if inspect.isclass(o) and issubclass(o, torch.optim.Optimizer) and k!='Optimizer'}
+    return {
+        k: o
+        for k,o in vars(torch.optim).items()
+        if inspect.isclass(o) and issubclass(o, torch.optim.Optimizer) and k!='Optimizer'
+    }
 
 MODELS = BACKBONES = NECKS = HEADS = LOSSES = CLASSIFIERS = Registry('models', ['clsnb.models'])
 ATTENTION = Registry('attention', ['clsnb.layers'])

@@ -23,25 +23,40 @@ def mix(*numbers)->int:
 
 # %% ../../nbs/core/seed.ipynb #bb583671
 @cache
-def _seeder(): return torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+def _seeder():
+    if torch.accelerator.is_available(): return torch.manual_seed
+    return torch.default_generator.manual_seed
 
 def set_seed(
     seed:int, # Any integer; 64 bits are used
 ):
     "Seed Python's, NumPy's and torch's generators, those of the accelerators too"
-    random.seed(seed); np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
     _seeder()(seed & 0x7FFFFFFFFFFFFFFF)
 
 # %% ../../nbs/core/seed.ipynb #ed1a49c2
 def rng_state()->dict:
     "Where Python's, NumPy's and torch's generators are, the current GPU's too"
     kind,keys,*rest = np.random.get_state()
-    out = dict(python=random.getstate(), numpy=[kind, keys.tolist(), *rest], torch=torch.get_rng_state())
-    return out | (dict(cuda=torch.cuda.get_rng_state()) if torch.cuda.is_available() and torch.cuda.is_initialized() else {})
+    out = dict(
+        python=random.getstate(), numpy=[kind, keys.tolist(), *rest], torch=torch.get_rng_state()
+    )
+    return (
+        out
+        | (
+            dict(cuda=torch.cuda.get_rng_state()) if torch.cuda.is_available() and torch.cuda.is_initialized()
+            else {}
+        )
+    )
 
 def set_rng_state(
     state:dict, # Of `rng_state`
 ):
     "Put the generators back"
-    version,keys,gauss = state['python']; random.setstate((version, tuple(keys), gauss)); np.random.set_state(tuple(state['numpy'])); torch.set_rng_state(state['torch'])
-    if 'cuda' in state and torch.cuda.is_available(): torch.cuda.set_rng_state(state['cuda'])
+    version,keys,gauss = state['python']
+    random.setstate((version, tuple(keys), gauss))
+    np.random.set_state(tuple(state['numpy']))
+    torch.set_rng_state(state['torch'])
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])

@@ -24,38 +24,55 @@ def _as_bytes(x, unknown):
 
 def denormalize(img, norm=None):
     "An RGB or grey uint8 array from a normalised tensor (channels first) or array, given its `img_norm_cfg`"
-    x = img.detach().float().cpu().numpy() if hasattr(img, 'detach') else np.asarray(img)
-    if hasattr(img, 'detach') and x.ndim==3: x = x.transpose(1,2,0)
+    if hasattr(img, 'detach'):
+        x = img.detach().float().cpu().numpy()
+    else:
+        x = np.asarray(img)
+    if hasattr(img, 'detach') and x.ndim==3:
+        x = x.transpose(1,2,0)
     norm = norm or dict(mean=0, std=1, to_rgb=False)
     if x.dtype!=np.uint8:
         mean,std = (np.asarray(norm[k], np.float32) for k in ('mean','std'))
         x = _as_bytes(x*std+mean, not mean.any() and (std==1).all())
-    if x.ndim==3: x = x[...,:3] if x.shape[2]>2 else x[...,0]
+    if x.ndim==3:
+        x = x[...,:3] if x.shape[2]>2 else x[...,0]
     return x if norm['to_rgb'] or x.ndim==2 else x[...,::-1]
 
 def _title(label, classes):
     y = np.asarray(label)
     at = np.flatnonzero(y==1) if y.ndim else [int(y)]
-    return ', '.join(str(classes[i]) if classes and i<len(classes) else str(i) for i in at) or 'none'
+    return (
+        ', '.join(str(classes[i]) if classes and i<len(classes) else str(i) for i in at) or 'none'
+    )
 
 # %% ../../nbs/data/looking.ipynb #fdf25025
 def spread(labels, n, seed=0):
     "`n` indices, of all classes in turn"
     rng,y = np.random.default_rng(seed),np.asarray(labels)
     y = y.argmax(1) if y.ndim==2 else y
-    order = rng.permutation(len(y)); order = order[np.argsort(y[order], kind='stable')]
-    count = np.bincount(y); turn = np.arange(len(y))-(np.cumsum(count)-count)[y[order]]
+    order = rng.permutation(len(y))
+    order = order[np.argsort(y[order], kind='stable')]
+    count = np.bincount(y)
+    turn = np.arange(len(y))-(np.cumsum(count)-count)[y[order]]
     some = order[np.lexsort((rng.random(len(y)), turn))[:n]]
     return some[np.argsort(y[some], kind='stable')]
 
 def show_samples(ds, n=9, seed=0, cols=None, size=112):
     "`n` samples, of all classes in turn, as they come out of the pipeline"
     idx = spread(ds.get_gt_labels(), n, seed)
-    labels,samples = ds.get_gt_labels(),[ds[int(i)] for i in idx]
+    labels = ds.get_gt_labels()
+    samples = [ds[int(i)] for i in idx]
     norm = lambda s: (s.get('img_metas') or s).get('img_norm_cfg')
     if not samples: raise ConfigError("show: there is nothing to show.")
-    if 'img' not in samples[0]: raise ConfigError("show: the pipeline gives no 'img': begin it with LoadImageFromFile.")
-    return show_images([denormalize(s['img'], norm(s)) for s in samples], [_title(labels[i], ds.CLASSES) for i in idx], cols, bgr=False, size=size)
+    if 'img' not in samples[0]:
+        raise ConfigError("show: the pipeline gives no 'img': begin it with LoadImageFromFile.")
+    return show_images(
+        [denormalize(s['img'], norm(s)) for s in samples],
+        [_title(labels[i], ds.CLASSES) for i in idx],
+        cols,
+        bgr=False,
+        size=size,
+    )
 
 # %% ../../nbs/data/looking.ipynb #f07ba803
 def show_batch(
@@ -63,22 +80,43 @@ def show_batch(
     classes=None, # Names of classes; a loader knows them
     n=12, cols=None, size=112):
     "Pictures of a batch with their labels"
-    if hasattr(batch, 'dataset'): classes,batch = classes or batch.dataset.CLASSES,next(iter(batch))
-    metas,labels = batch.get('img_metas') or [{}]*len(batch['img']),batch.get('gt_label')
-    imgs = batch['img'][:n] if getattr(batch, 'norm', None) is None else batch.norm(batch['img'][:n]) # left to the device
+    if hasattr(batch, 'dataset'):
+        classes,batch = classes or batch.dataset.CLASSES,next(iter(batch))
+    metas = batch.get('img_metas') or [{}]*len(batch['img'])
+    labels = batch.get('gt_label')
+    # left to the device
+    if getattr(batch, 'norm', None) is None: imgs = batch['img'][:n]
+    else: imgs = batch.norm(batch['img'][:n])
     imgs = [denormalize(x, m.get('img_norm_cfg')) for x,m in zip(imgs, metas)]
-    return show_images(imgs, None if labels is None else [_title(y, classes) for y in labels[:n]], cols, bgr=False, size=size)
+    return show_images(
+        imgs,
+        None if labels is None else [_title(y, classes) for y in labels[:n]],
+        cols,
+        bgr=False,
+        size=size,
+    )
 
 # %% ../../nbs/data/looking.ipynb #f47c5d01
 def imbalance_note(counts)->str:
     "One sentence about how evenly classes are filled"
-    some = counts[counts>0]; none = int((counts==0).sum())
+    some = counts[counts>0]
+    none = int((counts==0).sum())
     if not len(some): return 'No samples.'
     if len(counts)==1: return 'One class.'
     r,gone = some.max()/some.min(),f"{none} of {len(counts)} classes have no samples. " if none else ''
     if r<2: return gone+f"Even: the largest class is {r:.1f} times the smallest."
-    return gone+(f"The largest class has {r:.0f} times the pictures of the smallest ({some.max():,} and {some.min():,})" +
-                 ('.' if r<5 else ": try ClassBalancedDataset or sampler_cfg=dict(type='ClassBalancedSampler'), and look at recall per class."))
+    return (
+        gone
+        + (
+            f"The largest class has {r:.0f} times the pictures of the smallest "
+            f"({some.max():,} and {some.min():,})"
+            + (
+                '.' if r<5
+                else ": try ClassBalancedDataset or "
+                     "sampler_cfg=dict(type='ClassBalancedSampler'), and look at recall per class."
+            )
+        )
+    )
 
 def plot_classes(
     data, # A data set, or several as {split: data set}
@@ -87,32 +125,61 @@ def plot_classes(
     import matplotlib.pyplot as plt
     splits = data if isinstance(data, dict) else {'': data}
     names = list(next(iter(splits.values())).CLASSES or ())
-    n = max(len(label_counts(d.get_gt_labels(), len(names))) for d in splits.values()) # lists need not name their classes
+    # lists need not name their classes
+    n = max(len(label_counts(d.get_gt_labels(), len(names))) for d in splits.values())
     counts = {k: label_counts(d.get_gt_labels(), n) for k,d in splits.items()}
-    first = next(iter(counts.values())); order = np.argsort(-first, kind='stable')
+    first = next(iter(counts.values()))
+    order = np.argsort(-first, kind='stable')
     few = len(first)<=most
-    fig,ax = plt.subplots(figsize=(7, .5+.27*len(first)*max(1, .7*len(splits)) if few else 3), dpi=80, layout='constrained')
+    fig,ax = plt.subplots(
+        figsize=(7, .5+.27*len(first)*max(1, .7*len(splits)) if few else 3),
+        dpi=80,
+        layout='constrained',
+    )
     if few: _bars(ax, counts, order, names)
     else:
         steep = first.max()>50*max(1, np.median(first))
-        for k,c in counts.items(): ax.fill_between(range(len(c)), c[order], .5*steep, alpha=.5, step='mid', label=k or None)
-        ax.set(xlabel=f'{len(first)} classes, the largest first', ylabel='samples', xlim=(0, len(first)-1), yscale='log' if steep else 'linear', ylim=(.5*steep, None))
+        for k,c in counts.items():
+            ax.fill_between(
+                range(len(c)), c[order], .5*steep, alpha=.5, step='mid', label=k or None
+            )
+        ax.set(
+            xlabel=f'{len(first)} classes, the largest first',
+            ylabel='samples',
+            xlim=(0, len(first)-1),
+            yscale='log' if steep else 'linear',
+            ylim=(.5*steep, None),
+        )
     if len(splits)>1: fig.legend(frameon=False, loc='outside right lower')
-    ax.spines[['top','right']].set_visible(False); ax.set_title(imbalance_note(first), loc='left', fontsize=9, wrap=True)
+    ax.spines[['top','right']].set_visible(False)
+    ax.set_title(imbalance_note(first), loc='left', fontsize=9, wrap=True)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/data/looking.ipynb #8cc81a7e
-def _short(name, n=40): return s if len(s := str(name))<=n else s[:n-1]+'…'
+def _short(name, n=40):
+    return s if len(s := str(name))<=n else s[:n-1]+'…'
 
 def _bars(ax, counts, order, names):
     h = .8/len(counts)
     for j,(k,c) in enumerate(counts.items()):
         at = np.arange(len(order))+(j-(len(counts)-1)/2)*h
-        b = ax.barh(at, c[order], h*.92, label=k or None, color=('#4c72b0','#dd8452','#55a868','#c44e52')[j%4])
+        b = ax.barh(
+            at,
+            c[order],
+            h*.92,
+            label=k or None,
+            color=('#4c72b0', '#dd8452', '#55a868', '#c44e52')[j%4],
+        )
         ax.bar_label(b, [f'{v:,}' for v in c[order]], padding=3, fontsize=8, color='#444')
-    ax.set_yticks(range(len(order)), [_short(names[i]) if i<len(names) else str(i) for i in order]); ax.invert_yaxis()
-    ax.set_xticks([]); ax.spines['bottom'].set_visible(False); ax.tick_params(left=False)
+    ax.set_yticks(
+        range(len(order)),
+        [_short(names[i]) if i<len(names) else str(i) for i in order],
+    )
+    ax.invert_yaxis()
+    ax.set_xticks([])
+    ax.spines['bottom'].set_visible(False)
+    ax.tick_params(left=False)
 
 # %% ../../nbs/data/looking.ipynb #4896d4b3
 def picture_sizes(ds, most=5000):
@@ -122,29 +189,54 @@ def picture_sizes(ds, most=5000):
     files = picture_files(ds)
     def one(job):
         try:
-            with Image.open(job if '://' not in job else io.BytesIO(file_client().get(job))) as im: return im.size
+            with Image.open(job if '://' not in job else io.BytesIO(file_client().get(job))) as im:
+                return im.size
         except Exception: return 0,0
     paths = [o[1] for o in files][::max(1, -(-len(files)//most))]
-    if paths and isinstance(paths[0], tuple): raise ConfigError("picture_sizes: pictures in archives are not looked at; use verify_dataset.")
-    with ThreadPoolExecutor(8) as pool: out = np.array(list(pool.map(one, paths))).reshape(-1, 2)
-    if not (out := out[out.min(1)>0]).size: raise DataError(f"picture_sizes: none of {len(paths)} pictures can be read{f', e.g. {paths[0]}' if paths else ''}.")
+    if paths and isinstance(paths[0], tuple):
+        raise ConfigError("picture_sizes: pictures in archives are not looked at; use verify_dataset.")
+    with ThreadPoolExecutor(8) as pool:
+        out = np.array(list(pool.map(one, paths))).reshape(-1, 2)
+    if not (out := out[out.min(1)>0]).size:
+        raise DataError(
+            f"picture_sizes: none of {len(paths)} pictures can be "
+            f"read{f', e.g. {paths[0]}' if paths else ''}."
+        )
     return out
 
 def plot_sizes(ds, most=5000,
                target=None): # Size that the model sees, drawn as a square
     "Width and height of the pictures, as a figure"
     import matplotlib.pyplot as plt
-    wh = picture_sizes(ds, most); ends = [target]*bool(target)
-    wide = wh.max()>8*max([np.median(wh), *ends]); low = min([wh.min(), *ends])/1.3 if wide else 0
+    wh = picture_sizes(ds, most)
+    ends = [target]*bool(target)
+    wide = wh.max()>8*max([np.median(wh), *ends])
+    low = min([wh.min(), *ends])/1.3 if wide else 0
     fig,ax = plt.subplots(figsize=(4.6,4.2), dpi=80, layout='constrained')
     ax.scatter(*wh.T, s=14, alpha=.35, color='#4c72b0', linewidths=0)
     if target:
-        ax.add_patch(plt.Rectangle((low,low), target-low, target-low, fill=False, ec='#dd8452', lw=1.5))
-        ax.annotate(f'{target} x {target}', (target, target), (3, 2), textcoords='offset points', color='#dd8452', fontsize=8)
-    top = max([wh.max(), *ends])*(1.3 if wide else 1.08); scale = 'log' if wide else 'linear'
+        ax.add_patch(plt.Rectangle(
+            (low, low), target-low, target-low, fill=False, ec='#dd8452', lw=1.5
+        ))
+        ax.annotate(
+            f'{target} x {target}', (target, target), (3, 2), textcoords='offset points', color='#dd8452',
+            fontsize=8
+        )
+    top = max([wh.max(), *ends])*(1.3 if wide else 1.08)
+    scale = 'log' if wide else 'linear'
     ax.plot([low,top], [low,top], color='#bbb', lw=.8, zorder=0)
-    m = np.median(wh, 0).astype(int); small = (wh.min(1)<(target or 0)).mean()
-    ax.set(xscale=scale, yscale=scale, xlim=(low,top), ylim=(low,top), xlabel='width', ylabel='height', aspect='equal'); ax.spines[['top','right']].set_visible(False)
-    ax.set_title(f"{len(wh):,} pictures, median {m[0]} x {m[1]}" + (f"; {small:.0%} have a side below {target}" if target else ''), loc='left', fontsize=9)
+    m = np.median(wh, 0).astype(int)
+    small = (wh.min(1)<(target or 0)).mean()
+    ax.set(
+        xscale=scale, yscale=scale, xlim=(low, top), ylim=(low, top), xlabel='width', ylabel='height',
+        aspect='equal'
+    )
+    ax.spines[['top','right']].set_visible(False)
+    ax.set_title(
+        f"{len(wh):,} pictures, median {m[0]} x {m[1]}"
+        + (f"; {small:.0%} have a side below {target}" if target else ''),
+        loc='left',
+        fontsize=9,
+    )
     plt.close(fig)
     return fig

@@ -19,18 +19,30 @@ def test_pipeline(
     "The model's own preprocessing, with or without reading a file first"
     data = model.cfg.get('data') or {}
     steps = (data.get('test') or data.get('val') or {}).get('pipeline')
-    if steps is None: raise ConfigError("The model's config has no data.test.pipeline, so nobody knows how to prepare a picture.")
+    if steps is None:
+        raise ConfigError(
+            "The model's config has no data.test.pipeline, so nobody knows how to prepare a picture."
+        )
     steps = [dict(s) for s in steps if not (not loads and s['type'].startswith('LoadImage'))]
-    if loads and not steps[0]['type'].startswith('LoadImage'): steps.insert(0, dict(type='LoadImageFromFile'))
+    if loads and not steps[0]['type'].startswith('LoadImage'):
+        steps.insert(0, dict(type='LoadImageFromFile'))
     for s in steps:
-        if s['type']=='Collect': s['keys'] = [k for k in s['keys'] if k=='img']
-    return Compose([s for s in steps if not (s['type']=='ToTensor' and list(s.get('keys', ()))==['gt_label'])])
+        if s['type']=='Collect':
+            s['keys'] = [k for k in s['keys'] if k=='img']
+    return Compose([
+        s
+        for s in steps
+        if not (s['type']=='ToTensor' and list(s.get('keys', ()))==['gt_label'])
+    ])
 
 def picture_sample(
     img, # A path, an array (blue, green, red) or a PIL image
 )->dict:
     "What the pipeline expects for a path, an array or a PIL image"
-    if isinstance(img, (str, os.PathLike)): return dict(img_info=dict(filename=str(img)), img_prefix=None)
-    if hasattr(img, 'convert'): img = np.asarray(img.convert('RGB'))[:, :, ::-1]
-    if not isinstance(img, np.ndarray): raise DataError(f"A picture is a path, an array or a PIL image, not a {type(img).__name__}.")
+    if isinstance(img, (str, os.PathLike)):
+        return dict(img_info=dict(filename=str(img)), img_prefix=None)
+    if hasattr(img, 'convert'):
+        img = np.asarray(img.convert('RGB'))[:, :, ::-1]
+    if not isinstance(img, np.ndarray):
+        raise DataError(f"A picture is a path, an array or a PIL image, not a {type(img).__name__}.")
     return dict(img=img, img_shape=img.shape, ori_shape=img.shape, filename=None, ori_filename=None)

@@ -22,21 +22,33 @@ from .sets.wrappers import build_dataset
 # %% ../../nbs/data/verify.ipynb #2c6d564f
 def _open(data):
     if isinstance(data, (str, os.PathLike)): return CustomDataset(str(data), [])
-    return build_dataset(dict(data, pipeline=[]) if isinstance(data, dict) and 'dataset' not in data else data)
+    return build_dataset(
+        dict(data, pipeline=[]) if isinstance(data, dict) and 'dataset' not in data else data
+    )
 
 def picture_files(ds):
     "`(name, path or (path, offset, size), label)` of every sample"
     if hasattr(ds, 'datasets'): return [o for d in ds.datasets for o in picture_files(d)]
     if hasattr(ds, 'indices') and hasattr(ds, 'dataset'):
-        inner = picture_files(ds.dataset); return [inner[i] for i in np.unique(ds.indices)]
+        inner = picture_files(ds.dataset)
+        return [inner[i] for i in np.unique(ds.indices)]
     infos,labels = ds.data_infos,ds.get_gt_labels()
     if isinstance(infos, ShardSamples):
-        return [(n, (infos.paths[s], int(a), int(k)), labels[i]) for i,(n,s,a,k) in enumerate(zip(infos.names, infos.shard, infos.offset, infos.size))]
+        return [
+            (n, (infos.paths[s], int(a), int(k)), labels[i])
+            for i,(n, s, a, k) in enumerate(zip(
+                infos.names, infos.shard, infos.offset, infos.size
+            ))
+        ]
     names = [ds.sample_name(i) for i in range(len(ds))]
-    if None in names[:1]: raise ConfigError(f"{type(ds).__name__} has no picture files that could be verified.")
+    if None in names[:1]:
+        raise ConfigError(f"{type(ds).__name__} has no picture files that could be verified.")
     at = file_client(getattr(ds, 'file_client_args', None)).address
     prefix = lambda i: infos.prefix if hasattr(infos, 'prefix') else infos[i].get('img_prefix')
-    return [(n, at(join_path(prefix(i), n)), labels[i]) for i,n in enumerate(names)]
+    return [
+        (n, at(join_path(prefix(i), n)), labels[i])
+        for i,n in enumerate(names)
+    ]
 
 # %% ../../nbs/data/verify.ipynb #50eae978
 def _pool(workers):
@@ -46,20 +58,29 @@ def _pool(workers):
 
 def _check_all(jobs, workers, tiny, bar):
     "`check_file` of each job"
-    if not workers: return [bar.update(1) or o for j in jobs for o in check_files([j], tiny)]
+    if not workers:
+        return [bar.update(1) or o for j in jobs for o in check_files([j], tiny)]
     size = max(1, min(64, len(jobs)//(4*workers)))
     parts = [jobs[i:i+size] for i in range(0, len(jobs), size)]
     pool,out = _pool(workers),[]
     try:
         for part,f in zip(parts, [pool.submit(check_files, o, tiny) for o in parts]):
-            try: out += f.result(); bar.update(len(part))
+            try:
+                out += f.result()
+                bar.update(len(part))
             except BrokenProcessPool: out.append(None)
     finally: pool.shutdown(cancel_futures=True) # Ctrl-C does not wait for all that was asked
     if None not in out: return out
     done,rest = out[:out.index(None)],jobs[out.index(None):]
-    if len(rest)==1: bar.update(1); return done+[([('crash','decoding it ends the process')],None)]
+    if len(rest)==1:
+        bar.update(1)
+        return done+[([('crash','decoding it ends the process')],None)]
     half = len(rest)//2 if len(rest)<=size*workers else size*workers
-    return done+_check_all(rest[:half], 1 if half<=size else workers, tiny, bar)+_check_all(rest[half:], workers, tiny, bar)
+    return (
+        done
+        + _check_all(rest[:half], 1 if half<=size else workers, tiny, bar)
+        + _check_all(rest[half:], workers, tiny, bar)
+    )
 
 # %% ../../nbs/data/verify.ipynb #2ce2890e
 def _duplicates(rows):
@@ -71,7 +92,8 @@ def _duplicates(rows):
         if first is r: continue
         other = f"the same picture as {first[0]+': ' if first[0]!=r[0] else ''}{first[1]}"
         yield r[0],r[1],'in two splits' if first[0]!=r[0] else 'duplicate',other
-        if np.any(first[2]!=r[2]): yield r[0],r[1],'two labels',f"{r[2]} here, {first[2]} there; {other}"
+        if np.any(first[2]!=r[2]):
+            yield r[0],r[1],'two labels',f"{r[2]} here, {first[2]} there; {other}"
 
 def verify_dataset(
     data, # Folder, dict of a data set, data set; or several as {split: ...}
@@ -87,8 +109,16 @@ def verify_dataset(
     workers = (min(os.cpu_count() or 1, max(1, len(files)//50)) if workers is None else workers)
     with tqdm(total=len(files), desc='Checking pictures', leave=False, delay=progress_after) as bar:
         found = _check_all([f[2] for f in files], workers, tiny, bar)
-    rows = [(s, n, p, d) for (s,n,_,_),(problems,_) in zip(files, found) for p,d in problems]
-    if duplicates: rows += _duplicates([(s, n, y, h) for (s,n,_,y),(_,h) in zip(files, found)])
+    rows = [
+        (s, n, p, d)
+        for (s, n, _, _),(problems, _) in zip(files, found)
+        for p,d in problems
+    ]
+    if duplicates:
+        rows += _duplicates([
+            (s, n, y, h)
+            for (s, n, _, y),(_, h) in zip(files, found)
+        ])
     df = pd.DataFrame(rows, columns=['split','file','problem','detail'])
     df['usable'] = ~df.problem.isin(unusable)
     df.attrs.update(checked=len(files))
@@ -102,10 +132,21 @@ def verify_report(
     "The table as text: the worst first"
     n = df.attrs.get('checked', 0)
     bad = len(df[~df.usable][['split','file']].drop_duplicates())
-    lines = [f"{n:,} pictures checked: " + (f"{bad:,} cannot be used ({bad/max(n, 1):.2%})." if bad else "all can be decoded.")]
+    lines = [
+        f"{n:,} pictures checked: "
+        + (f"{bad:,} cannot be used ({bad/max(n, 1):.2%})." if bad else "all can be decoded.")
+    ]
     order = [*unusable, 'truncated', 'in two splits', 'two labels', 'duplicate']
-    for p in sorted(df.problem.unique(), key=lambda o: order.index(o) if o in order else len(order)):
+    for p in sorted(
+        df.problem.unique(), key=lambda o: order.index(o) if o in order else len(order)
+    ):
         part = df[df.problem==p]
-        lines += [f"{p}: {len(part):,}", *('  '+printable(f"{r.split+': ' if r.split!='data' else ''}{r.file} ({r.detail})") for r in part.head(most).itertuples())]
+        lines += [
+            f"{p}: {len(part):,}",
+            *(
+                '  '+printable(f"{r.split+': ' if r.split!='data' else ''}{r.file} ({r.detail})")
+                for r in part.head(most).itertuples()
+            ),
+        ]
         if len(part)>most: lines.append(f"  ... and {len(part)-most:,} more")
     return '\n'.join(lines)

@@ -18,8 +18,10 @@ _pil_interp = dict(nearest='NEAREST', bilinear='BILINEAR', bicubic='BICUBIC', bo
 def interp_code(name, backend='cv2'):
     "The number that cv2 or pillow uses for an interpolation method"
     known = dict(cv2=_cv2_interp, pillow=_pil_interp).get(backend)
-    if known is None: raise ConfigError(f"backend {backend!r} cannot resize.{near(backend, ['cv2', 'pillow'])}")
-    if name not in known: raise ConfigError(f"{backend} has no interpolation {name!r}.{near(name, known)}")
+    if known is None:
+        raise ConfigError(f"backend {backend!r} cannot resize.{near(backend, ['cv2', 'pillow'])}")
+    if name not in known:
+        raise ConfigError(f"{backend} has no interpolation {name!r}.{near(name, known)}")
     if backend=='cv2':
         import cv2
         return getattr(cv2, 'INTER_'+known[name])
@@ -38,8 +40,12 @@ def imresize(img, size, # (width, height)
         return out[...,None] if out.ndim<img.ndim else out
     from PIL import Image
     if img.dtype!=np.uint8:
-        raise ConfigError(f"backend 'pillow' resizes uint8 images, not {img.dtype}; use backend='cv2', or resize earlier.")
-    out = np.array(Image.fromarray(img[...,0] if img.ndim==3 and img.shape[2]==1 else img).resize(size, code))
+        raise ConfigError(
+            f"backend 'pillow' resizes uint8 images, not {img.dtype}; use backend='cv2', or resize earlier."
+        )
+    out = np.array(Image.fromarray(
+        img[...,0] if img.ndim==3 and img.shape[2]==1 else img
+    ).resize(size, code))
     return out[...,None] if out.ndim<img.ndim else out
 
 # %% ../../nbs/imgops/geometric.ipynb #e4c8ffe3
@@ -61,10 +67,17 @@ def impad(img, *, shape=None, # (height, width) to grow to
     import cv2
     if padding_mode not in _borders:
         raise ConfigError(f"No padding_mode {padding_mode!r}.{near(padding_mode, _borders)}")
-    if shape is not None: padding = 0,0,max(shape[1]-img.shape[1], 0),max(shape[0]-img.shape[0], 0)
+    if shape is not None:
+        padding = (
+            0,0,max(shape[1]-img.shape[1], 0),max(shape[0]-img.shape[0], 0),
+        )
     if isinstance(padding, numbers.Number): padding = (padding,)*4
     l,t,r,b = (*padding,*padding) if len(padding)==2 else padding
-    out = cv2.copyMakeBorder(img, t, b, l, r, getattr(cv2, 'BORDER_'+_borders[padding_mode]), value=np.ravel(pad_val).tolist())
+    out = cv2.copyMakeBorder(
+        img, t, b, l, r,
+        getattr(cv2, 'BORDER_'+_borders[padding_mode]),
+        value=np.ravel(pad_val).tolist(),
+    )
     return out[...,None] if out.ndim<img.ndim else out
 
 # %% ../../nbs/imgops/geometric.ipynb #71e67ecc
@@ -73,7 +86,8 @@ _flips = dict(horizontal=1, vertical=0, diagonal=-1)
 def imflip(img, direction='horizontal' # or 'vertical', 'diagonal' (both)
            ):
     "The mirror image"
-    if direction not in _flips: raise ConfigError(f"No direction {direction!r}.{near(direction, _flips)}")
+    if direction not in _flips:
+        raise ConfigError(f"No direction {direction!r}.{near(direction, _flips)}")
     import cv2
     return cv2.flip(img, _flips[direction]).reshape(img.shape)
 
@@ -84,14 +98,22 @@ def warp_map(m, # 2 x 3: where a pixel of the source goes
     a,b = np.float64(m)[:,:2],np.float64(m)[:,2:]
     inv = np.linalg.inv(a)
     inv = np.hstack([inv, -inv@b])*1024
-    whole,at = np.empty((h,w,2), np.int16),[]
+    whole = np.empty((h,w,2), np.int16)
+    at = []
     for i,r in enumerate(inv):
-        down,right = np.rint(r[1]*np.arange(h)+r[2])+(512 if nearest else 16), np.rint(r[0]*np.arange(w))
+        down = np.rint(r[1]*np.arange(h)+r[2])+(512 if nearest else 16)
+        right = np.rint(r[0]*np.arange(w))
         small = max(np.abs(down).max(), np.abs(right).max()) < 2**24 # or beyond what 16 bits can say
-        o = down.astype(np.int32)[:,None]+right.astype(np.int32) if small else \
-            (down[:,None]+right).clip(-2**25, 2**25-1).astype(np.int32)
-        np.right_shift(o, 10, out=whole[...,i], casting='unsafe'); at.append(o)
-    return whole,(None if nearest else ((at[1]&992)|(at[0]>>5&31)).astype(np.uint16))
+        o = (
+            down.astype(np.int32)[:,None]+right.astype(np.int32) if small
+            else (down[:,None]+right).clip(-2**25, 2**25-1).astype(np.int32)
+        )
+        np.right_shift(o, 10, out=whole[...,i], casting='unsafe')
+        at.append(o)
+    return (
+        whole,
+        (None if nearest else ((at[1]&992)|(at[0]>>5&31)).astype(np.uint16)),
+    )
 
 def _warp(img, m, border_value=0, interpolation='bilinear'):
     import cv2
@@ -109,20 +131,24 @@ def imrotate(img, angle, # Degrees, clockwise
     "Turn around `center`, in a frame of the same size"
     import cv2
     h,w = img.shape[:2]
-    m = cv2.getRotationMatrix2D(((w-1)/2,(h-1)/2) if center is None else tuple(center), -angle, scale)
+    m = cv2.getRotationMatrix2D(
+        ((w-1)/2,(h-1)/2) if center is None else tuple(center), -angle, scale
+    )
     return _warp(img, m, border_value, interpolation)
 
 # %% ../../nbs/imgops/geometric.ipynb #d4de6340
 def imshear(img, magnitude, # Pixels sideways per pixel
             direction='horizontal', border_value=0, interpolation='bilinear'):
     "Move each row, or column, by `magnitude` times its number"
-    m = [[1,magnitude,0],[0,1,0]] if direction=='horizontal' else [[1,0,0],[magnitude,1,0]]
+    if direction=='horizontal': m = [[1,magnitude,0],[0,1,0]]
+    else: m = [[1,0,0],[magnitude,1,0]]
     return _warp(img, m, border_value, interpolation)
 
 def imtranslate(img, offset, # Pixels
                 direction='horizontal', border_value=0, interpolation='bilinear'):
     "Move the image inside its frame"
-    m = [[1,0,offset],[0,1,0]] if direction=='horizontal' else [[1,0,0],[0,1,offset]]
+    if direction=='horizontal': m = [[1,0,offset],[0,1,0]]
+    else: m = [[1,0,0],[0,1,offset]]
     return _warp(img, m, border_value, interpolation)
 
 # %% ../../nbs/imgops/geometric.ipynb #9441ede4

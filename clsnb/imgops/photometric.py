@@ -14,35 +14,48 @@ from ..core.errors import DataError
 # %% ../../nbs/imgops/photometric.ipynb #a4389f40
 def _check_values(img, floats=True):
     if img.dtype==np.uint8 or floats and img.dtype.kind=='f': return
-    raise DataError(f"Values from 0 to 255 are expected (uint8{', or float' if floats else ''}), and the image is {img.dtype}: load with "
-                    "color_type='color' and to_float32=False, or put this step earlier.")
+    raise DataError(
+        f"Values from 0 to 255 are expected (uint8{', or float' if floats else ''}), "
+        f"and the image is {img.dtype}: load with "
+        "color_type='color' and to_float32=False, or put this step earlier."
+    )
 
 # %% ../../nbs/imgops/photometric.ipynb #8d3325bf
 def blend(img, other, factor):
     "`factor` of `img` and the rest of `other`, also for factors outside [0,1]"
     import cv2
     _check_values(img)
-    out = cv2.addWeighted(img.astype(np.float32), float(factor), np.asarray(other, np.float32), 1-float(factor), 0)
+    out = cv2.addWeighted(
+        img.astype(np.float32), float(factor), np.asarray(other, np.float32), 1-float(factor), 0
+    )
     return out.reshape(img.shape).clip(0, 255).astype(img.dtype)
 
 def _grey(img):
     import cv2
-    if img.ndim==2 or img.shape[2]==1: return img.reshape(img.shape[:2])
-    if img.shape[2]!=3: raise DataError(f"Colours are mixed from 3 channels, and the image has {img.shape[2]}: load with color_type='color'.")
+    if img.ndim==2 or img.shape[2]==1:
+        return img.reshape(img.shape[:2])
+    if img.shape[2]!=3:
+        raise DataError(
+            f"Colours are mixed from 3 channels, and the image has {img.shape[2]}: "
+            "load with color_type='color'."
+        )
     return cv2.cvtColor(img if img.dtype==np.uint8 else img.astype(np.float32), cv2.COLOR_BGR2GRAY)
 
-def _like(img, grey): return np.broadcast_to(grey[...,None], img.shape) if img.ndim==3 else grey
+def _like(img, grey):
+    return np.broadcast_to(grey[...,None], img.shape) if img.ndim==3 else grey
 
 # %% ../../nbs/imgops/photometric.ipynb #57a04c62
 def adjust_brightness(img, factor=1.): return blend(img, np.zeros_like(img), factor)
-def adjust_contrast(img, factor=1.): return blend(img, np.full_like(img, round(float(_grey(img).mean()))), factor)
+def adjust_contrast(img, factor=1.):
+    return blend(img, np.full_like(img, round(float(_grey(img).mean()))), factor)
 
 def adjust_color(img, alpha=1.):
     "Saturation: 0 is grey"
     import cv2
     grey = np.ascontiguousarray(_like(img, _grey(img)))
     if img.dtype!=np.uint8: return blend(img, grey, alpha)
-    return cv2.addWeighted(img, float(alpha), grey, 1-float(alpha), 0).reshape(img.shape) # rounds, where `blend` cuts off
+    # rounds, where `blend` cuts off
+    return cv2.addWeighted(img, float(alpha), grey, 1-float(alpha), 0).reshape(img.shape)
 
 def adjust_sharpness(img, factor=1.):
     import cv2
@@ -55,13 +68,17 @@ def imposterize(img, bits):
     _check_values(img, floats=False)
     return img & np.uint8(256-(1<<(8-bits)))
 
-def iminvert(img): _check_values(img); return 255-img
+def iminvert(img):
+    _check_values(img)
+    return 255-img
 def imsolarize(img, thr=128): return np.where(img<thr, img, iminvert(img))
 
 def imsolarize_add(img, magnitude, thr=128):
     "Add to the values below `thr`"
     _check_values(img)
-    return np.where(img<thr, (img.astype(np.float32)+magnitude).clip(0, 255).astype(img.dtype), img)
+    return np.where(
+        img<thr, (img.astype(np.float32)+magnitude).clip(0, 255).astype(img.dtype), img
+    )
 
 # %% ../../nbs/imgops/photometric.ipynb #bde200f8
 def _per_channel(f, img):
@@ -90,7 +107,8 @@ def adjust_lighting(img, eigval, eigvec, alpha, # How much of each of the three 
                     to_rgb=True # Turn BGR into RGB first?
                     ):
     "Add the same small colour to every pixel; gives float64, and RGB if `to_rgb`"
-    if img.ndim!=3 or img.shape[2]!=3: raise DataError(f"Lighting needs 3 channels, and the image is {'x'.join(map(str, img.shape))}.")
+    if img.ndim!=3 or img.shape[2]!=3:
+        raise DataError(f"Lighting needs 3 channels, and the image is {'x'.join(map(str, img.shape))}.")
     delta = (np.asarray(eigvec)*np.asarray(alpha)*np.asarray(eigval)).sum(1)
     return (img[...,::-1] if to_rgb else img) + delta
 
@@ -98,29 +116,41 @@ def adjust_lighting(img, eigval, eigvec, alpha, # How much of each of the three 
 def imnormalize(img, mean, std, to_rgb=True):
     "(image - mean) / std per channel, as float32"
     import cv2
-    mean,std = np.float64(mean).reshape(1, -1),np.float64(std).reshape(1, -1)
+    mean = np.float64(mean).reshape(1, -1)
+    std = np.float64(std).reshape(1, -1)
     c = 1 if img.ndim==2 else img.shape[2]
-    if mean.size not in (1,c): raise DataError(f"Normalize: the image has {c} channel{'s'[:c>1]}, and mean {mean.size}: load with another color_type, or give {c}.")
+    if mean.size not in (1,c):
+        raise DataError(
+            f"Normalize: the image has {c} channel{'s'[:c>1]}, and mean {mean.size}: "
+            f"load with another color_type, or give {c}."
+        )
     out = np.array(img, np.float32, order='C')
-    if c!=3: return ((out-mean.reshape(-1))/std.reshape(-1)).astype(np.float32)
+    if c!=3:
+        return ((out-mean.reshape(-1))/std.reshape(-1)).astype(np.float32)
     if to_rgb: out = cv2.cvtColor(out, cv2.COLOR_BGR2RGB)
     cv2.subtract(out, mean, out)
     return cv2.multiply(out, 1/std, out)
 
 def normalize_table(mean, std):
     "What `imnormalize` makes of each of the 256 values: a row for each channel of the result"
-    every = np.arange(256, dtype=np.uint8).reshape(1,256,1).repeat(len(np.ravel(mean)), 2)
+    every = (
+        np.arange(256, dtype=np.uint8)
+        .reshape(1, 256, 1)
+        .repeat(len(np.ravel(mean)), 2)
+    )
     return np.ascontiguousarray(imnormalize(every, mean, std, False)[0].T)
 
 def imnormalize_by_table(img, table, to_rgb=True):
     "The same as `imnormalize` for uint8 colours, channel after channel in memory, as tensors want it"
     import cv2
     out = np.empty((3, *img.shape[:2]), np.float32)
-    for c,x in enumerate(cv2.split(img)[::-1 if to_rgb else 1]): cv2.LUT(x, table[c], out[c])
+    for c,x in enumerate(cv2.split(img)[::-1 if to_rgb else 1]):
+        cv2.LUT(x, table[c], out[c])
     return out.transpose(1,2,0)
 
 def imdenormalize(img, mean, std, to_bgr=True):
     "The way back from `imnormalize`, as uint8"
     out = np.asarray(img, np.float32)*np.float32(std)+np.float32(mean)
-    if to_bgr and out.ndim==3 and out.shape[2]==3: out = out[...,::-1]
+    if to_bgr and out.ndim==3 and out.shape[2]==3:
+        out = out[...,::-1]
     return out.round().clip(0, 255).astype(np.uint8)

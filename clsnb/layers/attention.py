@@ -19,7 +19,10 @@ class MultiheadAttention(BaseModule):
                  qk_scale=None, # None: one over the root of a head's channels
                  proj_bias=True, v_shortcut=False, init_cfg=None):
         super().__init__(init_cfg)
-        self.input_dims,self.embed_dims,self.num_heads,self.v_shortcut = input_dims or embed_dims,embed_dims,num_heads,v_shortcut
+        self.input_dims = input_dims or embed_dims
+        self.embed_dims = embed_dims
+        self.num_heads = num_heads
+        self.v_shortcut = v_shortcut
         self.head_dims = embed_dims//num_heads
         self.scale,self.attn_drop = qk_scale or self.head_dims**-.5,attn_drop
         self.qkv = nn.Linear(self.input_dims, embed_dims*3, bias=qkv_bias)
@@ -27,7 +30,15 @@ class MultiheadAttention(BaseModule):
         self.proj_drop,self.out_drop = nn.Dropout(proj_drop),build_dropout(dropout_layer)
     def forward(self, x):
         n,t,_ = x.shape
-        q,k,v = self.qkv(x).view(n, t, 3, self.num_heads, self.head_dims).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0., scale=self.scale)
-        y = self.out_drop(self.proj_drop(self.proj(y.transpose(1, 2).reshape(n, t, self.embed_dims))))
+        q,k,v = (
+            self.qkv(x)
+            .view(n, t, 3, self.num_heads, self.head_dims)
+            .permute(2, 0, 3, 1, 4)
+        )
+        y = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.attn_drop if self.training else 0., scale=self.scale
+        )
+        y = self.out_drop(self.proj_drop(self.proj(y.transpose(1, 2).reshape(
+            n, t, self.embed_dims
+        ))))
         return v.squeeze(1) + y if self.v_shortcut else y

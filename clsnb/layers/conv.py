@@ -16,7 +16,10 @@ from .module import to_2tuple
 
 # %% ../../nbs/layers/conv.ipynb #772934f9
 CONV_LAYERS = Registry('conv layers')
-for _k,_m in dict(Conv1d=nn.Conv1d, Conv2d=nn.Conv2d, Conv3d=nn.Conv3d, Conv=nn.Conv2d).items(): CONV_LAYERS.register(_m, _k)
+for _k,_m in dict(
+    Conv1d=nn.Conv1d, Conv2d=nn.Conv2d, Conv3d=nn.Conv3d, Conv=nn.Conv2d
+).items():
+    CONV_LAYERS.register(_m, _k)
 
 def build_conv_layer(cfg, # None for a `Conv2d`, or a dict with `type`
                      *args, **kwargs):
@@ -27,18 +30,38 @@ def build_conv_layer(cfg, # None for a `Conv2d`, or a dict with `type`
 @CONV_LAYERS.register
 class Conv2dAdaptivePadding(nn.Conv2d):
     "A convolution that pads as it must so that size = ceil(size/stride), more at the end"
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+        bias=True,
+    ):
         super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)
     def forward(self, x):
         need = [max((-(-n//s)-1)*s + (k-1)*d + 1 - n, 0)
                 for n,s,k,d in zip(x.shape[-2:], self.stride, self.kernel_size, self.dilation)]
-        if any(n%2 for n in need): x,need = F.pad(x, [need[1]//2, need[1]-need[1]//2, need[0]//2, need[0]-need[0]//2]),(0, 0)
-        return F.conv2d(x, self.weight, self.bias, self.stride, [n//2 for n in need], self.dilation, self.groups) # pads evenly by itself
+        if any(n%2 for n in need):
+            x = F.pad(
+                x,
+                [need[1]//2, need[1]-need[1]//2, need[0]//2, need[0]-need[0]//2],
+            )
+            need = (0, 0)
+        # pads evenly by itself
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, [n//2 for n in need], self.dilation, self.groups
+        )
 
 @CONV_LAYERS.register('ConvWS')
 class ConvWS2d(nn.Conv2d):
     "A convolution whose filters are standardised before use"
-    def __init__(self, *args, eps=1e-5, **kw): super().__init__(*args, **kw); self.eps = eps
+    def __init__(self, *args, eps=1e-5, **kw):
+        super().__init__(*args, **kw)
+        self.eps = eps
     def forward(self, x):
         w = self.weight.flatten(1)
         w = (w-w.mean(1, keepdim=True))/(w.std(1, keepdim=True)+self.eps)
@@ -49,7 +72,10 @@ _pad_layers = dict(reflect=nn.ReflectionPad2d, replicate=nn.ReplicationPad2d, ze
 def _padder(mode, padding):
     "None if the convolution pads by itself"
     if mode in ('zeros', 'circular'): return None
-    if mode not in _pad_layers: raise ConfigError(f"ConvModule: padding_mode {mode!r} is not one of zeros, circular, {', '.join(_pad_layers)}.")
+    if mode not in _pad_layers:
+        raise ConfigError(
+            f"ConvModule: padding_mode {mode!r} is not one of zeros, circular, {', '.join(_pad_layers)}."
+        )
     ph,pw = to_2tuple(padding)
     return _pad_layers[mode]((pw, pw, ph, ph))
 
@@ -64,13 +90,23 @@ class ConvModule(nn.Module):
                  order=('conv','norm','act'), # Any order of the three
                  ):
         super().__init__()
-        if set(order)!={'conv','norm','act'}: raise ConfigError(f"ConvModule: order is an order of 'conv', 'norm' and 'act', not {order}.")
-        self.with_norm,self.with_activation,self.with_bias = norm_cfg is not None,act_cfg is not None,norm_cfg is None if bias=='auto' else bias
+        if set(order)!={'conv','norm','act'}:
+            raise ConfigError(f"ConvModule: order is an order of 'conv', 'norm' and 'act', not {order}.")
+        self.with_norm = norm_cfg is not None
+        self.with_activation = act_cfg is not None
+        self.with_bias = norm_cfg is None if bias=='auto' else bias
         self.act_cfg,self.order = act_cfg,tuple(order)
         self.padding_layer = _padder(padding_mode, padding)
         own = {} if padding_mode!='circular' else dict(padding_mode='circular')
-        self.conv = build_conv_layer(conv_cfg, in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, groups=groups,
-                                     padding=padding if self.padding_layer is None else 0, bias=self.with_bias, **own)
+        self.conv = build_conv_layer(
+            conv_cfg, in_channels, out_channels, kernel_size,
+            stride=stride,
+            dilation=dilation,
+            groups=groups,
+            padding=padding if self.padding_layer is None else 0,
+            bias=self.with_bias,
+            **own,
+        )
         if with_spectral_norm: self.conv = nn.utils.spectral_norm(self.conv)
         self.in_channels,self.out_channels,self.norm_name = in_channels,out_channels,None
         if self.with_norm:
@@ -85,23 +121,54 @@ class ConvModule(nn.Module):
         "Kaiming for the convolution (unless it has its own way), 1 and 0 for the norm"
         leaky = self.with_activation and self.act_cfg['type']=='LeakyReLU'
         if not hasattr(self.conv, 'init_weights'):
-            kaiming_init(self.conv, a=self.act_cfg.get('negative_slope', .01) if leaky else 0, nonlinearity='leaky_relu' if leaky else 'relu')
+            kaiming_init(
+                self.conv,
+                a=self.act_cfg.get('negative_slope', .01) if leaky else 0,
+                nonlinearity='leaky_relu' if leaky else 'relu',
+            )
         if self.with_norm: constant_init(self.norm, 1)
     def forward(self, x, activate=True, norm=True):
         for o in self.order:
-            if o=='conv': x = self.conv(x if self.padding_layer is None else self.padding_layer(x))
-            elif o=='norm' and norm and self.with_norm: x = self.norm(x)
-            elif o=='act' and activate and self.with_activation: x = self.activate(x)
+            if o=='conv':
+                x = self.conv(x if self.padding_layer is None else self.padding_layer(x))
+            elif o=='norm' and norm and self.with_norm:
+                x = self.norm(x)
+            elif o=='act' and activate and self.with_activation:
+                x = self.activate(x)
         return x
 
 # %% ../../nbs/layers/conv.ipynb #ae2c4db3
 class DepthwiseSeparableConvModule(nn.Module):
     "A depthwise `ConvModule`, then a 1×1 one; a norm or activation that isn't given for one of them is that of both"
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, norm_cfg=None, act_cfg=dict(type='ReLU'),
-                 dw_norm_cfg='default', dw_act_cfg='default', pw_norm_cfg='default', pw_act_cfg='default', **kwargs):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        norm_cfg=None,
+        act_cfg=dict(type='ReLU'),
+        dw_norm_cfg='default',
+        dw_act_cfg='default',
+        pw_norm_cfg='default',
+        pw_act_cfg='default',
+        **kwargs,
+    ):
         super().__init__()
         def own(cfg, default): return default if cfg=='default' else cfg
-        self.depthwise_conv = ConvModule(in_channels, in_channels, kernel_size, stride, padding, dilation, groups=in_channels,
-                                         norm_cfg=own(dw_norm_cfg, norm_cfg), act_cfg=own(dw_act_cfg, act_cfg), **kwargs)
-        self.pointwise_conv = ConvModule(in_channels, out_channels, 1, norm_cfg=own(pw_norm_cfg, norm_cfg), act_cfg=own(pw_act_cfg, act_cfg), **kwargs)
+        self.depthwise_conv = ConvModule(
+            in_channels, in_channels, kernel_size, stride, padding, dilation,
+            groups=in_channels,
+            norm_cfg=own(dw_norm_cfg, norm_cfg),
+            act_cfg=own(dw_act_cfg, act_cfg),
+            **kwargs,
+        )
+        self.pointwise_conv = ConvModule(
+            in_channels, out_channels, 1,
+            norm_cfg=own(pw_norm_cfg, norm_cfg),
+            act_cfg=own(pw_act_cfg, act_cfg),
+            **kwargs,
+        )
     def forward(self, x): return self.pointwise_conv(self.depthwise_conv(x))

@@ -16,12 +16,18 @@ def drop_path(x, drop_prob=0., training=False):
     "Zero whole samples of `x` with probability `drop_prob`, and scale up the others"
     if drop_prob==0 or not training: return x
     keep = 1-drop_prob
-    mask = (keep + torch.rand((x.shape[0],)+(1,)*(x.ndim-1), dtype=x.dtype, device=x.device)).floor_()
+    mask = (
+        keep + torch.rand(
+            (x.shape[0],)+(1,)*(x.ndim-1), dtype=x.dtype, device=x.device
+        )
+    ).floor_()
     return x * mask.div_(keep)
 
 class DropPath(nn.Module):
     "Leave the branch out for some samples"
-    def __init__(self, drop_prob=.1): super().__init__(); self.drop_prob = drop_prob
+    def __init__(self, drop_prob=.1):
+        super().__init__()
+        self.drop_prob = drop_prob
     def forward(self, x): return drop_path(x, self.drop_prob, self.training)
     def extra_repr(self): return f'drop_prob={self.drop_prob}'
 
@@ -29,8 +35,10 @@ class DropPath(nn.Module):
 DROPOUT_LAYERS = Registry('dropout layers')
 class Dropout(nn.Dropout):
     "`nn.Dropout` whose argument is called `drop_prob`"
-    def __init__(self, drop_prob=.5, inplace=False): super().__init__(p=drop_prob, inplace=inplace)
-DROPOUT_LAYERS.register(DropPath); DROPOUT_LAYERS.register(Dropout)
+    def __init__(self, drop_prob=.5, inplace=False):
+        super().__init__(p=drop_prob, inplace=inplace)
+DROPOUT_LAYERS.register(DropPath)
+DROPOUT_LAYERS.register(Dropout)
 
 def build_dropout(cfg):
     "A dropout layer from its dict"
@@ -46,5 +54,6 @@ def drop_path_ramp(rate, # Probability of the last block
                    depths, # Blocks per stage
                    ): # For each stage a list of probabilities
     "Drop-path probabilities that grow evenly from 0 to `rate` over all blocks"
-    n = sum(depths); r = [rate*i/max(n-1, 1) for i in range(n)]
+    n = sum(depths)
+    r = [rate*i/max(n-1, 1) for i in range(n)]
     return [[r.pop(0) for _ in range(d)] for d in depths]

@@ -19,34 +19,64 @@ class AdaptivePadding(nn.Module):
     "Pads with zeros so that a filter covers everything"
     def __init__(self, kernel_size=1, stride=1, dilation=1, padding='corner'):
         super().__init__()
-        if padding not in ('same', 'corner'): raise ConfigError(f"AdaptivePadding: padding is 'same' or 'corner', not {padding!r}.")
-        self.kernel_size,self.stride,self.dilation = map(to_2tuple, (kernel_size, stride, dilation)); self.padding = padding
+        if padding not in ('same', 'corner'):
+            raise ConfigError(f"AdaptivePadding: padding is 'same' or 'corner', not {padding!r}.")
+        self.kernel_size,self.stride,self.dilation = map(to_2tuple, (kernel_size, stride, dilation))
+        self.padding = padding
     def get_pad_shape(self, size):
         "How many rows and columns are missing"
-        return tuple(max((-(-n//s)-1)*s + (k-1)*d + 1 - n, 0) for n,k,s,d in zip(size, self.kernel_size, self.stride, self.dilation))
+        return tuple(
+            max((-(-n//s)-1)*s + (k-1)*d + 1 - n, 0)
+            for n,k,s,d in zip(size, self.kernel_size, self.stride, self.dilation)
+        )
     def forward(self, x):
         h,w = self.get_pad_shape(x.shape[-2:])
         if h==w==0: return x
-        return F.pad(x, [0, w, 0, h] if self.padding=='corner' else [w//2, w-w//2, h//2, h-h//2])
+        return F.pad(
+            x,
+            [0, w, 0, h] if self.padding=='corner'
+            else [w//2, w-w//2, h//2, h-h//2],
+        )
 
 # %% ../../nbs/layers/embed.ipynb #febb399d
 class PatchEmbed(BaseModule):
     "A vector for each patch, by one convolution"
-    def __init__(self, in_channels=3, embed_dims=768, conv_type='Conv2d', kernel_size=16, stride=16, padding='corner', dilation=1, bias=True,
-                 norm_cfg=None, input_size=None, # Of the pictures, to know `init_out_size`
-                 init_cfg=None):
+    def __init__(
+        self,
+        in_channels=3,
+        embed_dims=768,
+        conv_type='Conv2d',
+        kernel_size=16,
+        stride=16,
+        padding='corner',
+        dilation=1,
+        bias=True,
+        norm_cfg=None,
+        input_size=None, # Of the pictures, to know `init_out_size`
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         ks,stride,dilation = map(to_2tuple, (kernel_size, stride or kernel_size, dilation))
         self.embed_dims,self.adaptive_padding = embed_dims,None
-        if isinstance(padding, str): self.adaptive_padding,padding = AdaptivePadding(ks, stride, dilation, padding),0
+        if isinstance(padding, str):
+            self.adaptive_padding = AdaptivePadding(ks, stride, dilation, padding)
+            padding = 0
         pad = to_2tuple(padding)
-        self.projection = build_conv_layer(dict(type=conv_type), in_channels, embed_dims, kernel_size=ks, stride=stride, padding=pad, dilation=dilation, bias=bias)
+        self.projection = build_conv_layer(
+            dict(type=conv_type), in_channels, embed_dims, kernel_size=ks, stride=stride, padding=pad,
+            dilation=dilation, bias=bias
+        )
         self.norm = build_norm_layer(norm_cfg, embed_dims)[1] if norm_cfg else None
         self.init_input_size = self.init_out_size = None
         if input_size:
-            size = to_2tuple(input_size); self.init_input_size = size
-            if self.adaptive_padding: size = [n+p for n,p in zip(size, self.adaptive_padding.get_pad_shape(size))]
-            self.init_out_size = tuple((n + 2*p - d*(k-1) - 1)//s + 1 for n,p,d,k,s in zip(size, pad, dilation, ks, stride))
+            size = to_2tuple(input_size)
+            self.init_input_size = size
+            if self.adaptive_padding:
+                size = [n+p for n,p in zip(size, self.adaptive_padding.get_pad_shape(size))]
+            self.init_out_size = tuple(
+                (n + 2*p - d*(k-1) - 1)//s + 1
+                for n,p,d,k,s in zip(size, pad, dilation, ks, stride)
+            )
     def forward(self, x):
         x = self.projection(self.adaptive_padding(x) if self.adaptive_padding else x)
         size = x.shape[2:]
@@ -59,13 +89,22 @@ def resize_pos_embed(pos_embed, src_shape, dst_shape, mode='bicubic', num_extra_
     if tuple(src_shape)==tuple(dst_shape): return pos_embed
     extra,grid = pos_embed[:, :num_extra_tokens],pos_embed[:, num_extra_tokens:]
     grid = grid.reshape(1, *src_shape, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid.float(), size=tuple(dst_shape), mode=mode, align_corners=None if mode in ('nearest', 'area') else False).to(pos_embed.dtype)
+    grid = F.interpolate(
+        grid.float(),
+        size=tuple(dst_shape),
+        mode=mode,
+        align_corners=None if mode in ('nearest', 'area') else False,
+    ).to(pos_embed.dtype)
     return torch.cat([extra, grid.flatten(2).transpose(1, 2)], 1)
 
 def adapt_pos_embed(module, state_dict, key, num_extra_tokens=1):
     "Resize the table `key` of a checkpoint, of square pictures, to `module.patch_resolution`"
-    t,own = state_dict.get(key),getattr(module, key.rpartition('.')[2], None)
+    t = state_dict.get(key)
+    own = getattr(module, key.rpartition('.')[2], None)
     if t is None or own is None or t.shape==own.shape: return
     side = round((t.shape[1]-num_extra_tokens)**.5)
-    if side*side!=t.shape[1]-num_extra_tokens or t.shape[2]!=own.shape[2]: return # let the loader complain
-    state_dict[key] = resize_pos_embed(t, (side, side), module.patch_resolution, module.interpolate_mode, num_extra_tokens)
+    if side*side!=t.shape[1]-num_extra_tokens or t.shape[2]!=own.shape[2]: # let the loader complain
+        return
+    state_dict[key] = resize_pos_embed(
+        t, (side, side), module.patch_resolution, module.interpolate_mode, num_extra_tokens
+    )

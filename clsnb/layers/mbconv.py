@@ -16,16 +16,37 @@ from .se import SELayer
 # %% ../../nbs/layers/mbconv.ipynb #68b00227
 class InvertedResidual(BaseModule):
     "Widen, look around, weigh, narrow"
-    def __init__(self, in_channels, out_channels, mid_channels, kernel_size=3, stride=1,
-                 se_cfg=None, # Arguments of `SELayer`, or None for no channel weights
-                 conv_cfg=None, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'), drop_path_rate=0., with_cp=False, init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        mid_channels,
+        kernel_size=3,
+        stride=1,
+        se_cfg=None, # Arguments of `SELayer`, or None for no channel weights
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        drop_path_rate=0.,
+        with_cp=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
-        if stride not in (1, 2): raise ConfigError(f'InvertedResidual: stride is 1 or 2, not {stride}.')
+        if stride not in (1, 2):
+            raise ConfigError(f'InvertedResidual: stride is 1 or 2, not {stride}.')
         self.with_cp,self.with_res_shortcut = with_cp,stride==1 and in_channels==out_channels
-        self.with_se,self.with_expand_conv,kw = se_cfg is not None,mid_channels!=in_channels,dict(norm_cfg=norm_cfg)
+        self.with_se = se_cfg is not None
+        self.with_expand_conv = mid_channels!=in_channels
+        kw = dict(norm_cfg=norm_cfg)
         self.drop_path = path_or_identity(drop_path_rate)
-        if self.with_expand_conv: self.expand_conv = ConvModule(in_channels, mid_channels, 1, conv_cfg=conv_cfg, act_cfg=act_cfg, **kw)
-        self.depthwise_conv = ConvModule(mid_channels, mid_channels, kernel_size, stride, kernel_size//2, groups=mid_channels, conv_cfg=conv_cfg, act_cfg=act_cfg, **kw)
+        if self.with_expand_conv:
+            self.expand_conv = ConvModule(
+                in_channels, mid_channels, 1, conv_cfg=conv_cfg, act_cfg=act_cfg, **kw
+            )
+        self.depthwise_conv = ConvModule(
+            mid_channels, mid_channels, kernel_size, stride, kernel_size//2, groups=mid_channels,
+            conv_cfg=conv_cfg, act_cfg=act_cfg, **kw
+        )
         if self.with_se: self.se = SELayer(**se_cfg)
         self.linear_conv = ConvModule(mid_channels, out_channels, 1, conv_cfg=conv_cfg, act_cfg=None, **kw)
     def _block(self, x):

@@ -14,12 +14,26 @@ from .drop import build_dropout
 # %% ../../nbs/layers/mlp.ipynb #b5986503
 class FFN(BaseModule):
     "Widen, activate, narrow, and add the input"
-    def __init__(self, embed_dims=256, feedforward_channels=1024, num_fcs=2, act_cfg=dict(type='ReLU', inplace=True), ffn_drop=0.,
-                 dropout_layer=None, add_identity=True, init_cfg=None):
+    def __init__(
+        self,
+        embed_dims=256,
+        feedforward_channels=1024,
+        num_fcs=2,
+        act_cfg=dict(type='ReLU', inplace=True),
+        ffn_drop=0.,
+        dropout_layer=None,
+        add_identity=True,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         dims = [embed_dims] + [feedforward_channels]*(num_fcs-1)
-        mids = [nn.Sequential(nn.Linear(a, b), build_activation_layer(act_cfg), nn.Dropout(ffn_drop)) for a,b in zip(dims, dims[1:])]
-        self.embed_dims,self.feedforward_channels,self.add_identity = embed_dims,feedforward_channels,add_identity
+        mids = [
+            nn.Sequential(nn.Linear(a, b), build_activation_layer(act_cfg), nn.Dropout(ffn_drop))
+            for a,b in zip(dims, dims[1:])
+        ]
+        self.embed_dims = embed_dims
+        self.feedforward_channels = feedforward_channels
+        self.add_identity = add_identity
         self.layers = nn.Sequential(*mids, nn.Linear(dims[-1], embed_dims), nn.Dropout(ffn_drop))
         self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
     def forward(self, x, identity=None):
@@ -29,4 +43,6 @@ class FFN(BaseModule):
 def init_mlp(m):
     "What vision transformers give the linear layers inside `m`"
     for o in m.modules():
-        if isinstance(o, nn.Linear): nn.init.xavier_uniform_(o.weight); nn.init.normal_(o.bias, std=1e-6)
+        if isinstance(o, nn.Linear):
+            nn.init.xavier_uniform_(o.weight)
+            nn.init.normal_(o.bias, std=1e-6)

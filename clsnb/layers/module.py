@@ -23,17 +23,22 @@ class BaseModule(nn.Module):
     @property
     def is_init(self): return self._is_init
     @property
-    def pretrained_cfg(self): return isinstance(self.init_cfg, dict) and self.init_cfg.get('type')=='Pretrained'
+    def pretrained_cfg(self):
+        return isinstance(self.init_cfg, dict) and self.init_cfg.get('type')=='Pretrained'
     def init_weights(self):
         "Give the weights their first values; a second call changes nothing"
-        if self._is_init: return warnings.warn(f'init_weights of {type(self).__name__} was already called; nothing is changed')
+        if self._is_init:
+            return warnings.warn(
+                f'init_weights of {type(self).__name__} was already called; nothing is changed'
+            )
         initialize(self, self.init_cfg)
         self._is_init = True
         if self.pretrained_cfg: return
         for m in self.children():
             if hasattr(m, 'init_weights'): m.init_weights()
         self.finish_init()
-    def finish_init(self): "What rules can't say; called once, after them"
+    def finish_init(self):
+        "What rules can't say; called once, after them"
 
 class Sequential(BaseModule, nn.Sequential):
     "An `nn.Sequential` with `init_cfg`"
@@ -55,13 +60,16 @@ def make_divisible(value, divisor, min_value=None, min_ratio=.9):
 
 def to_ntuple(n):
     "A function that repeats a number `n` times, and leaves a sequence as it is"
-    return lambda x: tuple(x) if isinstance(x, (tuple, list, torch.Size)) else tuple(itertools.repeat(x, n))
+    return lambda x: (
+        tuple(x) if isinstance(x, (tuple, list, torch.Size)) else tuple(itertools.repeat(x, n))
+    )
 to_1tuple,to_2tuple,to_3tuple,to_4tuple = map(to_ntuple, (1, 2, 3, 4))
 
 def pick(table, # Variants by name
          key, # The name asked for
          who, what='arch'):
     "`table[key]`, or a `ConfigError` that names what `who` has"
-    if isinstance(key, str) and key not in table: key = {str(k).lower(): k for k in table}.get(key.lower(), key)
+    if isinstance(key, str) and key not in table:
+        key = {str(k).lower(): k for k in table}.get(key.lower(), key)
     if key not in table: raise ConfigError(f"{who} has no {what} {key!r}.{near(key, table)}")
     return table[key]

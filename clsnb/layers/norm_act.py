@@ -22,43 +22,68 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if x.dim() < 2: raise ValueError(f'expected at least 2 dimensions, got {x.dim()}')
     _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
     def forward(self, x):
-        alone = not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+        alone = not (
+            self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        )
         if alone: return super().forward(x)
         return self._sum_up(x) if x.device.type=='cpu' else nn.SyncBatchNorm.forward(self, x)
     def _sum_up(self, x):
         from torch.distributed.nn.functional import all_reduce # knows its gradient
         dims = [i for i in range(x.dim()) if i!=1]
-        total = all_reduce(torch.cat([x.sum(dims), (x*x).sum(dims), x.new_tensor([x.numel()/x.shape[1]])]))
+        total = all_reduce(torch.cat([
+            x.sum(dims), (x*x).sum(dims), x.new_tensor([x.numel()/x.shape[1]])
+        ]))
         n = total[-1].detach()
         mean,sq = (total[:-1]/n).chunk(2)
         var = (sq - mean*mean).clamp(min=0)
         if self.track_running_stats:
             self.num_batches_tracked += 1
             m = 1/float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.detach(), m); self.running_var.lerp_(var.detach()*n/(n-1), m)
-        mean,scale,bias = (o.view(1, -1, *[1]*(x.dim()-2)) for o in (mean, (var+self.eps).rsqrt()*self.weight, self.bias))
+            self.running_mean.lerp_(mean.detach(), m)
+            self.running_var.lerp_(var.detach()*n/(n-1), m)
+        mean,scale,bias = (
+            o.view(1, -1, *[1]*(x.dim()-2))
+            for o in (mean, (var+self.eps).rsqrt()*self.weight, self.bias)
+        )
         return (x-mean)*scale + bias
 
 # %% ../../nbs/layers/norm_act.ipynb #40f0db71
 NORM_LAYERS = Registry('norm layers')
-for _k,_m in dict(BN=nn.BatchNorm2d, BN1d=nn.BatchNorm1d, BN2d=nn.BatchNorm2d, BN3d=nn.BatchNorm3d, SyncBN=SyncBatchNorm, GN=nn.GroupNorm,
-                  LN=nn.LayerNorm, IN=nn.InstanceNorm2d, IN1d=nn.InstanceNorm1d, IN2d=nn.InstanceNorm2d, IN3d=nn.InstanceNorm3d).items():
+for _k,_m in dict(
+    BN=nn.BatchNorm2d, BN1d=nn.BatchNorm1d, BN2d=nn.BatchNorm2d, BN3d=nn.BatchNorm3d, SyncBN=SyncBatchNorm,
+    GN=nn.GroupNorm, LN=nn.LayerNorm, IN=nn.InstanceNorm2d, IN1d=nn.InstanceNorm1d, IN2d=nn.InstanceNorm2d,
+    IN3d=nn.InstanceNorm3d
+).items():
     NORM_LAYERS.register(_m, _k)
 
 def layer_type(cfg, registry):
     "The class that `cfg['type']` names, and the other arguments"
-    kw = dict(cfg); typ = kw.pop('type', None)
+    kw = dict(cfg)
+    typ = kw.pop('type', None)
     cls = registry.get(typ) if isinstance(typ, str) else typ
-    if cls is None: raise ConfigError(f"{registry.name}: there is no {typ!r}.{near(typ, registry.module_dict)}")
+    if cls is None:
+        raise ConfigError(f"{registry.name}: there is no {typ!r}.{near(typ, registry.module_dict)}")
     return cls,kw
 
 def norm_abbr(cls):
     "The short name under which a norm is kept"
     if hasattr(cls, '_abbr_'): return cls._abbr_
-    for base,s in ((nn.modules.instancenorm._InstanceNorm,'in'), (nn.modules.batchnorm._BatchNorm,'bn'), (nn.GroupNorm,'gn'), (nn.LayerNorm,'ln')):
+    for base,s in (
+        (nn.modules.instancenorm._InstanceNorm,'in'),
+        (nn.modules.batchnorm._BatchNorm,'bn'),
+        (nn.GroupNorm,'gn'),
+        (nn.LayerNorm,'ln'),
+    ):
         if issubclass(cls, base): return s
     low = cls.__name__.lower()
-    return next((s for w,s in dict(batch='bn', group='gn', layer='ln', instance='in').items() if w in low), 'norm_layer')
+    return next(
+        (
+            s
+            for w,s in dict(batch='bn', group='gn', layer='ln', instance='in').items()
+            if w in low
+        ),
+        'norm_layer',
+    )
 
 def build_norm_layer(cfg, # E.g. dict(type='BN', eps=1e-5, requires_grad=True)
                      num_features, # Channels
@@ -69,19 +94,23 @@ def build_norm_layer(cfg, # E.g. dict(type='BN', eps=1e-5, requires_grad=True)
     grad = kw.pop('requires_grad', True)
     kw.setdefault('eps', 1e-5)
     if cls is nn.GroupNorm:
-        if 'num_groups' not in kw: raise ConfigError("norm layers: GN needs num_groups, e.g. dict(type='GN', num_groups=32).")
+        if 'num_groups' not in kw:
+            raise ConfigError("norm layers: GN needs num_groups, e.g. dict(type='GN', num_groups=32).")
         m = cls(num_channels=num_features, **kw)
     else: m = cls(num_features, **kw)
     for p in m.parameters(): p.requires_grad = grad
     return norm_abbr(cls)+str(postfix),m
 
-def is_norm(m): return isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm))
+def is_norm(m):
+    return isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm))
 
 # %% ../../nbs/layers/norm_act.ipynb #d79e2bcc
 @NORM_LAYERS.register('LN2d')
 class LayerNorm2d(nn.LayerNorm):
     "Layer norm over the channels of a map"
-    def __init__(self, num_channels, **kw): super().__init__(num_channels, **kw); self.num_channels = num_channels
+    def __init__(self, num_channels, **kw):
+        super().__init__(num_channels, **kw)
+        self.num_channels = num_channels
     def forward(self, x, data_format='channel_first'):
         if data_format=='channel_last': return super().forward(x)
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -96,20 +125,31 @@ class HSigmoid(nn.Module):
     "A sigmoid made of straight lines: `(x+bias)/divisor`, clamped"
     def __init__(self, bias=3., divisor=6., min_value=0., max_value=1.):
         super().__init__()
-        self.bias,self.divisor,self.min_value,self.max_value = bias,divisor,min_value,max_value
-    def forward(self, x): return ((x+self.bias)/self.divisor).clamp(self.min_value, self.max_value)
+        self.bias = bias
+        self.divisor = divisor
+        self.min_value = min_value
+        self.max_value = max_value
+    def forward(self, x):
+        return ((x+self.bias)/self.divisor).clamp(self.min_value, self.max_value)
 
 class Clamp(nn.Module):
     "Cut off below `min` and above `max`"
-    def __init__(self, min=-1., max=1.): super().__init__(); self.min,self.max = min,max
+    def __init__(self, min=-1., max=1.):
+        super().__init__()
+        self.min,self.max = min,max
     def forward(self, x): return x.clamp(self.min, self.max)
 
-for _m in (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.ELU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU, nn.Softplus, nn.Mish, nn.Identity,
-           nn.Hardswish, nn.Hardsigmoid, Swish, HSigmoid, Clamp): ACTIVATION_LAYERS.register(_m)
-ACTIVATION_LAYERS.register(nn.Hardswish, 'HSwish'); ACTIVATION_LAYERS.register(Clamp, 'Clip')
+for _m in (
+    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.ELU, nn.Sigmoid, nn.Tanh,
+    nn.SiLU, nn.GELU, nn.Softplus, nn.Mish, nn.Identity, nn.Hardswish, nn.Hardsigmoid, Swish, HSigmoid, Clamp
+):
+    ACTIVATION_LAYERS.register(_m)
+ACTIVATION_LAYERS.register(nn.Hardswish, 'HSwish')
+ACTIVATION_LAYERS.register(Clamp, 'Clip')
 
 def build_activation_layer(cfg, inplace=None):
     "An activation from its dict; `inplace` is passed on to those that can"
     cls,kw = layer_type(cfg, ACTIVATION_LAYERS)
-    if inplace is not None and 'inplace' in inspect.signature(cls).parameters: kw.setdefault('inplace', inplace)
+    if inplace is not None and 'inplace' in inspect.signature(cls).parameters:
+        kw.setdefault('inplace', inplace)
     return cls(**kw)

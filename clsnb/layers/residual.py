@@ -22,34 +22,62 @@ def maybe_checkpoint(f, x, on):
 class ResBlock(BaseModule):
     "A branch, the way around it, and an activation of their sum"
     expansion = 1 # Channels of the block's output, over those inside
-    def __init__(self, in_channels, out_channels, expansion=None, stride=1, dilation=1,
-                 downsample=None, # What to do to the input when its shape differs
-                 style='pytorch', # 'caffe' puts a bottleneck's stride on its first convolution
-                 with_cp=False, conv_cfg=None, norm_cfg=dict(type='BN'), drop_path_rate=0., act_cfg=dict(type='ReLU', inplace=True), init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        expansion=None,
+        stride=1,
+        dilation=1,
+        downsample=None, # What to do to the input when its shape differs
+        style='pytorch', # 'caffe' puts a bottleneck's stride on its first convolution
+        with_cp=False,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        drop_path_rate=0.,
+        act_cfg=dict(type='ReLU', inplace=True),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
-        if style not in ('pytorch', 'caffe'): raise ConfigError(f"{type(self).__name__}: style is 'pytorch' or 'caffe', not {style!r}.")
-        self.in_channels,self.out_channels,self.expansion = in_channels,out_channels,expansion or type(self).expansion
-        self.stride,self.dilation,self.style,self.with_cp,self.conv_cfg,self.norm_cfg = stride,dilation,style,with_cp,conv_cfg,norm_cfg
+        if style not in ('pytorch', 'caffe'):
+            raise ConfigError(f"{type(self).__name__}: style is 'pytorch' or 'caffe', not {style!r}.")
+        self.in_channels,self.out_channels,self.expansion = (
+            in_channels,out_channels,expansion or type(self).expansion,
+        )
+        self.stride = stride
+        self.dilation = dilation
+        self.style = style
+        self.with_cp = with_cp
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
         self.mid_channels = self.width(out_channels//self.expansion)
         self.body()
         self.relu,self.downsample = build_activation_layer(act_cfg),downsample
         self.drop_path = path_or_identity(drop_path_rate)
         self.after()
     def width(self, mid): return mid
-    def after(self): "For children that come after the others"
+    def after(self):
+        "For children that come after the others"
     def extra(self, x): return x
     def add_conv(self, i, ci, co, ks, cfg=False, **kw):
-        self.add_module(f'conv{i}', build_conv_layer(self.conv_cfg if cfg is False else cfg, ci, co, ks, bias=False, **kw))
+        self.add_module(
+            f'conv{i}', build_conv_layer(self.conv_cfg if cfg is False else cfg, ci, co, ks, bias=False, **kw)
+        )
     def add_norm(self, i, c):
         name,m = build_norm_layer(self.norm_cfg, c, postfix=i)
-        setattr(self, f'norm{i}_name', name); self.add_module(name, m)
+        setattr(self, f'norm{i}_name', name)
+        self.add_module(name, m)
     @property
     def norm1(self): return getattr(self, self.norm1_name)
     @property
     def norm2(self): return getattr(self, self.norm2_name)
     @property
     def norm3(self): return getattr(self, self.norm3_name)
-    def _sum(self, x): return self.drop_path(self.extra(self.branch(x))) + (x if self.downsample is None else self.downsample(x))
+    def _sum(self, x):
+        return (
+            self.drop_path(self.extra(self.branch(x)))
+            + (x if self.downsample is None else self.downsample(x))
+        )
     def forward(self, x): return self.relu(maybe_checkpoint(self._sum, x, self.with_cp))
 
 # %% ../../nbs/layers/residual.ipynb #420baa5a
@@ -57,7 +85,9 @@ class BasicBlock(ResBlock):
     "3×3, 3×3"
     def body(self):
         mid = self.mid_channels
-        self.add_conv(1, self.in_channels, mid, 3, stride=self.stride, padding=self.dilation, dilation=self.dilation)
+        self.add_conv(
+            1, self.in_channels, mid, 3, stride=self.stride, padding=self.dilation, dilation=self.dilation
+        )
         self.add_norm(1, mid)
         self.add_conv(2, mid, self.out_channels, 3, padding=1)
         self.add_norm(2, self.out_channels)
@@ -80,7 +110,10 @@ class Bottleneck(ResBlock):
         self.add_conv(3, self.mid_channels, self.out_channels, 1)
         self.add_norm(3, self.out_channels)
     def middle(self, **kw):
-        self.add_conv(2, self.mid_channels, self.mid_channels, 3, stride=self.conv2_stride, padding=self.dilation, dilation=self.dilation, **kw)
+        self.add_conv(
+            2, self.mid_channels, self.mid_channels, 3, stride=self.conv2_stride, padding=self.dilation,
+            dilation=self.dilation, **kw
+        )
         self.add_norm(2, self.mid_channels)
     def mix(self, x): return self.relu(self.norm2(self.conv2(x)))
     def branch(self, x):
@@ -97,16 +130,43 @@ def get_expansion(block, expansion=None):
 def shortcut(ci, co, stride, avg_down=False, conv_cfg=None, norm_cfg=dict(type='BN'), always_pool=False):
     "What turns a block's input into the shape of its output; None when nothing is to do"
     if stride==1 and ci==co: return None
-    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down and (always_pool or stride!=1) else []
+    if avg_down and (always_pool or stride!=1):
+        pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)]
+    else:
+        pool = []
     conv = build_conv_layer(conv_cfg, ci, co, 1, stride=1 if pool else stride, bias=False)
     return nn.Sequential(*pool, conv, build_norm_layer(norm_cfg, co)[1])
 
 class ResLayer(nn.Sequential):
     "A row of `num_blocks` blocks, the first of which may change the shape"
-    def __init__(self, block, num_blocks, in_channels, out_channels, expansion=None, stride=1, avg_down=False, conv_cfg=None,
-                 norm_cfg=dict(type='BN'), **kwargs):
+    def __init__(
+        self,
+        block,
+        num_blocks,
+        in_channels,
+        out_channels,
+        expansion=None,
+        stride=1,
+        avg_down=False,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        **kwargs,
+    ):
         self.block,self.expansion = block,get_expansion(block, expansion)
         kw = dict(kwargs, expansion=self.expansion, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        down = shortcut(in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg, getattr(block, 'always_pool', False))
-        first = block(in_channels=in_channels, out_channels=out_channels, stride=stride, downsample=down, **kw, **getattr(block, 'first_kw', {}))
-        super().__init__(first, *(block(in_channels=out_channels, out_channels=out_channels, **kw) for _ in range(num_blocks-1)))
+        down = shortcut(
+            in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg,
+            getattr(block, 'always_pool', False),
+        )
+        first = block(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            stride=stride,
+            downsample=down,
+            **kw,
+            **getattr(block, 'first_kw', {}),
+        )
+        super().__init__(
+            first,
+            *(block(in_channels=out_channels, out_channels=out_channels, **kw) for _ in range(num_blocks-1)),
+        )

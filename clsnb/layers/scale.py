@@ -15,8 +15,13 @@ class LayerScale(nn.Module):
     "Multiply each channel by a learned number"
     def __init__(self, dim, inplace=False, data_format='channels_last'):
         super().__init__()
-        if data_format not in ('channels_last', 'channels_first'): raise ConfigError(f"LayerScale: data_format is 'channels_last' or 'channels_first', not {data_format!r}.")
-        self.inplace,self.data_format,self.weight = inplace,data_format,nn.Parameter(torch.full((dim,), 1e-5))
+        if data_format not in ('channels_last', 'channels_first'):
+            raise ConfigError(
+                f"LayerScale: data_format is 'channels_last' or 'channels_first', not {data_format!r}."
+            )
+        self.inplace = inplace
+        self.data_format = data_format
+        self.weight = nn.Parameter(torch.full((dim,), 1e-5))
     def forward(self, x):
         w = self.weight.view(-1, 1, 1) if self.data_format=='channels_first' else self.weight
         return x.mul_(w) if self.inplace else x*w

@@ -19,11 +19,19 @@ from .drop import build_dropout
 def window_partition(x, ws):
     "A map (n,h,w,c) as windows (n, number of windows, ws·ws, c)"
     n,h,w,c = x.shape
-    return x.view(n, h//ws, ws, w//ws, ws, c).transpose(2, 3).reshape(n, -1, ws*ws, c)
+    return (
+        x.view(n, h//ws, ws, w//ws, ws, c)
+        .transpose(2, 3)
+        .reshape(n, -1, ws*ws, c)
+    )
 
 def window_reverse(x, h, w, ws):
     "The map again"
-    return x.view(len(x), h//ws, w//ws, ws, ws, -1).transpose(2, 3).reshape(len(x), h, w, -1)
+    return (
+        x.view(len(x), h//ws, w//ws, ws, ws, -1)
+        .transpose(2, 3)
+        .reshape(len(x), h, w, -1)
+    )
 
 # %% ../../nbs/layers/window.ipynb #83edbb9d
 def relative_index(h, w):
@@ -46,7 +54,8 @@ def resize_bias_table(table, # (offsets, heads)
         if (1-q**(src//2))/(1-q) > half: hi = q
         else: lo = q
     d = np.cumsum([q**i for i in range(src//2)])
-    at,to = [*-d[::-1], 0, *d],np.arange(-half, half+.1)
+    at = [*-d[::-1], 0, *d]
+    to = np.arange(-half, half+.1)
     out = [RectBivariateSpline(at, at, z.reshape(src, src).numpy())(to, to).reshape(-1)
            for z in table.detach().double().cpu().T]
     return torch.tensor(np.stack(out, 1), dtype=table.dtype, device=table.device)
@@ -93,15 +102,21 @@ class WindowMSA(BaseModule):
         self.scale = qk_scale or (embed_dims//num_heads)**-.5
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2*h-1)*(2*w-1), num_heads))
         self.register_buffer('relative_position_index', relative_index(h, w))
-        self.qkv,self.proj = nn.Linear(embed_dims, embed_dims*3, bias=qkv_bias),nn.Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, embed_dims*3, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop)
     def finish_init(self): nn.init.trunc_normal_(self.relative_position_bias_table, std=.02)
-    def bias(self): return take_bias(self.relative_position_bias_table, self.relative_position_index)
+    def bias(self):
+        return take_bias(self.relative_position_bias_table, self.relative_position_index)
     def project(self, x): return self.qkv(x)
     def queries(self, q, k, v): return q,k,v
     def forward(self, x, mask=None): # x: (n, windows, places, c); mask: (windows, places, places)
         n,w,t,c = x.shape
-        q,k,v = self.queries(*self.project(x).view(n, w, t, 3, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5))
+        q,k,v = (
+            self.queries(*self.project(x)
+            .view(n, w, t, 3, self.num_heads, -1)
+            .permute(3, 0, 1, 4, 2, 5))
+        )
         y = window_attention(q, k, v, self.bias(), mask, self.attn_drop if self.training else 0., self.scale)
         return self.proj_drop(self.proj(y.transpose(2, 3).reshape(n, w, t, c)))
 
@@ -132,25 +147,42 @@ class WindowMSAV2(WindowMSA):
                                      nn.Linear(cpb_mlp_hidden_dims, num_heads, bias=False))
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), 10.).log())
         self.q_bias,self.v_bias = (nn.Parameter(torch.zeros(embed_dims)) if qkv_bias else None for _ in 'qv')
-        self.register_buffer('relative_coords_table', offset_table(self.window_size, to_2tuple(pretrained_window_size)))
+        self.register_buffer(
+            'relative_coords_table', offset_table(self.window_size, to_2tuple(pretrained_window_size))
+        )
         self.register_buffer('relative_position_index', relative_index(*self.window_size))
-        self.qkv,self.proj = nn.Linear(embed_dims, embed_dims*3, bias=False),nn.Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, embed_dims*3, bias=False)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop)
-    def finish_init(self): "Nothing beyond `init_cfg`"
-    def bias(self): return 16*take_bias(self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads),
-                                        self.relative_position_index).sigmoid()
+    def finish_init(self):
+        "Nothing beyond `init_cfg`"
+    def bias(self):
+        return 16*take_bias(self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads),
+                            self.relative_position_index).sigmoid()
     def project(self, x):
         if self.q_bias is None: return self.qkv(x)
-        return F.linear(x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias]))
+        return F.linear(
+            x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        )
     def queries(self, q, k, v):
         scale = self.logit_scale.clamp(max=math.log(100)).exp()
-        return (F.normalize(q, dim=-1)*scale).to(v.dtype),F.normalize(k, dim=-1).to(v.dtype),v
+        return (
+            (F.normalize(q, dim=-1)*scale).to(v.dtype),
+            F.normalize(k, dim=-1).to(v.dtype),
+            v,
+        )
 
 # %% ../../nbs/layers/window.ipynb #1d0a02fd
 def shift_mask(h, w, ws, shift, like):
     "What places of a window may not see: -100 between regions that were not neighbours"
-    def region(n): i = torch.arange(n, device=like.device); return (i >= n-ws).long() + (i >= n-shift).long()
-    ids = window_partition((region(h)[:, None]*3 + region(w)).view(1, h, w, 1), ws)[0, :, :, 0]
+    def region(n):
+        i = torch.arange(n, device=like.device)
+        return (i >= n-ws).long() + (i >= n-shift).long()
+    ids = (
+        window_partition(
+            (region(h)[:, None]*3 + region(w)).view(1, h, w, 1), ws
+        )[0, :, :, 0]
+    )
     return (ids[:, None]!=ids[:, :, None]).to(like.dtype)*-100.
 
 class ShiftWindowMSA(BaseModule):
@@ -170,7 +202,9 @@ class ShiftWindowMSA(BaseModule):
                                 **{**kw, **msa_cfg})
         self.drop = build_dropout(dropout_layer)
     def forward(self, x, hw_shape):
-        (h,w),(n,_,c),ws = hw_shape,x.shape,self.window_size
+        h,w = hw_shape
+        n,_,c = x.shape
+        ws = self.window_size
         shift = self.shift_size if min(h, w) > ws or self.pad_small_map else 0
         x = F.pad(x.view(n, h, w, c), (0, 0, 0, -w%ws, 0, -h%ws))
         hp,wp = x.shape[1:3]

@@ -11,7 +11,8 @@ import numpy as np, torch
 
 # %% ../../nbs/metrics/multi_label.ipynb #880ed899
 _eps = np.finfo(np.float32).eps
-def _array(o): return o.detach().cpu().numpy() if isinstance(o, torch.Tensor) else np.asarray(o)
+def _array(o):
+    return o.detach().cpu().numpy() if isinstance(o, torch.Tensor) else np.asarray(o)
 
 def average_precision(
     pred, # Scores (N,) of one class
@@ -28,7 +29,13 @@ def mAP(pred, target):
     pred,target = _array(pred),_array(target)
     if pred.shape!=target.shape:
         raise ValueError(f"Scores are {pred.shape} and targets {target.shape}: both must be (N, classes).")
-    return np.mean([average_precision(pred[:,k], target[:,k]) for k in range(pred.shape[1])])*100
+    return (
+        np.mean([
+            average_precision(pred[:,k], target[:,k])
+            for k in range(pred.shape[1])
+        ])
+        * 100
+    )
 
 # %% ../../nbs/metrics/multi_label.ipynb #171539a3
 def average_performance(
@@ -39,7 +46,8 @@ def average_performance(
 ): # CP, CR, CF1, OP, OR, OF1 in percent
     "Precision, recall and F1, averaged over classes and over everything"
     pred,target = _array(pred),_array(target)==1
-    if thr is not None and k is not None: warnings.warn("average_performance: thr is given, so k is not used.")
+    if thr is not None and k is not None:
+        warnings.warn("average_performance: thr is given, so k is not used.")
     if thr is None and k is None: thr = .5
     if thr is not None: said = pred>=thr
     else:

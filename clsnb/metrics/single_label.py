@@ -23,10 +23,18 @@ def accuracy(
 ): # Tensor of one percentage; a list of them for a tuple `thrs`; a list of these for a tuple `topk`
     "Percentage of samples whose label is among the `topk` scores, and above the threshold"
     pred,target = torch.as_tensor(pred),torch.as_tensor(target)
-    ks,(thrs,one) = (topk,) if isinstance(topk, int) else tuple(topk),_thresholds(thrs)
+    ks = (topk,) if isinstance(topk, int) else tuple(topk)
+    thrs,one = _thresholds(thrs)
     score,label = pred.topk(min(max(ks), pred.shape[1]), 1)
-    hit,n = label==target.view(-1, 1).to(label.device),max(len(pred), 1)
-    res = [[(hit & (score>t))[:,:k].any(1).float().sum().view(1)*(100/n) for t in thrs] for k in ks]
+    hit = label==target.view(-1, 1).to(label.device)
+    n = max(len(pred), 1)
+    res = [
+        [
+            (hit & (score>t))[:,:k].any(1).float().sum().view(1)*(100/n)
+            for t in thrs
+        ]
+        for k in ks
+    ]
     res = [o[0] if one else o for o in res]
     return res[0] if isinstance(topk, int) else res
 
@@ -37,17 +45,25 @@ def calculate_confusion_matrix(
     num_classes=None,
 ): # (C, C), row: true class, column: predicted class
     "How many of each class were taken for each class"
-    pred,target = torch.as_tensor(pred),torch.as_tensor(target).flatten().long()
+    pred = torch.as_tensor(pred)
+    target = torch.as_tensor(target).flatten().long()
     c = num_classes or pred.shape[1]
     label = (pred.argmax(1) if pred.ndim==2 else pred).long()
-    return torch.bincount(target.to(label.device)*c+label, minlength=c*c).view(c, c).float().cpu()
+    return (
+        torch.bincount(target.to(label.device)*c+label, minlength=c*c)
+        .view(c, c)
+        .float()
+        .cpu()
+    )
 
 # %% ../../nbs/metrics/single_label.ipynb #dbc8b094
 def _average(v, mode):
-    if mode not in ('macro','none'): raise ValueError(f"average_mode is 'macro' or 'none', not {mode!r}.")
+    if mode not in ('macro','none'):
+        raise ValueError(f"average_mode is 'macro' or 'none', not {mode!r}.")
     return float(v.mean()) if mode=='macro' else v
 
-def _numpy(o): return o.detach().cpu().numpy() if isinstance(o, torch.Tensor) else np.asarray(o)
+def _numpy(o):
+    return o.detach().cpu().numpy() if isinstance(o, torch.Tensor) else np.asarray(o)
 
 def precision_recall_f1(
     pred, # Scores (N, C)
@@ -57,7 +73,9 @@ def precision_recall_f1(
 ): # Three percentages, or arrays, or for a tuple `thrs` lists of them
     "Precision, recall and F1 score"
     _average(np.zeros(1), average_mode)
-    pred,target,(thrs,one) = _numpy(pred),_numpy(target).reshape(-1),_thresholds(thrs)
+    pred = _numpy(pred)
+    target = _numpy(target).reshape(-1)
+    thrs,one = _thresholds(thrs)
     c = pred.shape[1]
     label,score,res = pred.argmax(1),pred.max(1),[]
     true = np.bincount(target, minlength=c)
@@ -86,5 +104,7 @@ def f1_score(pred, target, average_mode='macro', thrs=0.):
 def support(pred, target, average_mode='macro'):
     "Number of samples, in all ('macro') or per class ('none')"
     _average(np.zeros(1), average_mode)
-    n = np.bincount(_numpy(target).reshape(-1), minlength=pred.shape[1]).astype(np.float32)
+    n = np.bincount(_numpy(target).reshape(-1), minlength=pred.shape[1]).astype(
+        np.float32
+    )
     return float(n.sum()) if average_mode=='macro' else n

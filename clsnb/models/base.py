@@ -40,8 +40,10 @@ class Staged(BaseModule):
     def stages_list(self): return [getattr(self, o) for o in self.stage_names]
     def _freeze_stages(self):
         if self.frozen_stages < 0: return
-        for o in self.stem_names: freeze_module(getattr(self, o), self.stem_stats)
-        for m in self.stages_list[:self.frozen_stages+self.freeze_shift]: freeze_module(m)
+        for o in self.stem_names:
+            freeze_module(getattr(self, o), self.stem_stats)
+        for m in self.stages_list[:self.frozen_stages+self.freeze_shift]:
+            freeze_module(m)
     def train(self, mode=True):
         "As ever, except for what is frozen"
         super().train(mode)
@@ -56,31 +58,45 @@ def check_indices(out_indices, n, who, # Class, for the message
     "`out_indices` as a tuple of numbers in 0..n-1"
     idx = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
     for i in idx:
-        if not -n <= i < n: raise ConfigError(f"{who}: out_indices has {i}, but the stages are numbered 0 to {n-1}.")
+        if not -n <= i < n:
+            raise ConfigError(f"{who}: out_indices has {i}, but the stages are numbered 0 to {n-1}.")
     return tuple(i%n for i in idx)
 
 # %% ../../nbs/models/base.ipynb #99e02ef3
 def _runs(net, shape):
     "Whether `net` takes a picture of this shape; nothing is computed"
-    ghosts = {k: torch.empty_like(v, device='meta') for k,v in (*net.named_parameters(), *net.named_buffers())}
+    ghosts = {
+        k: torch.empty_like(v, device='meta')
+        for k,v in (*net.named_parameters(), *net.named_buffers())
+    }
     net._trying = True
-    try: torch.func.functional_call(net, ghosts, (torch.empty(shape, device='meta'),)); return True
+    try:
+        torch.func.functional_call(net, ghosts, (torch.empty(shape, device='meta'),))
+        return True
     except (RuntimeError, ValueError, ArithmeticError): return False
     finally: net._trying = False
 
 def smallest_picture(net, # A backbone
                      channels=3, up_to=512):
     "The smallest side of a square picture that a backbone takes, or None"
-    modes = {m: m.training for m in net.modules()}; net.eval()
-    try: return next((s for s in range(1, up_to+1) if _runs(net, (2, channels, s, s))), None)
+    modes = {m: m.training for m in net.modules()}
+    net.eval()
+    try:
+        return next(
+            (s for s in range(1, up_to+1) if _runs(net, (2, channels, s, s))), None
+        )
     finally:
         for m,t in modes.items(): m.training = t
 
 def explain_size(net, x): # A backbone, and what it failed at
     "Raise a `DataError` if a picture was too small"
-    if net._trying or not torch.is_tensor(x) or x.ndim!=4 or _runs(net, x.shape): return
+    if net._trying or not torch.is_tensor(x) or x.ndim!=4 or _runs(net, x.shape):
+        return
     s,(h,w) = smallest_picture(net, x.shape[1]),x.shape[2:]
-    if s and min(h, w) < s: raise DataError(f"{type(net).__name__}: a picture of {h}x{w} is too small; it takes {s}x{s} or more.") from None
+    if s and min(h, w) < s:
+        raise DataError(
+            f"{type(net).__name__}: a picture of {h}x{w} is too small; it takes {s}x{s} or more."
+        ) from None
 
 # %% ../../nbs/models/base.ipynb #e308b78a
 class Backbone(Staged):
@@ -91,18 +107,25 @@ class Backbone(Staged):
     num_extra_tokens = 0 # How many tokens of that output, the first, are not part of the picture
     def __init__(self, init_cfg=None, out_indices=(-1,), frozen_stages=-1, norm_eval=False, with_cp=False):
         super().__init__(init_cfg)
-        self.out_indices,self.frozen_stages,self.norm_eval,self.with_cp = out_indices,frozen_stages,norm_eval,with_cp
+        self.out_indices = out_indices
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
     def ready(self):
         "Check the indices and freeze; to be called last in a constructor"
         n,who = len(self.stages_list),type(self).__name__
         self.out_indices = check_indices(self.out_indices, n, who)
         if not -1 <= self.frozen_stages <= n:
-            raise ConfigError(f"{who}: frozen_stages is {self.frozen_stages}, but there are {n} stages (-1 freezes nothing).")
+            raise ConfigError(
+                f"{who}: frozen_stages is {self.frozen_stages}, "
+                f"but there are {n} stages (-1 freezes nothing)."
+            )
         self._freeze_stages()
     def __call__(self, *args, **kwargs):
         try: return super().__call__(*args, **kwargs)
         except (RuntimeError, ValueError):
-            explain_size(self, args[0] if args else kwargs.get('x')); raise
+            explain_size(self, args[0] if args else kwargs.get('x'))
+            raise
     def enter(self, x): return x
     def leave(self, i, x): return x
     def forward(self, x):
@@ -111,7 +134,8 @@ class Backbone(Staged):
             x = stage(x)
             if i in self.out_indices: outs.append(self.leave(i, x))
         return tuple(outs)
-    def adapt(self, state_dict, prefix): "Change tables in `state_dict` that have another size here"
+    def adapt(self, state_dict, prefix):
+        "Change tables in `state_dict` that have another size here"
     def _load_from_state_dict(self, state_dict, prefix, *args):
         for old in [k for k in state_dict if k.startswith(prefix)] if self.renames else ():
             new = old[len(prefix):]

@@ -13,16 +13,21 @@ from ..core.registry import MODELS
 from ..core.errors import ConfigError
 
 # %% ../../nbs/models/batch_augs.ipynb #d3261eb4
-def one_hot_rows(gt, num_classes): "Class numbers as rows; rows as they are"; return F.one_hot(gt, num_classes) if gt.ndim==1 else gt
+def one_hot_rows(gt, num_classes):
+    "Class numbers as rows; rows as they are"
+    if gt.ndim==1: return F.one_hot(gt, num_classes)
+    return gt
 
 class BatchAug:
     "Mixes a batch with itself, in another order"
     def __init__(self, alpha, # Of the Beta distribution, above 0
                  num_classes, prob=1.):
         who = type(self).__name__
-        if not isinstance(num_classes, int): raise ConfigError(f'{who}: num_classes is a whole number, not {num_classes!r}.')
+        if not isinstance(num_classes, int):
+            raise ConfigError(f'{who}: num_classes is a whole number, not {num_classes!r}.')
         if not 0 <= prob <= 1: raise ConfigError(f'{who}: prob is between 0 and 1, not {prob}.')
-        if not (isinstance(alpha, (int, float)) and alpha > 0): raise ConfigError(f'{who}: alpha is above 0, not {alpha!r}.')
+        if not (isinstance(alpha, (int, float)) and alpha > 0):
+            raise ConfigError(f'{who}: alpha is above 0, not {alpha!r}.')
         self.alpha,self.num_classes,self.prob = alpha,num_classes,prob
     def __call__(self, img, gt_label):
         gt,lam,order = one_hot_rows(gt_label, self.num_classes),self.draw(),torch.randperm(img.size(0))
@@ -41,19 +46,31 @@ class Identity:
 @MODELS.register
 class BatchMixup(BatchAug):
     "A weighted sum of two pictures"
-    def mix(self, img, lam, order): return lam*img + (1-lam)*img[order],lam
+    def mix(self, img, lam, order):
+        return lam*img + (1-lam)*img[order],lam
 
 # %% ../../nbs/models/batch_augs.ipynb #57dafb2e
 def _box(h, w, lam, minmax=None, margin=0.):
     "Corners y1, y2, x1, x2 of a rectangle"
     if minmax is not None:
-        ch,cw = (np.random.randint(int(n*minmax[0]), int(n*minmax[1])) for n in (h, w))
+        ch,cw = (
+            np.random.randint(int(n*minmax[0]), int(n*minmax[1]))
+            for n in (h, w)
+        )
         y,x = np.random.randint(0, h-ch),np.random.randint(0, w-cw)
         return y,y+ch,x,x+cw
     r = math.sqrt(1-lam)
     ch,cw = int(h*r),int(w*r)
-    cy,cx = (np.random.randint(int(margin*c), n-int(margin*c)) for n,c in ((h, ch), (w, cw)))
-    return max(cy-ch//2, 0),min(cy+ch//2, h),max(cx-cw//2, 0),min(cx+cw//2, w)
+    cy,cx = (
+        np.random.randint(int(margin*c), n-int(margin*c))
+        for n,c in ((h, ch), (w, cw))
+    )
+    return (
+        max(cy-ch//2, 0),
+        min(cy+ch//2, h),
+        max(cx-cw//2, 0),
+        min(cx+cw//2, w),
+    )
 
 @MODELS.register
 class BatchCutMix(BatchAug):
@@ -65,24 +82,41 @@ class BatchCutMix(BatchAug):
     def mix(self, img, lam, order):
         h,w = img.shape[-2:]
         y1,y2,x1,x2 = _box(h, w, lam, self.cutmix_minmax)
-        if self.correct_lam or self.cutmix_minmax is not None: lam = 1 - (y2-y1)*(x2-x1)/float(h*w)
-        if y2 > y1 and x2 > x1: img[:, :, y1:y2, x1:x2] = self.piece(img, order, y1, y2, x1, x2)
+        if self.correct_lam or self.cutmix_minmax is not None:
+            lam = 1 - (y2-y1)*(x2-x1)/float(h*w)
+        if y2 > y1 and x2 > x1:
+            img[:, :, y1:y2, x1:x2] = self.piece(img, order, y1, y2, x1, x2)
         return img,lam
-    def piece(self, img, order, y1, y2, x1, x2): return img[order][:, :, y1:y2, x1:x2]
+    def piece(self, img, order, y1, y2, x1, x2):
+        return img[order][:, :, y1:y2, x1:x2]
 
 # %% ../../nbs/models/batch_augs.ipynb #0dfe810b
 @MODELS.register
 class BatchResizeMix(BatchCutMix):
     "One picture, made small, in another"
-    def __init__(self, alpha, num_classes, lam_min:float=.1, lam_max:float=.8, interpolation='bilinear', prob=1., cutmix_minmax=None,
-                 correct_lam=True, **kwargs):
+    def __init__(
+        self,
+        alpha,
+        num_classes,
+        lam_min:float=.1,
+        lam_max:float=.8,
+        interpolation='bilinear',
+        prob=1.,
+        cutmix_minmax=None,
+        correct_lam=True,
+        **kwargs,
+    ):
         super().__init__(alpha, num_classes, prob, cutmix_minmax, correct_lam)
         self.lam_min,self.lam_max,self.interpolation = lam_min,lam_max,interpolation
-    def draw(self): return super().draw()*(self.lam_max-self.lam_min) + self.lam_min
-    def piece(self, img, order, y1, y2, x1, x2): return F.interpolate(img[order], size=(y2-y1, x2-x1), mode=self.interpolation)
+    def draw(self):
+        return super().draw()*(self.lam_max-self.lam_min) + self.lam_min
+    def piece(self, img, order, y1, y2, x1, x2):
+        return F.interpolate(img[order], size=(y2-y1, x2-x1), mode=self.interpolation)
 
 # %% ../../nbs/models/batch_augs.ipynb #ae464ecc
-def build_augment(cfg): "A batch augmentation from its dict"; return MODELS.build(cfg)
+def build_augment(cfg):
+    "A batch augmentation from its dict"
+    return MODELS.build(cfg)
 
 class Augments:
     "Chooses one of several augmentations for each batch, by their `prob`"
@@ -91,10 +125,17 @@ class Augments:
         self.augments = [build_augment(dict(c)) for c in cfgs]
         probs = [a.prob for a in self.augments]
         rest = 1-sum(probs)
-        if rest < -1e-9: raise ConfigError(f"train_cfg.augments: the prob of all add up to {sum(probs):g}, which is more than 1.")
-        if rest > 1e-9: self.augments.append(Identity(self.augments[0].num_classes, rest)); probs.append(rest)
+        if rest < -1e-9:
+            raise ConfigError(
+                f"train_cfg.augments: the prob of all add up to {sum(probs):g}, which is more than 1."
+            )
+        if rest > 1e-9:
+            self.augments.append(Identity(self.augments[0].num_classes, rest))
+            probs.append(rest)
         self.augment_probs = probs
     def __call__(self, img, gt_label):
-        i = np.random.RandomState(random.randint(0, 2**32-1)).choice(len(self.augments), p=self.augment_probs)
+        i = np.random.RandomState(random.randint(0, 2**32-1)).choice(
+            len(self.augments), p=self.augment_probs
+        )
         return self.augments[i](img, gt_label)
     def __repr__(self): return f'Augments({self.augments})'

@@ -18,11 +18,21 @@ from .base import keep_frozen
 def build_part(cfg): # A dict, a list of dicts to be run one after the other, or a module
     "A module from its config"
     return Sequential(*map(MODELS.build, cfg)) if isinstance(cfg, (list, tuple)) else MODELS.build(cfg)
-def build_backbone(cfg): "A backbone from its dict"; return build_part(cfg)
-def build_neck(cfg): "A neck from its dict, or several in a row from a list"; return build_part(cfg)
-def build_head(cfg): "A head from its dict"; return build_part(cfg)
-def build_loss(cfg): "A loss from its dict"; return build_part(cfg)
-def build_classifier(cfg): "A classifier from the `model` dict of a config"; return build_part(cfg)
+def build_backbone(cfg):
+    "A backbone from its dict"
+    return build_part(cfg)
+def build_neck(cfg):
+    "A neck from its dict, or several in a row from a list"
+    return build_part(cfg)
+def build_head(cfg):
+    "A head from its dict"
+    return build_part(cfg)
+def build_loss(cfg):
+    "A loss from its dict"
+    return build_part(cfg)
+def build_classifier(cfg):
+    "A classifier from the `model` dict of a config"
+    return build_part(cfg)
 
 # %% ../../nbs/models/classifier.ipynb #a68b161b
 def parse_losses(losses, # From a head: tensors, lists of tensors, or dicts of numbers (logged as they are)
@@ -30,10 +40,14 @@ def parse_losses(losses, # From a head: tensors, lists of tensors, or dicts of n
     "Sum up the losses, and detach what is to be logged"
     log = {}
     for k,v in losses.items():
-        if torch.is_tensor(v): log[k] = v.mean()
-        elif isinstance(v, (list, tuple)): log[k] = sum(o.mean() for o in v)
-        elif isinstance(v, dict): log.update(v)
-        else: raise TypeError(f'{k} is neither a tensor nor a list of tensors nor a dict')
+        if torch.is_tensor(v):
+            log[k] = v.mean()
+        elif isinstance(v, (list, tuple)):
+            log[k] = sum(o.mean() for o in v)
+        elif isinstance(v, dict):
+            log.update(v)
+        else:
+            raise TypeError(f'{k} is neither a tensor nor a list of tensors nor a dict')
     log['loss'] = loss = sum(v for k,v in log.items() if 'loss' in k)
     return loss,{k: v.detach() if torch.is_tensor(v) else v for k,v in log.items()}
 
@@ -43,7 +57,8 @@ def read_log_vars(log_vars):
     if not ts: return dict(log_vars)
     v = torch.stack(list(ts.values()))
     if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(v); v /= dist.get_world_size()
+        dist.all_reduce(v)
+        v /= dist.get_world_size()
     return {**log_vars, **dict(zip(ts, v.tolist()))}
 
 # %% ../../nbs/models/classifier.ipynb #16558d11
@@ -54,12 +69,17 @@ class BaseClassifier(BaseModule):
     @property
     def with_head(self): return getattr(self, 'head', None) is not None
     def train(self, mode=True):
-        super().train(mode); keep_frozen(self)
+        super().train(mode)
+        keep_frozen(self)
         return self
-    def extract_feats(self, imgs, stage='neck'): return [self.extract_feat(o, stage=stage) for o in imgs]
+    def extract_feats(self, imgs, stage='neck'):
+        return [self.extract_feat(o, stage=stage) for o in imgs]
     def forward_test(self, imgs, **kwargs):
         imgs = [imgs] if torch.is_tensor(imgs) else imgs
-        if len(imgs)!=1: raise NotImplementedError('several versions of one image (test-time augmentation) are not supported')
+        if len(imgs)!=1:
+            raise NotImplementedError(
+                'several versions of one image (test-time augmentation) are not supported'
+            )
         return self.simple_test(imgs[0], **kwargs)
     def forward(self, img, return_loss=True, **kwargs):
         return self.forward_train(img, **kwargs) if return_loss else self.forward_test(img, **kwargs)
@@ -81,7 +101,10 @@ class ImageClassifier(BaseClassifier):
                  train_cfg=None, # `dict(augments=...)` mixes images of a batch
                  init_cfg=None):
         super().__init__(dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg)
-        self.backbone = build_part({k: v for k,v in backbone.items() if k!='return_tuple'} if isinstance(backbone, dict) else backbone)
+        self.backbone = build_part(
+            {k: v for k,v in backbone.items() if k!='return_tuple'} if isinstance(backbone, dict)
+            else backbone
+        )
         if neck is not None: self.neck = build_part(neck)
         if head is not None: self.head = build_part(head)
         self.train_cfg,aug = train_cfg,(train_cfg or {}).get('augments')
@@ -91,10 +114,12 @@ class ImageClassifier(BaseClassifier):
             self.augments = Augments(aug)
     def extract_feat(self, img, stage='neck'):
         "Features after the 'backbone', after the 'neck', or as the head's last layer gets them ('pre_logits')"
-        if stage not in _stages: raise ConfigError(f"extract_feat: stage is one of {', '.join(_stages)}, not {stage!r}.")
+        if stage not in _stages:
+            raise ConfigError(f"extract_feat: stage is one of {', '.join(_stages)}, not {stage!r}.")
         x = self.backbone(img)
         if stage!='backbone' and self.with_neck: x = self.neck(x)
-        if stage=='pre_logits' and self.with_head and hasattr(self.head, 'pre_logits'): x = self.head.pre_logits(x)
+        if stage=='pre_logits' and self.with_head and hasattr(self.head, 'pre_logits'):
+            x = self.head.pre_logits(x)
         return x
     def forward_train(self, img, gt_label, **kwargs):
         "A dict of losses"

@@ -15,15 +15,32 @@ def _stages(net):
     try: stages = list(net.stages_list)
     except AttributeError: return own
     names = {id(m): n for n,m in net.named_modules()}
-    return [(names.get(id(m)) or f'stage {i}', list(m) if id(m) not in names else [m]) for i,m in enumerate(stages)] or own
+    return (
+        [
+            (names.get(id(m)) or f'stage {i}', list(m) if id(m) not in names else [m])
+            for i,m in enumerate(stages)
+        ]
+        or own
+    )
 
 def _backbone_parts(net):
-    parts = [(n, {id(p): p for m in ms for p in m.parameters()}) for n,ms in _stages(net)]
-    inside,last = {k for _,ps in parts for k in ps},0
+    parts = [
+        (n, {id(p): p for m in ms for p in m.parameters()})
+        for n,ms in _stages(net)
+    ]
+    inside = {k for _,ps in parts for k in ps}
+    last = 0
     every = list(net.parameters())
     for i,p in enumerate(every):
         if id(p) in inside: last = i
-    stem,end = ({id(p): p for i,p in enumerate(every) if id(p) not in inside and (i < last)==low} for low in (True, False))
+    stem,end = (
+        {
+            id(p): p
+            for i,p in enumerate(every)
+            if id(p) not in inside and (i < last)==low
+        }
+        for low in (True, False)
+    )
     return [('stem', stem)]*bool(stem) + parts + [('end', end)]*bool(end)
 
 # %% ../../nbs/models/freeze.ipynb #3e80a633
@@ -31,30 +48,50 @@ def model_parts(model, # A classifier, or a backbone
                 )->dict: # Name to parameters, in the order in which data flows
     "Cut a model into stem, stages, end, neck and head"
     net = getattr(model, 'backbone', None)
-    if net is None: return {n: list(ps.values()) for n,ps in _backbone_parts(model)}
+    if net is None:
+        return {n: list(ps.values()) for n,ps in _backbone_parts(model)}
     out = {f'backbone {n}': list(ps.values()) for n,ps in _backbone_parts(net)}
     for n in ('neck', 'head'):
         m = getattr(model, n, None)
-        if m is not None and (ps := list(m.parameters())): out[n] = ps
+        if m is not None and (ps := list(m.parameters())):
+            out[n] = ps
     return out
 
 # %% ../../nbs/models/freeze.ipynb #4217bb08
 def _cut(model, parts, upto):
     "How many of the parts are frozen"
-    names = list(parts); stages = [i for i,n in enumerate(names) if n.removeprefix('backbone ') not in ('stem', 'end', 'neck', 'head')]
+    names = list(parts)
+    stages = [
+        i
+        for i,n in enumerate(names)
+        if n.removeprefix('backbone ') not in ('stem', 'end', 'neck', 'head')
+    ]
     if upto is None: return 0
     if isinstance(upto, int):
-        if not -1 <= upto <= len(stages): raise ConfigError(f"freeze: upto is {upto}, but the model has {len(stages)} stages (-1 frees everything).")
-        return 0 if upto < 0 else stages[upto] if upto < len(stages) else stages[-1]+1
+        if not -1 <= upto <= len(stages):
+            raise ConfigError(
+                f"freeze: upto is {upto}, but the model has {len(stages)} stages (-1 frees everything)."
+            )
+        if upto < 0: return 0
+        if upto < len(stages): return stages[upto]
+        return stages[-1]+1
     if upto=='backbone': return sum(n.startswith('backbone ') for n in names) or len(names)
-    found = [i for i,n in enumerate(names) if upto in (n, n.removeprefix('backbone '))] or _holding(model, parts, upto)
-    if not found: raise ConfigError(f"freeze: the model has no part or module {upto!r}.{near(upto, [n.removeprefix('backbone ') for n in names]+['backbone'])}")
+    found = (
+        [i for i,n in enumerate(names) if upto in (n, n.removeprefix('backbone '))]
+        or _holding(model, parts, upto)
+    )
+    if not found:
+        raise ConfigError(
+            "freeze: the model has no part or module "
+            f"{upto!r}.{near(upto, [n.removeprefix('backbone ') for n in names]+['backbone'])}"
+        )
     return max(found)+1
 
 def _holding(model, parts, name):
     "Numbers of the parts that hold parameters of a module"
     for m in (model, getattr(model, 'backbone', None)):
-        try: ids = {id(p) for p in m.get_submodule(name).parameters()}
+        try:
+            ids = {id(p) for p in m.get_submodule(name).parameters()}
         except AttributeError: continue
         return [i for i,ps in enumerate(parts.values()) if any(id(p) in ids for p in ps)]
     return []
@@ -65,14 +102,25 @@ def freeze(model, # A classifier, or a backbone
            ): # A DataFrame: parts, their parameters, and what is frozen
     "Stop the gradients and the norms' statistics of all parts up to `upto`, and let go of the others"
     import pandas as pd
-    parts = model_parts(model); n = _cut(model, parts, upto)
+    parts = model_parts(model)
+    n = _cut(model, parts, upto)
     frozen = {id(p) for ps in list(parts.values())[:n] for p in ps}
     net = getattr(model, 'backbone', model)
     if hasattr(net, 'frozen_stages'): net.frozen_stages = -1 # from now on the cut is ours
     for p in model.parameters(): p.requires_grad = id(p) not in frozen
-    whole = [m for m in model.modules() if any(True for _ in m.parameters()) and all(id(p) in frozen for p in m.parameters())]
+    whole = [
+        m
+        for m in model.modules()
+        if any(True for _ in m.parameters()) and all(id(p) in frozen for p in m.parameters())
+    ]
     inside = {id(o) for m in whole for o in m.modules()} # dropout too
     for m in model.modules(): m._frozen = id(m) in inside
     model.train(model.training)
     sums = {k: sum(p.numel() for p in ps) for k,ps in parts.items()}
-    return pd.DataFrame([(k, v, '❄ frozen' if i < n else 'trained') for i,(k,v) in enumerate(sums.items())], columns=['part', 'parameters', 'state']).set_index('part')
+    return pd.DataFrame(
+        [
+            (k, v, '❄ frozen' if i < n else 'trained')
+            for i,(k, v) in enumerate(sums.items())
+        ],
+        columns=['part', 'parameters', 'state'],
+    ).set_index('part')

@@ -17,14 +17,27 @@ from ..layers.norm_act import build_norm_layer, build_activation_layer
 from .losses import Accuracy
 
 # %% ../../nbs/models/heads.ipynb #40e334c7
-def last(x): "The last one of a tuple of features, or `x` itself"; return x[-1] if isinstance(x, tuple) else x
+def last(x):
+    "The last one of a tuple of features, or `x` itself"
+    return x[-1] if isinstance(x, tuple) else x
 
 def check_labels(label, n):
     "Raise `DataError` if a class number is not in 0..n-1"
-    if label.is_cuda or label.dim()!=1 or label.is_floating_point() or torch.compiler.is_compiling() or not len(label): return
+    if (
+        label.is_cuda
+        or label.dim()!=1
+        or label.is_floating_point()
+        or torch.compiler.is_compiling()
+        or not len(label)
+    ):
+        return
     lo,hi = label.aminmax()
-    if lo < 0 or hi >= n: raise DataError(f"The labels of this batch run from {int(lo)} to {int(hi)}, but the head has {n} classes (0 to {n-1}): "
-                                          "check num_classes of the head, and the classes of the data set.")
+    if lo < 0 or hi >= n:
+        raise DataError(
+            f"The labels of this batch run from {int(lo)} to {int(hi)}, "
+            f"but the head has {n} classes (0 to {n-1}): "
+            "check num_classes of the head, and the classes of the data set."
+        )
 
 def _as_list(pred):
     "What `simple_test` returns: a list of arrays, but a tensor while a model is traced or exported"
@@ -44,22 +57,32 @@ class ClsHead(BaseHead):
                  init_cfg=None):
         super().__init__(init_cfg)
         self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
-        if any(k <= 0 for k in self.topk): raise ConfigError(f'{type(self).__name__}: topk should be above 0, not {self.topk}.')
+        if any(k <= 0 for k in self.topk):
+            raise ConfigError(f'{type(self).__name__}: topk should be above 0, not {self.topk}.')
         self.compute_loss,self.compute_accuracy,self.cal_acc = MODELS.build(loss),Accuracy(self.topk),cal_acc
     def loss(self, cls_score, gt_label, **kwargs):
         check_labels(gt_label, cls_score.shape[1])
-        return self.with_accuracy(dict(loss=self.compute_loss(cls_score, gt_label, avg_factor=len(cls_score), **kwargs)), cls_score, gt_label)
+        return self.with_accuracy(
+            dict(loss=self.compute_loss(cls_score, gt_label, avg_factor=len(cls_score), **kwargs)),
+            cls_score, gt_label,
+        )
     def with_accuracy(self, out, cls_score, gt_label):
         "Losses, and the accuracy if `cal_acc` asks for it"
         if not self.cal_acc: return out
-        if max(self.topk) > cls_score.shape[1]: self._warn_topk(cls_score.shape[1])
-        return dict(out, accuracy={f'top-{k}': a for k,a in zip(self.topk, self.compute_accuracy(cls_score, gt_label))})
+        if max(self.topk) > cls_score.shape[1]:
+            self._warn_topk(cls_score.shape[1])
+        return dict(
+            out,
+            accuracy={f'top-{k}': a for k,a in zip(self.topk, self.compute_accuracy(cls_score, gt_label))},
+        )
     def _warn_topk(self, n):
-        if not getattr(self, '_warned', False): warnings.warn(f'topk={self.topk} asks for more than the {n} classes there are; {n} is used.')
+        if not getattr(self, '_warned', False):
+            warnings.warn(f'topk={self.topk} asks for more than the {n} classes there are; {n} is used.')
         self._warned = True
     def pre_logits(self, x): return last(x)
     def logits(self, x): return self.pre_logits(x)
-    def forward_train(self, x, gt_label, **kwargs): return self.loss(self.logits(x), gt_label, **kwargs)
+    def forward_train(self, x, gt_label, **kwargs):
+        return self.loss(self.logits(x), gt_label, **kwargs)
     def simple_test(self, x, softmax=True, post_process=True):
         score = self.logits(x)
         pred = F.softmax(score, dim=1) if softmax else score
@@ -73,7 +96,14 @@ def check_classes(n, who):
 @MODELS.register
 class LinearClsHead(ClsHead):
     "One linear layer, `fc`"
-    def __init__(self, num_classes, in_channels, init_cfg=dict(type='Normal', layer='Linear', std=0.01), *args, **kwargs):
+    def __init__(
+        self,
+        num_classes,
+        in_channels,
+        init_cfg=dict(type='Normal', layer='Linear', std=0.01),
+        *args,
+        **kwargs,
+    ):
         super().__init__(init_cfg=init_cfg, *args, **kwargs)
         check_classes(num_classes, type(self).__name__)
         self.num_classes,self.in_channels = num_classes,in_channels
@@ -83,9 +113,20 @@ class LinearClsHead(ClsHead):
 # %% ../../nbs/models/heads.ipynb #330b1b22
 class LinearBlock(BaseModule):
     "Linear layer, norm, activation, dropout"
-    def __init__(self, in_channels, out_channels, dropout_rate=0., norm_cfg=None, act_cfg=None, init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        dropout_rate=0.,
+        norm_cfg=None,
+        act_cfg=None,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
-        self.fc,self.norm,self.act,self.dropout = nn.Linear(in_channels, out_channels),None,None,None
+        self.fc = nn.Linear(in_channels, out_channels)
+        self.norm = None
+        self.act = None
+        self.dropout = None
         if norm_cfg is not None: self.norm = build_norm_layer(norm_cfg, out_channels)[1]
         if act_cfg is not None: self.act = build_activation_layer(act_cfg)
         if dropout_rate > 0: self.dropout = nn.Dropout(dropout_rate)
@@ -102,11 +143,17 @@ class StackedLinearClsHead(ClsHead):
                  dropout_rate=0., norm_cfg=None, act_cfg=dict(type='ReLU'), **kwargs):
         super().__init__(**kwargs)
         check_classes(num_classes, type(self).__name__)
-        if not isinstance(mid_channels, (list, tuple)): raise ConfigError(f'StackedLinearClsHead: mid_channels is a list of widths, not {mid_channels!r}.')
+        if not isinstance(mid_channels, (list, tuple)):
+            raise ConfigError(
+                f'StackedLinearClsHead: mid_channels is a list of widths, not {mid_channels!r}.'
+            )
         self.num_classes,self.in_channels,self.mid_channels = num_classes,in_channels,mid_channels
         dims = [in_channels, *mid_channels]
         mids = [LinearBlock(a, b, dropout_rate, norm_cfg, act_cfg) for a,b in zip(dims, dims[1:])]
-        self.layers = ModuleList([*mids, LinearBlock(dims[-1], num_classes)], init_cfg=dict(type='Normal', layer='Linear', mean=0., std=0.01, bias=0.))
+        self.layers = ModuleList(
+            [*mids, LinearBlock(dims[-1], num_classes)],
+            init_cfg=dict(type='Normal', layer='Linear', mean=0., std=0.01, bias=0.),
+        )
     def pre_logits(self, x):
         x = last(x)
         for m in self.layers[:-1]: x = m(x)

@@ -18,13 +18,22 @@ from ..metrics.single_label import accuracy
 # %% ../../nbs/models/losses.ipynb #8b3ff798
 def reduce_loss(loss, reduction):
     "`loss` itself ('none'), its 'mean' or its 'sum'"
-    return loss.mean() if reduction=='mean' else loss.sum() if reduction=='sum' else loss
+    if reduction=='mean': return loss.mean()
+    if reduction=='sum': return loss.sum()
+    return loss
 
 def weight_reduce_loss(loss, weight=None, reduction='mean', avg_factor=None):
     "Weigh the samples, then reduce"
     if weight is not None:
         weight = weight.float()
-        loss = loss * (weight.view(-1, *[1]*(loss.dim()-1)) if weight.dim() < loss.dim() else weight)
+        loss = (
+            loss
+            * (
+                weight.view(-1, *[1]*(loss.dim()-1))
+                if weight.dim() < loss.dim()
+                else weight
+            )
+        )
     if avg_factor is None: return reduce_loss(loss, reduction)
     if reduction=='sum': raise ValueError('avg_factor cannot be used with reduction="sum"')
     return loss.sum()/avg_factor if reduction=='mean' else loss
@@ -34,20 +43,30 @@ def convert_to_one_hot(targets, # Class numbers
     "One row per sample, 1 at its class"
     return F.one_hot(targets.long().view(-1), classes)
 
-def is_hard(label): "Class numbers rather than a row per sample"; return label.dim()==1 or (label.dim()==2 and label.shape[1]==1)
+def is_hard(label):
+    "Class numbers rather than a row per sample"
+    return label.dim()==1 or (label.dim()==2 and label.shape[1]==1)
 
 # %% ../../nbs/models/losses.ipynb #3931fc42
 class ElementLoss(nn.Module):
     "Weights, reduction and factor around `element(score, label)`"
     def __init__(self, reduction='mean', loss_weight=1.):
         super().__init__()
-        if reduction not in ('none', 'mean', 'sum'): raise ConfigError(f"{type(self).__name__}: reduction is 'none', 'mean' or 'sum', not {reduction!r}.")
+        if reduction not in ('none', 'mean', 'sum'):
+            raise ConfigError(
+                f"{type(self).__name__}: reduction is 'none', 'mean' or 'sum', not {reduction!r}."
+            )
         self.reduction,self.loss_weight = reduction,loss_weight
     def forward(self, cls_score, label, weight=None, avg_factor=None, reduction_override=None, **kwargs):
         if reduction_override not in (None, 'none', 'mean', 'sum'):
-            raise ConfigError(f"{type(self).__name__}: reduction_override is 'none', 'mean' or 'sum', not {reduction_override!r}.")
+            raise ConfigError(
+                f"{type(self).__name__}: reduction_override is 'none', 'mean' or 'sum', "
+                f"not {reduction_override!r}."
+            )
         loss = self.element(cls_score, label, **kwargs)
-        return self.loss_weight * weight_reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)
+        return self.loss_weight * weight_reduce_loss(
+            loss, weight, reduction_override or self.reduction, avg_factor
+        )
 
 # %% ../../nbs/models/losses.ipynb #b33de08d
 def soft_cross_entropy_loss(score, label, class_weight=None):
@@ -67,9 +86,14 @@ class CrossEntropyLoss(ElementLoss):
                  use_soft=False, # A distribution per sample
                  reduction='mean', loss_weight=1., class_weight=None, pos_weight=None):
         super().__init__(reduction, loss_weight)
-        if use_sigmoid and use_soft: raise ConfigError('CrossEntropyLoss: use_sigmoid and use_soft exclude each other.')
-        if pos_weight is not None and not use_sigmoid: raise ConfigError('CrossEntropyLoss: pos_weight is for use_sigmoid=True.')
-        self.use_sigmoid,self.use_soft,self.class_weight,self.pos_weight = use_sigmoid,use_soft,class_weight,pos_weight
+        if use_sigmoid and use_soft:
+            raise ConfigError('CrossEntropyLoss: use_sigmoid and use_soft exclude each other.')
+        if pos_weight is not None and not use_sigmoid:
+            raise ConfigError('CrossEntropyLoss: pos_weight is for use_sigmoid=True.')
+        self.use_sigmoid = use_sigmoid
+        self.use_soft = use_soft
+        self.class_weight = class_weight
+        self.pos_weight = pos_weight
     def element(self, score, label):
         cw,pw = (None if o is None else score.new_tensor(o) for o in (self.class_weight, self.pos_weight))
         if self.use_sigmoid: return binary_cross_entropy_loss(score, label, cw, pw)
@@ -91,19 +115,32 @@ class LabelSmoothLoss(ElementLoss):
                  reduction='mean', loss_weight=1.): # No effect
         super().__init__()
         if not (isinstance(label_smooth_val, float) and 0 <= label_smooth_val < 1):
-            raise ConfigError(f"LabelSmoothLoss: label_smooth_val is a float in 0..1 (without 1), not {label_smooth_val!r}.")
+            raise ConfigError(
+                f"LabelSmoothLoss: label_smooth_val is a float in 0..1 (without 1), not {label_smooth_val!r}."
+            )
         if mode not in ('original', 'classy_vision', 'multi_label'):
-            raise ConfigError(f"LabelSmoothLoss: mode is 'original', 'classy_vision' or 'multi_label', not {mode!r}.")
+            raise ConfigError(
+                f"LabelSmoothLoss: mode is 'original', 'classy_vision' or 'multi_label', not {mode!r}."
+            )
         self.label_smooth_val,self.num_classes,self.mode = label_smooth_val,num_classes,mode
     def element(self, score, label):
         n = self.num_classes or score.shape[1]
         one_hot = (convert_to_one_hot(label, n) if is_hard(label) else label).float()
-        if one_hot.shape!=score.shape: raise DataError(f"LabelSmoothLoss: labels of {one_hot.shape[1]} classes for scores of {score.shape[1]}; set num_classes right.")
+        if one_hot.shape!=score.shape:
+            raise DataError(
+                f"LabelSmoothLoss: labels of {one_hot.shape[1]} classes for scores of "
+                f"{score.shape[1]}; set num_classes right."
+            )
         target = smooth_labels(one_hot, self.label_smooth_val, self.mode, n)
-        return (binary_cross_entropy_loss if self.mode=='multi_label' else soft_cross_entropy_loss)(score, target)
+        return (binary_cross_entropy_loss if self.mode=='multi_label' else soft_cross_entropy_loss)(
+            score, target
+        )
 
 # %% ../../nbs/models/losses.ipynb #366752f8
 class Accuracy(nn.Module):
     "`accuracy` as a module"
-    def __init__(self, topk=(1,)): super().__init__(); self.topk = topk
-    def forward(self, pred, target): return accuracy(pred, target, self.topk, thrs=-math.inf)
+    def __init__(self, topk=(1,)):
+        super().__init__()
+        self.topk = topk
+    def forward(self, pred, target):
+        return accuracy(pred, target, self.topk, thrs=-math.inf)

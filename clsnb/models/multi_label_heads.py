@@ -15,11 +15,17 @@ from .heads import BaseHead, check_classes, last, _as_list
 @MODELS.register
 class MultiLabelClsHead(BaseHead):
     "Scores to losses and predictions, one yes or no per class"
-    def __init__(self, loss=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=1.0), init_cfg=None):
+    def __init__(
+        self,
+        loss=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=1.0),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.compute_loss = MODELS.build(loss)
     def loss(self, cls_score, gt_label):
-        return dict(loss=self.compute_loss(cls_score, gt_label.type_as(cls_score).abs(), avg_factor=len(cls_score)))
+        return dict(
+            loss=self.compute_loss(cls_score, gt_label.type_as(cls_score).abs(), avg_factor=len(cls_score))
+        )
     def pre_logits(self, x): return last(x)
     def logits(self, x): return self.pre_logits(x)
     def forward_train(self, x, gt_label, **kwargs): return self.loss(self.logits(x), gt_label)
@@ -32,8 +38,13 @@ class MultiLabelClsHead(BaseHead):
 @MODELS.register
 class MultiLabelLinearClsHead(MultiLabelClsHead):
     "One linear layer, `fc`"
-    def __init__(self, num_classes, in_channels, loss=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=1.0),
-                 init_cfg=dict(type='Normal', layer='Linear', std=0.01)):
+    def __init__(
+        self,
+        num_classes,
+        in_channels,
+        loss=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=1.0),
+        init_cfg=dict(type='Normal', layer='Linear', std=0.01),
+    ):
         super().__init__(loss=loss, init_cfg=init_cfg)
         check_classes(num_classes, type(self).__name__)
         self.num_classes,self.in_channels = num_classes,in_channels
@@ -53,10 +64,14 @@ class CSRAModule(BaseModule):
     def forward(self, x):
         score = self.head(x)/self.head.weight.norm(dim=1, keepdim=True).transpose(0, 1)
         score = score.flatten(2)
-        focus = score.amax(2) if self.T==99 else (score*self.softmax(score*self.T)).sum(2)
+        if self.T==99: focus = score.amax(2)
+        else: focus = (score*self.softmax(score*self.T)).sum(2)
         return score.mean(2) + self.lam*focus
 
-csra_temperatures = {1: [1], 2: [1, 99], 4: [1, 2, 4, 99], 6: [1, 2, 3, 4, 5, 99], 8: [1, 2, 3, 4, 5, 6, 7, 99]}
+csra_temperatures = {
+    1: [1], 2: [1, 99], 4: [1, 2, 4, 99],
+    6: [1, 2, 3, 4, 5, 99], 8: [1, 2, 3, 4, 5, 6, 7, 99]
+}
 
 @MODELS.register
 class CSRAClsHead(MultiLabelClsHead):

@@ -21,11 +21,13 @@ class GlobalAveragePooling(nn.Module):
     "The mean of each channel"
     def __init__(self, dim=2): # 1 for sequences, 2 for images, 3 for volumes
         super().__init__()
-        if dim not in (1, 2, 3): raise ConfigError(f"GlobalAveragePooling: dim is 1, 2 or 3, not {dim}.")
+        if dim not in (1, 2, 3):
+            raise ConfigError(f"GlobalAveragePooling: dim is 1, 2 or 3, not {dim}.")
         self.gap = getattr(nn, f'AdaptiveAvgPool{dim}d')(1)
     def init_weights(self): pass
     def forward(self, inputs):
-        if isinstance(inputs, tuple): return tuple(self.gap(x).flatten(1) for x in inputs)
+        if isinstance(inputs, tuple):
+            return tuple(self.gap(x).flatten(1) for x in inputs)
         return self.gap(inputs).flatten(1)
 
 # %% ../../nbs/models/necks.ipynb #6ff82c87
@@ -42,23 +44,41 @@ class GeneralizedMeanPooling(BaseModule):
         self.p = nn.Parameter(torch.ones(1)*p) if p_trainable else p
         self.eps,self.clamp = eps,clamp
     def forward(self, inputs):
-        if isinstance(inputs, tuple): return tuple(gem(x, self.p, self.eps, self.clamp).flatten(1) for x in inputs)
+        if isinstance(inputs, tuple):
+            return tuple(gem(x, self.p, self.eps, self.clamp).flatten(1) for x in inputs)
         return gem(inputs, self.p, self.eps, self.clamp).flatten(1)
 
 # %% ../../nbs/models/necks.ipynb #ac8ae3e5
 @MODELS.register
 class HRFuseScales(BaseModule):
     "Bring HRNet's four maps together on the smallest"
-    def __init__(self, in_channels, out_channels=2048, norm_cfg=dict(type='BN', momentum=.1), init_cfg=dict(type='Normal', layer='Linear', std=.01)):
+    def __init__(
+        self,
+        in_channels,
+        out_channels=2048,
+        norm_cfg=dict(type='BN', momentum=.1),
+        init_cfg=dict(type='Normal', layer='Linear', std=.01),
+    ):
         super().__init__(init_cfg)
         widths,kw = [128, 256, 512, 1024],dict(norm_cfg=norm_cfg, bias=False)
-        if len(in_channels)!=4: raise ConfigError(f'HRFuseScales: in_channels are those of four maps, not {list(in_channels)}.')
+        if len(in_channels)!=4:
+            raise ConfigError(f'HRFuseScales: in_channels are those of four maps, not {list(in_channels)}.')
         self.in_channels,self.out_channels = in_channels,out_channels
-        self.increase_layers = nn.ModuleList([ResLayer(Bottleneck, 1, ci, co) for ci,co in zip(in_channels, widths)])
-        self.downsample_layers = nn.ModuleList([ConvModule(a, b, 3, 2, 1, **kw) for a,b in zip(widths, widths[1:])])
+        self.increase_layers = nn.ModuleList([
+            ResLayer(Bottleneck, 1, ci, co)
+            for ci,co in zip(in_channels, widths)
+        ])
+        self.downsample_layers = nn.ModuleList([
+            ConvModule(a, b, 3, 2, 1, **kw)
+            for a,b in zip(widths, widths[1:])
+        ])
         self.final_layer = ConvModule(widths[-1], out_channels, 1, **kw)
     def forward(self, x):
-        if len(x)!=4: raise ConfigError(f'HRFuseScales: needs four maps, but the backbone gives {len(x)}; see multiscale_output of HRNet.')
+        if len(x)!=4:
+            raise ConfigError(
+                f'HRFuseScales: needs four maps, but the backbone gives {len(x)}; '
+                'see multiscale_output of HRNet.'
+            )
         y,*rest = (inc(o) for inc,o in zip(self.increase_layers, x))
         for down,o in zip(self.downsample_layers, rest): y = down(y)+o
         return (self.final_layer(y),)

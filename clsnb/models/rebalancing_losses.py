@@ -16,8 +16,13 @@ from .losses import ElementLoss, convert_to_one_hot, is_hard
 class RowLoss(ElementLoss):
     "A loss on rows of yes or no; class numbers become rows"
     def forward(self, pred, target, weight=None, avg_factor=None, reduction_override=None):
-        if is_hard(target) and target.shape!=pred.shape: target = convert_to_one_hot(target, pred.shape[-1])
-        if target.shape!=pred.shape: raise DataError(f'{type(self).__name__}: labels of shape {tuple(target.shape)} for scores of shape {tuple(pred.shape)}.')
+        if is_hard(target) and target.shape!=pred.shape:
+            target = convert_to_one_hot(target, pred.shape[-1])
+        if target.shape!=pred.shape:
+            raise DataError(
+                f'{type(self).__name__}: labels of shape {tuple(target.shape)} for scores '
+                f'of shape {tuple(pred.shape)}.'
+            )
         return super().forward(pred, target.type_as(pred), weight, avg_factor, reduction_override)
 
 # %% ../../nbs/models/rebalancing_losses.ipynb #321470ac
@@ -25,7 +30,11 @@ def sigmoid_focal(pred, target, gamma=2., alpha=.25):
     "Cross entropy of each yes or no, times how wrong it is to the power `gamma`"
     p = pred.sigmoid()
     miss = (1-p)*target + p*(1-target)
-    return F.binary_cross_entropy_with_logits(pred, target, reduction='none') * (alpha*target + (1-alpha)*(1-target)) * miss.pow(gamma)
+    return (
+        F.binary_cross_entropy_with_logits(pred, target, reduction='none')
+        * (alpha*target + (1-alpha)*(1-target))
+        * miss.pow(gamma)
+    )
 
 @MODELS.register
 class FocalLoss(RowLoss):
@@ -42,12 +51,24 @@ def asymmetric(pred, target, gamma_pos=0., gamma_neg=4., clip=.05, use_sigmoid=T
     p = pred.sigmoid() if use_sigmoid else pred.softmax(-1)
     no = 1-p if not clip else (1-p+clip).clamp(max=1)
     right = no*(1-target) + p*target
-    return -right.clamp(min=eps).log() * (1-right).pow(gamma_pos*target + gamma_neg*(1-target))
+    return (
+        -right.clamp(min=eps).log()
+        * (1-right).pow(gamma_pos*target + gamma_neg*(1-target))
+    )
 
 @MODELS.register
 class AsymmetricLoss(RowLoss):
     "Forgives easy noes"
-    def __init__(self, gamma_pos=0.0, gamma_neg=4.0, clip=.05, reduction='mean', loss_weight=1., use_sigmoid=True, eps=1e-8):
+    def __init__(
+        self,
+        gamma_pos=0.0,
+        gamma_neg=4.0,
+        clip=.05,
+        reduction='mean',
+        loss_weight=1.,
+        use_sigmoid=True,
+        eps=1e-8,
+    ):
         super().__init__(reduction, loss_weight)
         self.kw = dict(gamma_pos=gamma_pos, gamma_neg=gamma_neg, clip=clip, use_sigmoid=use_sigmoid, eps=eps)
     def element(self, pred, target): return asymmetric(pred, target, **self.kw)
@@ -69,9 +90,20 @@ class SeesawLoss(ElementLoss):
                  p=.8, q=2., num_classes=1000, eps=1e-2, reduction='mean', loss_weight=1.):
         super().__init__(reduction, loss_weight)
         if use_sigmoid: raise ConfigError('SeesawLoss: use_sigmoid=True is not possible.')
-        self.p,self.q,self.num_classes,self.eps = p,q,num_classes,eps
+        self.p = p
+        self.q = q
+        self.num_classes = num_classes
+        self.eps = eps
         self.register_buffer('cum_samples', torch.zeros(num_classes))
     def element(self, score, label):
-        if score.shape[-1]!=self.num_classes: raise ConfigError(f'SeesawLoss: num_classes is {self.num_classes}, but there are scores of {score.shape[-1]} classes.')
+        if score.shape[-1]!=self.num_classes:
+            raise ConfigError(
+                f'SeesawLoss: num_classes is {self.num_classes}, '
+                f'but there are scores of {score.shape[-1]} classes.'
+            )
         self.cum_samples.scatter_add_(0, label, torch.ones_like(label, dtype=self.cum_samples.dtype))
-        return F.cross_entropy(score + seesaw_shift(score, label, self.cum_samples, self.p, self.q, self.eps), label, reduction='none')
+        return F.cross_entropy(
+            score + seesaw_shift(score, label, self.cum_samples, self.p, self.q, self.eps),
+            label,
+            reduction='none',
+        )

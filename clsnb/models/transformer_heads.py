@@ -24,14 +24,18 @@ class VisionTransformerClsHead(ClsHead):
         check_classes(num_classes, type(self).__name__)
         self.in_channels,self.num_classes,self.hidden_dim = in_channels,num_classes,hidden_dim
         parts = OrderedDict()
-        if hidden_dim is not None: parts.update(pre_logits=nn.Linear(in_channels, hidden_dim), act=build_activation_layer(act_cfg))
+        if hidden_dim is not None:
+            parts.update(pre_logits=nn.Linear(in_channels, hidden_dim), act=build_activation_layer(act_cfg))
         parts['head'] = nn.Linear(hidden_dim or in_channels, num_classes)
         self.layers = Sequential(parts)
     def finish_init(self):
         if self.hidden_dim is None: return
         m = self.layers.pre_logits
-        nn.init.trunc_normal_(m.weight, std=math.sqrt(1/m.in_features)); nn.init.zeros_(m.bias)
-    def before(self, token): return token if self.hidden_dim is None else self.layers.act(self.layers.pre_logits(token))
+        nn.init.trunc_normal_(m.weight, std=math.sqrt(1/m.in_features))
+        nn.init.zeros_(m.bias)
+    def before(self, token):
+        if self.hidden_dim is None: return token
+        return self.layers.act(self.layers.pre_logits(token))
     def pre_logits(self, x): return self.before(last(x)[1])
     def logits(self, x): return self.layers.head(self.pre_logits(x))
 
@@ -42,7 +46,8 @@ class DeiTClsHead(VisionTransformerClsHead):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.layers.add_module('head_dist', nn.Linear(self.hidden_dim or self.in_channels, self.num_classes))
-    def pre_logits(self, x): return tuple(map(self.before, last(x)[1:3]))
+    def pre_logits(self, x):
+        return tuple(map(self.before, last(x)[1:3]))
     def logits(self, x):
         cls,dist = self.pre_logits(x)
         return (self.layers.head(cls) + self.layers.head_dist(dist))/2
@@ -73,12 +78,15 @@ class ConformerHead(ClsHead):
         self.in_channels,self.num_classes = in_channels,num_classes
         self.conv_cls_head,self.trans_cls_head = (nn.Linear(c, num_classes) for c in in_channels)
     def finish_init(self):
-        for m in (self.conv_cls_head, self.trans_cls_head): nn.init.trunc_normal_(m.weight, std=.02); nn.init.zeros_(m.bias)
+        for m in (self.conv_cls_head, self.trans_cls_head):
+            nn.init.trunc_normal_(m.weight, std=.02)
+            nn.init.zeros_(m.bias)
     def scores(self, x):
         conv,token = self.pre_logits(x)
         return [self.conv_cls_head(conv), self.trans_cls_head(token)]
     def logits(self, x): return sum(self.scores(x))
-    def forward_train(self, x, gt_label, **kwargs): return self.loss(self.scores(x), gt_label, **kwargs)
+    def forward_train(self, x, gt_label, **kwargs):
+        return self.loss(self.scores(x), gt_label, **kwargs)
     def loss(self, cls_score, gt_label, **kwargs):
         check_labels(gt_label, self.num_classes)
         each = [self.compute_loss(s, gt_label, avg_factor=len(s), **kwargs) for s in cls_score]

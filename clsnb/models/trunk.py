@@ -22,7 +22,8 @@ def named_arch(arch, # A name, or a dict
     missing = [k for k in needs if k not in arch]
     if missing: raise ConfigError(f"{who}: an arch that is a dict needs {', '.join(missing)}.")
     for k in arch:
-        if k not in (*needs, *may): raise ConfigError(f"{who}: an arch has no key {k!r}.{near(k, (*needs, *may))}")
+        if k not in (*needs, *may):
+            raise ConfigError(f"{who}: an arch has no key {k!r}.{near(k, (*needs, *may))}")
     return arch
 
 # %% ../../nbs/models/trunk.ipynb #244e38bb
@@ -38,5 +39,6 @@ class NormedBackbone(Backbone):
     def _freeze_stages(self):
         super()._freeze_stages()
         for i in self.out_indices:
-            if i < self.frozen_stages+self.freeze_shift and hasattr(self, f'norm{i}'): freeze_module(self.out_norm(i))
+            if i < self.frozen_stages+self.freeze_shift and hasattr(self, f'norm{i}'):
+                freeze_module(self.out_norm(i))
     def leave(self, i, x): return self.out_norm(i)(x)

@@ -17,7 +17,8 @@ from ..view.style import new_chart, calm, chart_legend, chart_colors, percent
 def _lines(path):
     "The facts and the dated lines of one log"
     try: rows = read_json_lines(path)
-    except (OSError, UnicodeDecodeError) as e: raise DataError(f"{path}: this log cannot be read ({e}).") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{path}: this log cannot be read ({e}).") from None
     rows = [o for o in rows if isinstance(o, dict)]
     facts = {k: v for o in rows if 'mode' not in o for k,v in o.items()}
     return facts,[o for o in rows if 'mode' in o]
@@ -28,14 +29,26 @@ def _continued(old, new):
     train = [at(o) for o in new if o['mode']=='train']
     if not train: return old + new
     steps = [[at(o) for o in rows if o['mode']=='train'] for rows in (new, old)]
-    step = next((b[1]-a[1] for t in steps for a,b in zip(t, t[1:]) if b[1]>a[1]), train[0][1])
-    epoch,i = train[0]; i = i if i>step else 0
+    step = next(
+        (
+            b[1]-a[1]
+            for t in steps
+            for a,b in zip(t, t[1:])
+            if b[1]>a[1]
+        ),
+        train[0][1],
+    )
+    epoch,i = train[0]
+    i = i if i>step else 0
     return list(takewhile(lambda o: o['mode']!='train' or at(o)<(epoch, i), old)) + new
 
 def _log_files(src):
     src = Path(src)
     files = sorted(src.glob('*.log.json')) if src.is_dir() else [src]
-    if not files: raise DataError(f"{src}: there is no *.log.json in this folder; a run writes one as it begins to train.")
+    if not files:
+        raise DataError(
+            f"{src}: there is no *.log.json in this folder; a run writes one as it begins to train."
+        )
     return files
 
 # %% ../../nbs/runs/logs.ipynb #64b4f7f2
@@ -45,17 +58,29 @@ def _place(df):
     if not len(train): return df['epoch'].astype(float),'epoch'
     spans = train.groupby('epoch')['iter'].agg(['min','max'])
     if len(spans)>1 and spans['min'].iloc[1] > spans['max'].iloc[0]:
-        return df['iter'].where(df['mode']=='train').ffill().fillna(df['iter']).astype(float),'iteration'
+        return (
+            df['iter'].where(df['mode']=='train').ffill().fillna(df['iter']).astype(float),
+            'iteration',
+        )
     n = max(1, spans['max'].max())
-    return df['epoch'].astype(float).where(df['mode']!='train', df['epoch']-1+df['iter']/n),'epoch'
+    return (
+        df['epoch'].astype(float).where(
+            df['mode']!='train', df['epoch']-1+df['iter']/n
+        ),
+        'epoch',
+    )
 
 def read_log(src): # A work folder, or one `.log.json`
     "A DataFrame of a run's log: mode, epoch, iter, at, and whatever was logged; raises `DataError`"
     import pandas as pd
     rows,facts = [],{}
-    for f in _log_files(src): more,new = _lines(f); facts.update(more); rows = _continued(rows, new)
+    for f in _log_files(src):
+        more,new = _lines(f)
+        facts.update(more)
+        rows = _continued(rows, new)
     df = pd.DataFrame(rows, columns=None if rows else ['mode', 'epoch', 'iter', 'lr', 'loss'])
-    for k in ('epoch', 'iter'): df[k] = df[k].fillna(0) if k in df else 0
+    for k in ('epoch', 'iter'):
+        df[k] = df[k].fillna(0) if k in df else 0
     at,unit = _place(df)
     df.insert(list(df).index('iter')+1, 'at', at)
     df.attrs = dict(facts, unit=unit)
@@ -64,46 +89,71 @@ def read_log(src): # A work folder, or one `.log.json`
 # %% ../../nbs/runs/logs.ipynb #c48168dc
 def _smooth(y, k):
     "Mean over the last values, weights halving every `k` steps, without the usual drag at the start"
-    w,out,s,d = .5**(1/max(k, 1e-9)),[],0.,0.
+    w = .5**(1/max(k, 1e-9))
+    out = []
+    s = 0.
+    d = 0.
     for v in np.asarray(y, float):
-        if np.isfinite(v): s,d = w*s+(1-w)*v,w*d+(1-w)
+        if np.isfinite(v):
+            s,d = w*s+(1-w)*v,w*d+(1-w)
         out.append(s/d if d else np.nan)
     return np.array(out)
 
 def _line(ax, df, key, color, label, smooth=True, scale=1):
     "One curve: smoothed over its raw values where there are many, dots where there are few"
     if key not in df: return
-    d = df[df[key].notna()]; x,y = d['at'].to_numpy(),d[key].to_numpy(float)*scale
+    d = df[df[key].notna()]
+    x,y = d['at'].to_numpy(),d[key].to_numpy(float)*scale
     if len(x)>20 and smooth:
         ax.plot(x, y, color=color, alpha=.3, lw=.8)
         y,k = _smooth(y, len(x)/40),{}
     else: k = dict(marker='o', ms=3) if len(x)<=60 else {}
-    if len(x): ax.plot(x, y, color=color, label=label, lw=1.6, **k)
+    if len(x):
+        ax.plot(x, y, color=color, label=label, lw=1.6, **k)
 
 # %% ../../nbs/runs/logs.ipynb #8b0f6a3e
 def _loss_panel(ax, train, val, **_):
     _line(ax, train, 'loss', chart_colors['blue'], 'training')
     _line(ax, val, 'loss', chart_colors['orange'], 'validation')
     calm(ax, 'Loss')
-    if len(ax.lines): ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+    if len(ax.lines):
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     chart_legend(ax, loc='best')
 
 def _accuracy_panel(ax, train, val, df, baseline=None):
     _line(ax, train, 'top-1', chart_colors['blue'], 'training')
     _line(ax, df, 'accuracy_top-1', chart_colors['orange'], 'validation', smooth=False)
     if baseline is not None:
-        ax.axhline(100*baseline, color=chart_colors['muted'], lw=1, ls='--', label=f'majority class {percent(baseline, 0)}')
+        ax.axhline(
+            100*baseline,
+            color=chart_colors['muted'],
+            lw=1,
+            ls='--',
+            label=f'majority class {percent(baseline, 0)}',
+        )
     if 'accuracy_top-1' in df and df['accuracy_top-1'].notna().any():
         best = df.loc[df['accuracy_top-1'].idxmax()]
-        ax.annotate(f"{best['accuracy_top-1']:.1f}", (best['at'], best['accuracy_top-1']), xytext=(0, 5), textcoords='offset points',
-                    ha='center', fontsize=8, fontweight='bold', color=chart_colors['ink'])
-    calm(ax, 'Accuracy, %'); ax.set_ylim(0, 106); chart_legend(ax, loc='lower right')
+        ax.annotate(
+            f"{best['accuracy_top-1']:.1f}",
+            (best['at'], best['accuracy_top-1']),
+            xytext=(0, 5),
+            textcoords='offset points',
+            ha='center',
+            fontsize=8,
+            fontweight='bold',
+            color=chart_colors['ink'],
+        )
+    calm(ax, 'Accuracy, %')
+    ax.set_ylim(0, 106)
+    chart_legend(ax, loc='lower right')
 
 def _lr_panel(ax, train, **_):
     _line(ax, train, 'lr', chart_colors['green'], 'learning rate', smooth=False)
     for l in ax.lines: l.set_marker('')
-    calm(ax, 'Learning rate'); ax.set_ylim(bottom=0)
-    ax.ticklabel_format(axis='y', scilimits=(-3, 3)); ax.yaxis.offsetText.set(fontsize=7, color=chart_colors['muted'])
+    calm(ax, 'Learning rate')
+    ax.set_ylim(bottom=0)
+    ax.ticklabel_format(axis='y', scilimits=(-3, 3))
+    ax.yaxis.offsetText.set(fontsize=7, color=chart_colors['muted'])
 
 curve_panels = dict(loss=_loss_panel, accuracy=_accuracy_panel, lr=_lr_panel)
 
@@ -115,12 +165,29 @@ def plot_curves(src, # A work folder, a log, or what `read_log` returned
     "Loss, accuracy and learning rate over the run"
     df = src if hasattr(src, 'columns') else read_log(src)
     train,val = df[df['mode']=='train'],df[df['mode']!='train']
-    last = {k: val[k].dropna().iloc[-1] for k in ('loss', 'accuracy_top-1') if k in val and val[k].notna().any()}
-    said = ''.join(f"; validation {k.replace('accuracy_top-1', 'accuracy')} ends at {v:.3g}" for k,v in last.items())
-    fig,axs = new_chart(w*len(parts), h, f"Curves of {', '.join(parts)} over {int(df.epoch.max() if len(df) else 0)} epochs{said}",
-                        cols=len(parts), dpi=dpi, squeeze=False)
+    last = {
+        k: val[k].dropna().iloc[-1]
+        for k in ('loss', 'accuracy_top-1')
+        if k in val and val[k].notna().any()
+    }
+    said = ''.join(
+        f"; validation {k.replace('accuracy_top-1', 'accuracy')} ends at {v:.3g}"
+        for k,v in last.items()
+    )
+    fig,axs = new_chart(
+        w*len(parts),
+        h,
+        f"Curves of {', '.join(parts)} over {int(df.epoch.max() if len(df) else 0)} epochs{said}",
+        cols=len(parts),
+        dpi=dpi,
+        squeeze=False,
+    )
     for ax,o in zip(axs[0], parts):
         curve_panels[o](ax, train=train, val=val, df=df, baseline=baseline)
         ax.set_xlabel(df.attrs.get('unit', 'epoch'), fontsize=8, color=chart_colors['muted'])
-        if not ax.lines: ax.text(.5, .5, 'nothing logged yet', transform=ax.transAxes, ha='center', fontsize=8, color=chart_colors['muted'])
+        if not ax.lines:
+            ax.text(
+                .5, .5, 'nothing logged yet', transform=ax.transAxes, ha='center', fontsize=8,
+                color=chart_colors['muted']
+            )
     return fig

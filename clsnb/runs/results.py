@@ -18,19 +18,40 @@ from ..data.pixels.loading import read_bytes
 # %% ../../nbs/runs/results.ipynb #f5d4166a
 def _checked(scores, labels, classes, names):
     "The four parts as arrays and lists that fit each other"
-    try: scores = np.stack([np.asarray(o, dtype=np.float32) for o in scores]) if len(scores) else np.zeros((0, len(classes or ())), np.float32)
-    except (ValueError, TypeError): raise DataError("Results: scores are one row of class scores for each picture, all of one length.") from None
+    try:
+        if len(scores):
+            scores = np.stack([np.asarray(o, dtype=np.float32) for o in scores])
+        else:
+            scores = np.zeros((0, len(classes or ())), np.float32)
+    except (ValueError, TypeError):
+        raise DataError(
+            "Results: scores are one row of class scores for each picture, all of one length."
+        ) from None
     labels = np.asarray(labels)
     if scores.ndim!=2 or labels.ndim!=1:
-        raise DataError(f"Results: scores of shape (n, classes) and labels of shape (n,) are needed, not {scores.shape} and {labels.shape}; "
-                        "several labels for one picture are not supported here.")
+        raise DataError(
+            "Results: scores of shape (n, classes) and labels of shape (n,) are needed, "
+            f"not {scores.shape} and {labels.shape}; "
+            "several labels for one picture are not supported here."
+        )
     n,c = scores.shape
     classes = [str(o) for o in classes] if classes is not None else [f'class {i}' for i in range(c)]
     names = [str(o) for o in names] if names is not None else [f'sample {i}' for i in range(n)]
     for what,k in dict(labels=len(labels), names=len(names)).items():
-        if k!=n: raise DataError(f"Results: there are {n} rows of scores and {k} {what}; were all pictures tested, in the dataset's order?")
-    if len(classes)!=c: raise DataError(f"Results: the scores have {c} columns and there are {len(classes)} class names; does the model belong to this dataset?")
-    if n and (labels.min()<0 or labels.max()>=c): raise DataError(f"Results: labels run from {labels.min()} to {labels.max()}, the classes from 0 to {c-1}.")
+        if k!=n:
+            raise DataError(
+                f"Results: there are {n} rows of scores and {k} {what}; "
+                "were all pictures tested, in the dataset's order?"
+            )
+    if len(classes)!=c:
+        raise DataError(
+            f"Results: the scores have {c} columns and there are {len(classes)} class "
+            "names; does the model belong to this dataset?"
+        )
+    if n and (labels.min()<0 or labels.max()>=c):
+        raise DataError(
+            f"Results: labels run from {labels.min()} to {labels.max()}, the classes from 0 to {c-1}."
+        )
     return scores,labels.astype(np.int64),classes,names
 
 class Results:
@@ -44,17 +65,25 @@ class Results:
         self.scores,self.labels,self.classes,self.names = _checked(scores, labels, classes, names)
         self.root,self.images = str(root or ''),images
     def __len__(self): return len(self.labels)
-    def __repr__(self): return f"Results: {len(self)} pictures, {len(self.classes)} classes, accuracy {self.accuracy:.3f}"
+    def __repr__(self):
+        return f"Results: {len(self)} pictures, {len(self.classes)} classes, accuracy {self.accuracy:.3f}"
     @property
     def pred(self): return self.scores.argmax(1) if len(self) else self.labels
     @property
-    def accuracy(self): return float((self.pred==self.labels).mean()) if len(self) else float('nan')
+    def accuracy(self):
+        return float((self.pred==self.labels).mean()) if len(self) else float('nan')
     @property
-    def baseline(self): return float(np.bincount(self.labels).max()/len(self)) if len(self) else float('nan')
+    def baseline(self):
+        return float(np.bincount(self.labels).max()/len(self)) if len(self) else float('nan')
     def topk(self, k):
         "Share of pictures whose label is among the `k` highest scores"
-        best = np.argsort(-self.scores, axis=1, kind='stable')[:,:min(k, len(self.classes))]
-        return float((best==self.labels[:,None]).any(1).mean()) if len(self) else float('nan')
+        best = (
+            np.argsort(-self.scores, axis=1, kind='stable')[:,
+            :min(k, len(self.classes))]
+        )
+        if len(self):
+            return float((best==self.labels[:,None]).any(1).mean())
+        return float('nan')
 
 # %% ../../nbs/runs/results.ipynb #4bd1b774
 def _where(dataset, n):
@@ -62,10 +91,12 @@ def _where(dataset, n):
     infos = getattr(dataset, 'data_infos', None)
     if infos is None or len(infos)!=n: return None,'',None
     infos = [infos[i] for i in range(n)]
-    if n and 'img' in infos[0]: return None,'',[np.asarray(o['img']) for o in infos]
+    if n and 'img' in infos[0]:
+        return None,'',[np.asarray(o['img']) for o in infos]
     files = [(str(o.get('img_prefix') or ''), str(o['img_info']['filename'])) for o in infos]
     roots = {o[0] for o in files}
-    if len(roots)==1: return [o[1] for o in files],roots.pop(),None
+    if len(roots)==1:
+        return [o[1] for o in files],roots.pop(),None
     return [join_path(a, b) for a,b in files],'',None
 
 @patch(cls_method=True)
@@ -86,11 +117,17 @@ def image(self:Results, i, # Number of the picture
     from PIL import Image, ImageOps
     if self.images is not None:
         a = np.asarray(self.images[i])
-        img = Image.fromarray(a[...,::-1] if a.ndim==3 and a.shape[2]==3 else a.squeeze())
+        img = Image.fromarray(
+            a[...,::-1] if a.ndim==3 and a.shape[2]==3 else a.squeeze()
+        )
     else:
         data = io.BytesIO(read_bytes(self.path(i)))
-        try: img = Image.open(data); img.draft('RGB', (size, size)) if size else None; img = ImageOps.exif_transpose(img)
-        except (OSError, ValueError) as e: raise DataError(f"{self.path(i)}: this picture cannot be read ({e}).") from None
+        try:
+            img = Image.open(data)
+            img.draft('RGB', (size, size)) if size else None
+            img = ImageOps.exif_transpose(img)
+        except (OSError, ValueError) as e:
+            raise DataError(f"{self.path(i)}: this picture cannot be read ({e}).") from None
     img = img.convert('RGB')
     if size: img.thumbnail((size, size), Image.Resampling.LANCZOS)
     return img
@@ -102,8 +139,14 @@ def table(self:Results):
     import pandas as pd
     p,i = self.pred,np.arange(len(self))
     names = np.array(self.classes, dtype=object)
-    return pd.DataFrame(dict(file=self.names, label=names[self.labels], predicted=names[p], score=self.scores[i,p] if len(self) else [],
-                             p_true=self.scores[i,self.labels] if len(self) else [], correct=p==self.labels))
+    return pd.DataFrame(dict(
+        file=self.names,
+        label=names[self.labels],
+        predicted=names[p],
+        score=self.scores[i,p] if len(self) else [],
+        p_true=self.scores[i,self.labels] if len(self) else [],
+        correct=p==self.labels,
+    ))
 
 @patch
 def confusion(self:Results):
@@ -115,7 +158,8 @@ def confusion(self:Results):
 def per_class(self:Results):
     "A DataFrame by class: precision, recall (the accuracy within the class), f1, how many there are and how often it was predicted"
     import pandas as pd
-    m = self.confusion(); hit,support,predicted = np.diag(m),m.sum(1),m.sum(0)
+    m = self.confusion()
+    hit,support,predicted = np.diag(m),m.sum(1),m.sum(0)
     precision,recall = hit/np.maximum(predicted, 1),hit/np.maximum(support, 1)
     f1 = 2*precision*recall/np.maximum(precision+recall, 1e-12)
     return pd.DataFrame(dict(precision=precision, recall=recall, f1=f1, support=support, predicted=predicted),
@@ -126,13 +170,17 @@ def per_class(self:Results):
 def mistakes(self:Results, n=None): # How many at most
     "Rows of `table` that are wrong, the most confident first"
     t = self.table()
-    return t[~t.correct].sort_values('score', ascending=False, kind='stable').head(n if n is not None else len(t))
+    return t[~t.correct].sort_values('score', ascending=False, kind='stable').head(
+        n if n is not None else len(t)
+    )
 
 @patch
 def samples(self:Results, n=12, # How many at most
             seed=0):
     "Rows of `table` drawn at random, in the dataset's order"
-    return self.table().iloc[np.sort(np.random.default_rng(seed).permutation(len(self))[:n])]
+    return self.table().iloc[np.sort(
+        np.random.default_rng(seed).permutation(len(self))[:n]
+    )]
 
 # %% ../../nbs/runs/results.ipynb #e4d69d8b
 @patch
@@ -141,13 +189,27 @@ def save(self:Results, path): # Ends in .npz or .json
     path = Path(path)
     if path.suffix=='.json':
         t = self.table()
-        return dump_json(dict(class_scores=self.scores, pred_label=self.pred, pred_score=t.score.to_numpy(), pred_class=list(t.predicted),
-                              labels=self.labels, CLASSES=self.classes, files=self.names, root=self.root, accuracy=self.accuracy), path)
+        return dump_json(
+            dict(
+                class_scores=self.scores, pred_label=self.pred, pred_score=t.score.to_numpy(),
+                pred_class=list(t.predicted), labels=self.labels, CLASSES=self.classes, files=self.names,
+                root=self.root, accuracy=self.accuracy
+            ),
+            path,
+        )
     kw = {}
-    if self.images is not None and len({np.shape(o) for o in self.images})==1: kw['images'] = np.stack(self.images)
+    if self.images is not None and len({np.shape(o) for o in self.images})==1:
+        kw['images'] = np.stack(self.images)
     with atomic_write(path) as f:
-        np.savez_compressed(f, scores=self.scores, labels=self.labels, classes=np.array(self.classes, str), names=np.array(self.names, str),
-                            root=np.array(self.root), **kw)
+        np.savez_compressed(
+            f,
+            scores=self.scores,
+            labels=self.labels,
+            classes=np.array(self.classes, str),
+            names=np.array(self.names, str),
+            root=np.array(self.root),
+            **kw,
+        )
 
 @patch(cls_method=True)
 def load(cls:Results, path):
@@ -157,6 +219,15 @@ def load(cls:Results, path):
             d = json.loads(Path(path).read_text(encoding='utf-8'))
             return cls(d['class_scores'], d['labels'], d['CLASSES'], d['files'], d['root'])
         with np.load(path, allow_pickle=False) as z:
-            return cls(z['scores'], z['labels'], z['classes'].tolist(), z['names'].tolist(), str(z['root']), z['images'] if 'images' in z else None)
+            return cls(
+                z['scores'],
+                z['labels'],
+                z['classes'].tolist(),
+                z['names'].tolist(),
+                str(z['root']),
+                z['images'] if 'images' in z else None,
+            )
     except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as e:
-        raise DataError(f"{path}: these are no results that Results.save wrote ({type(e).__name__}: {e}).") from None
+        raise DataError(
+            f"{path}: these are no results that Results.save wrote ({type(e).__name__}: {e})."
+        ) from None

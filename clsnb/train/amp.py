@@ -17,18 +17,30 @@ from .optim import each_optimizer
 @HOOKS.register
 class Fp16OptimizerHook(OptimizerHook):
     "Optimise under autocast; with float16 the loss is scaled"
-    def __init__(self, grad_clip=None, loss_scale='dynamic', # A number, 'dynamic', or arguments of `torch.amp.GradScaler`
-                 dtype='float16', # Or 'bfloat16'
-                 coalesce=True, bucket_size_mb=-1, distributed=True, # Accepted for mmcv's configs; DDP does this itself
-                 cumulative_iters=1, detect_anomalous_params=False):
+    def __init__(
+        self,
+        grad_clip=None,
+        loss_scale='dynamic', # A number, 'dynamic', or arguments of `torch.amp.GradScaler`
+        dtype='float16', # Or 'bfloat16'
+        coalesce=True,
+        bucket_size_mb=-1,
+        distributed=True, # Accepted for mmcv's configs; DDP does this itself
+        cumulative_iters=1,
+        detect_anomalous_params=False,
+    ):
         super().__init__(grad_clip, detect_anomalous_params, cumulative_iters)
-        if dtype not in ('float16', 'bfloat16'): raise ConfigError(f"fp16.dtype={dtype!r} is unknown; choose 'float16' or 'bfloat16'.")
+        if dtype not in ('float16', 'bfloat16'):
+            raise ConfigError(f"fp16.dtype={dtype!r} is unknown; choose 'float16' or 'bfloat16'.")
         self.dtype,self.loss_scale,self._scaler = getattr(torch, dtype),loss_scale,None
     def before_run(self, runner):
-        super().before_run(runner); kind = runner.device.type
+        super().before_run(runner)
+        kind = runner.device.type
         runner.autocast = partial(torch.autocast, kind, self.dtype)
-        kw = dict(init_scale=512.) if self.loss_scale=='dynamic' else dict(self.loss_scale) if isinstance(self.loss_scale, dict) else \
-            dict(init_scale=float(self.loss_scale), growth_interval=2**31-1, backoff_factor=1-1e-9)
+        kw = (
+            dict(init_scale=512.) if self.loss_scale=='dynamic'
+            else dict(self.loss_scale) if isinstance(self.loss_scale, dict)
+            else dict(init_scale=float(self.loss_scale), growth_interval=2**31-1, backoff_factor=1-1e-9)
+        )
         self.scaler = torch.amp.GradScaler(kind, enabled=self.dtype==torch.float16, **kw)
         if self._scaler: self.scaler.load_state_dict(self._scaler)
     def backward(self, runner, loss): self.scaler.scale(loss).backward()
@@ -39,9 +51,12 @@ class Fp16OptimizerHook(OptimizerHook):
         for o in opts: self.scaler.step(o)
         self.scaler.update()
     def state_dict(self): return super().state_dict() | dict(scaler=self.scaler.state_dict())
-    def load_state_dict(self, state): self._saved,self._scaler = state if 'samples' in state else None,state.get('scaler', state)
+    def load_state_dict(self, state):
+        self._saved = state if 'samples' in state else None
+        self._scaler = state.get('scaler', state)
 
 @HOOKS.register
 class GradientCumulativeFp16OptimizerHook(Fp16OptimizerHook):
     "mmcv's name for accumulation under autocast"
-    def __init__(self, cumulative_iters=1, **kwargs): super().__init__(cumulative_iters=cumulative_iters, **kwargs)
+    def __init__(self, cumulative_iters=1, **kwargs):
+        super().__init__(cumulative_iters=cumulative_iters, **kwargs)

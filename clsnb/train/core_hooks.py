@@ -29,15 +29,23 @@ class LrUpdaterHook(Hook):
     "Set the learning rate before each step"
     priority,key,momentum = 'VERY_HIGH','lr',False
     def __init__(self, policy=None, **lr_config): # See `Schedule`
-        own = getattr(self, f'get_{self.key}', None) # a policy written for mmcv; when it counts epochs it is asked once in each
+        # a policy written for mmcv; when it counts epochs it is asked once in each
+        own = getattr(self, f'get_{self.key}', None)
         def value(base, t, T): return own(self.runner, base)
-        self.schedule = s = Schedule(lru_cache(999)(value) if own else policy, momentum=self.momentum, **lr_config)
-        self.by_epoch,self.warmup,self.warmup_iters,self.warmup_ratio,self.warmup_by_epoch = s.by_epoch,s.warmup,s.warmup_iters,s.warmup_ratio,s.warmup_by_epoch
+        self.schedule = s = Schedule(
+            lru_cache(999)(value) if own else policy, momentum=self.momentum, **lr_config
+        )
+        self.by_epoch = s.by_epoch
+        self.warmup = s.warmup
+        self.warmup_iters = s.warmup_iters
+        self.warmup_ratio = s.warmup_ratio
+        self.warmup_by_epoch = s.warmup_by_epoch
     def get(self, g): return g[self.key]
     def set(self, g, v): g[self.key] = v
     def before_run(self, runner):
         self.runner = runner
-        for g in runner.optimizer.param_groups: g.setdefault(f'initial_{self.key}', self.get(g))
+        for g in runner.optimizer.param_groups:
+            g.setdefault(f'initial_{self.key}', self.get(g))
     def before_train_iter(self, runner):
         for i,g in enumerate(runner.optimizer.param_groups):
             base = g.setdefault(f'initial_{self.key}', self.get(g)) # a group may have come later
@@ -58,8 +66,11 @@ def schedule_hook(
     kind='LrUpdaterHook', # Or 'MomentumUpdaterHook'
 )->dict: # For `HOOKS.build`
     "The dict of the hook for a schedule: a class of the user's named after the policy, or ours with that policy"
-    p = cfg.get('policy'); own = f'{p.title() if p.islower() else p}{kind}' if isinstance(p, str) else None
-    return {**{k: v for k,v in cfg.items() if k!='policy'}, 'type': own} if own in HOOKS else {**cfg, 'type': kind}
+    p = cfg.get('policy')
+    own = f'{p.title() if p.islower() else p}{kind}' if isinstance(p, str) else None
+    if own in HOOKS:
+        return {**{k: v for k,v in cfg.items() if k!='policy'}, 'type': own}
+    return {**cfg, 'type': kind}
 
 # %% ../../nbs/train/core_hooks.ipynb #5deba55a
 @HOOKS.register
@@ -69,54 +80,95 @@ class OptimizerHook(Hook):
     def __init__(self, grad_clip=None, # Arguments of `torch.nn.utils.clip_grad_norm_`, e.g. dict(max_norm=1.)
                  detect_anomalous_params=False, # Name parameters that got no gradient, once
                  cumulative_iters=1): # Iterations in a step
-        self.grad_clip,self.detect,self.cumulative_iters,self.samples,self._saved = grad_clip,detect_anomalous_params,cumulative_iters,0,None
+        self.grad_clip = grad_clip
+        self.detect = detect_anomalous_params
+        self.cumulative_iters = cumulative_iters
+        self.samples = 0
+        self._saved = None
     def before_run(self, runner):
         if self.cumulative_iters>1 or self._saved: take_window(self, runner)
-    def ends(self, runner): return (runner.inner_iter+1)%self.cumulative_iters==0 or self.end_of_epoch(runner) or self.is_last_iter(runner)
+    def ends(self, runner):
+        return (
+            (runner.inner_iter+1)%self.cumulative_iters==0
+            or self.end_of_epoch(runner)
+            or self.is_last_iter(runner)
+        )
     def before_train_iter(self, runner): # DDP sums gradients when a step follows
-        if self.cumulative_iters>1 and hasattr(runner.train_step, 'no_sync'): runner.train_step.require_backward_grad_sync = self.ends(runner)
+        if self.cumulative_iters>1 and hasattr(runner.train_step, 'no_sync'):
+            runner.train_step.require_backward_grad_sync = self.ends(runner)
     def after_train_iter(self, runner):
         k,loss = self.cumulative_iters,runner.outputs['loss']
-        if runner.inner_iter%k==0: runner.optimizer.zero_grad(); self.samples = 0
+        if runner.inner_iter%k==0:
+            runner.optimizer.zero_grad()
+            self.samples = 0
         if k>1:
-            n = runner.outputs['num_samples']; self.unit = self.unit if self.samples else n
-            self.samples += n; loss = loss*(n/self.unit)/k
+            n = runner.outputs['num_samples']
+            self.unit = self.unit if self.samples else n
+            self.samples += n
+            loss = loss*(n/self.unit)/k
         self.backward(runner, loss)
         if self.detect: self.detect = name_idle(runner)
-        if k==1 or self.ends(runner): self.step(runner); self.samples = 0
+        if k==1 or self.ends(runner):
+            self.step(runner)
+            self.samples = 0
     def backward(self, runner, loss): loss.backward()
-    def step(self, runner): self.finish(runner); runner.optimizer.step()
+    def step(self, runner):
+        self.finish(runner)
+        runner.optimizer.step()
     def finish(self, runner):
         "What happens to gradients before a step"
         f = self.cumulative_iters*self.unit/self.samples if self.samples else 1
         if f==1 and not self.grad_clip: return
         params = [p for g in runner.optimizer.param_groups for p in g['params'] if p.grad is not None]
         if f!=1: torch._foreach_mul_([p.grad for p in params], f)
-        if self.grad_clip: runner.log_buffer.update(dict(grad_norm=whole_of(torch.nn.utils.clip_grad_norm_(params, **self.grad_clip))), runner.outputs['num_samples'])
-    def state_dict(self): return dict(samples=self.samples, unit=self.unit, grads=[p.grad for p in self.params], split=any(map(is_split, self.params))) if self.samples else {}
+        if self.grad_clip:
+            runner.log_buffer.update(
+                dict(grad_norm=whole_of(torch.nn.utils.clip_grad_norm_(params, **self.grad_clip))),
+                runner.outputs['num_samples'],
+            )
+    def state_dict(self):
+        if self.samples:
+            return dict(
+                samples=self.samples,
+                unit=self.unit,
+                grads=[p.grad for p in self.params],
+                split=any(map(is_split, self.params)),
+            )
+        return {}
     def load_state_dict(self, state): self._saved = state
 
 # %% ../../nbs/train/core_hooks.ipynb #13bd0947
 def take_window(hook, runner):
     "Begin with the gradients of a window that a resumed run was in"
-    hook.params,s = [p for g in runner.optimizer.param_groups for p in g['params']],hook._saved
+    hook.params = [p for g in runner.optimizer.param_groups for p in g['params']]
+    s = hook._saved
     hook._saved = None
     if not s: return
-    was = (runner.restored or {}).get('world_size') or 1 # processes then: without a split model, each had gradients of its own
-    if was>1 and not s.get('split') or runner.world_size>1 and not is_split(runner.model): return runner.logger.info("The run was saved between two steps of the optimizer; the gradients gathered until then were those of one process and are left out.")
+    # processes then: without a split model, each had gradients of its own
+    was = (runner.restored or {}).get('world_size') or 1
+    if was>1 and not s.get('split') or runner.world_size>1 and not is_split(runner.model):
+        return runner.logger.info(
+            "The run was saved between two steps of the optimizer; the gradients gathered until then were "
+            "those of one process and are left out."
+        )
     hook.samples,hook.unit = (s[k]*was/runner.world_size for k in ('samples', 'unit'))
-    for p,g in zip(hook.params, s['grads']): p.grad = None if g is None else split_as(g.to(p.device), p)
+    for p,g in zip(hook.params, s['grads']):
+        p.grad = None if g is None else split_as(g.to(p.device), p)
 
 def name_idle(runner):
     "Log the parameters that the loss does not depend on"
     idle = [n for n,p in runner.model.named_parameters() if p.requires_grad and p.grad is None]
-    if idle: runner.logger.warning(f"These parameters got no gradient: {', '.join(idle[:10])}{' ...' if len(idle)>10 else ''}")
+    if idle:
+        runner.logger.warning(
+            f"These parameters got no gradient: {', '.join(idle[:10])}{' ...' if len(idle)>10 else ''}"
+        )
 
 # %% ../../nbs/train/core_hooks.ipynb #468dce7d
 @HOOKS.register
 class GradientCumulativeOptimizerHook(OptimizerHook):
     "mmcv's name for accumulation"
-    def __init__(self, cumulative_iters=1, **kwargs): super().__init__(cumulative_iters=cumulative_iters, **kwargs)
+    def __init__(self, cumulative_iters=1, **kwargs):
+        super().__init__(cumulative_iters=cumulative_iters, **kwargs)
 
 # %% ../../nbs/train/core_hooks.ipynb #3ad64246
 @HOOKS.register
@@ -132,15 +184,19 @@ class IterTimerHook(Hook):
     "Log `time` and `data_time` of each step, in seconds"
     priority = 'LOW'
     def before_epoch(self, runner): self.t = time.perf_counter()
-    def before_train_iter(self, runner): runner.log_buffer.update(dict(data_time=max(runner.fetched-self.t, 0.)))
+    def before_train_iter(self, runner):
+        runner.log_buffer.update(dict(data_time=max(runner.fetched-self.t, 0.)))
     def after_train_iter(self, runner):
-        now = time.perf_counter(); runner.log_buffer.update(dict(time=now-self.t)); self.t = now
+        now = time.perf_counter()
+        runner.log_buffer.update(dict(time=now-self.t))
+        self.t = now
 
 @HOOKS.register
 class AverageLossHook(Hook):
     "Put what the model logs into the buffer"
     priority = 'HIGH'
-    def after_train_iter(self, runner): runner.log_buffer.update(runner.outputs['log_vars'], runner.outputs['num_samples'])
+    def after_train_iter(self, runner):
+        runner.log_buffer.update(runner.outputs['log_vars'], runner.outputs['num_samples'])
 
 # %% ../../nbs/train/core_hooks.ipynb #f35c1df2
 def out_folder(work_dir, # Of a run
@@ -156,10 +212,16 @@ def save_or_warn(runner, path, save_optimizer=True, on_error='warn', latest=Fals
         return True
     except (OSError, RuntimeError) as e:
         if on_error=='raise': raise CheckpointError(f"{path} cannot be written ({e}).") from e
-        runner.logger.error(f"{path} cannot be written ({e}). The checkpoints before it are kept, and the run goes on; with checkpoint_config.on_error='raise' it would stop.")
+        runner.logger.error(
+            f"{path} cannot be written ({e}). The checkpoints before it are kept, and the run goes on; "
+            "with checkpoint_config.on_error='raise' it would stop."
+        )
         return False
 
-def delete_checkpoint(path): "With its hash"; Path(path).unlink(missing_ok=True); Path(f'{path}.sha256').unlink(missing_ok=True)
+def delete_checkpoint(path):
+    "With its hash"
+    Path(path).unlink(missing_ok=True)
+    Path(f'{path}.sha256').unlink(missing_ok=True)
 
 # %% ../../nbs/train/core_hooks.ipynb #29619387
 @HOOKS.register
@@ -171,19 +233,38 @@ class CheckpointHook(Hook):
                  save_last=True, sync_buffer=False, # At the end too; average buffers over processes first
                  on_error='warn', # 'raise': a checkpoint that cannot be written ends the run
                  file_client_args=None, **meta): # mmcv's; facts for `meta`
-        self.interval,self.by_epoch,self.save_optimizer,self.out_dir,self.keep,self.save_last,self.sync_buffer,self.on_error,self.meta = \
-            interval,by_epoch,save_optimizer,out_dir,max_keep_ckpts,save_last,sync_buffer,on_error,meta
+        self.interval = interval
+        self.by_epoch = by_epoch
+        self.save_optimizer = save_optimizer
+        self.out_dir = out_dir
+        self.keep = max_keep_ckpts
+        self.save_last = save_last
+        self.sync_buffer = sync_buffer
+        self.on_error = on_error
+        self.meta = meta
     def before_run(self, runner):
         self.dir = out_folder(runner.work_dir, self.out_dir)
-        runner.meta.update(self.meta); self.last = runner.iter
+        runner.meta.update(self.meta)
+        self.last = runner.iter
     def after_train_epoch(self, runner):
-        if self.by_epoch and (self.every_n_epochs(runner, self.interval) or self.save_last and self.is_last_epoch(runner)):
+        if (
+            self.by_epoch
+            and (self.every_n_epochs(runner, self.interval) or self.save_last and self.is_last_epoch(runner))
+        ):
             self.save(runner, 'epoch', runner.epoch+1, runner.iter)
     def after_train_iter(self, runner):
-        if not self.by_epoch and (self.every_n_iters(runner, self.interval) or self.save_last and self.is_last_iter(runner)):
+        if (
+            not self.by_epoch
+            and (self.every_n_iters(runner, self.interval) or self.save_last and self.is_last_iter(runner))
+        ):
             self.save(runner, 'iter', runner.iter+1, runner.iter+1)
     def after_run(self, runner): # ended between two checkpoints
-        if self.save_last and self.last!=runner.iter: self.save(runner, *(('epoch', runner.epoch) if self.by_epoch and not runner.done else ('iter', runner.iter)), runner.iter)
+        if self.save_last and self.last!=runner.iter:
+            self.save(
+                runner,
+                *(('epoch', runner.epoch) if self.by_epoch and not runner.done else ('iter', runner.iter)),
+                runner.iter,
+            )
     def save(self, runner, kind, n, at):
         self.last = at
         if self.sync_buffer: sync_buffers(runner.model)
@@ -193,17 +274,23 @@ class CheckpointHook(Hook):
 @patch
 def write(self:CheckpointHook, runner, kind, n):
     path = self.dir/f'{kind}_{n}.pth'
-    if not save_or_warn(runner, path, self.save_optimizer, self.on_error, latest=True) or runner.rank: return
+    if not save_or_warn(runner, path, self.save_optimizer, self.on_error, latest=True) or runner.rank:
+        return
     runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = str(path)
     if self.keep>0:
-        for p in sorted((p for p in self.dir.glob(f'{kind}_*.pth') if (_number(p) or n+1)<=n), key=_number)[:-self.keep]: delete_checkpoint(p)
+        for p in sorted(
+            (p for p in self.dir.glob(f'{kind}_*.pth') if (_number(p) or n+1)<=n), key=_number
+        )[:-self.keep]:
+            delete_checkpoint(p)
 
-def _number(p): return int(m[1]) if (m := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', p.name)) else None
+def _number(p):
+    return int(m[1]) if (m := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', p.name)) else None
 
 # %% ../../nbs/train/core_hooks.ipynb #1e405a37
 def link(path, name):
     "Let `name` stand for `path`: a relative link, or a copy where links are not to be had"
-    path,name = Path(path),Path(name); tmp = name.with_name(f'.{name.name}')
+    path,name = Path(path),Path(name)
+    tmp = name.with_name(f'.{name.name}')
     tmp.unlink(missing_ok=True)
     try: os.symlink(path.name, tmp)
     except OSError: shutil.copyfile(path, tmp)
@@ -211,7 +298,9 @@ def link(path, name):
 
 def _written(path):
     "When it was written and how far the run had come, by what it says itself: copying changes the dates of files"
-    try: meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']; return time.mktime(time.strptime(meta['time'])),meta['iter']
+    try:
+        meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']
+        return time.mktime(time.strptime(meta['time'])),meta['iter']
     except Exception: return path.stat().st_mtime,0
 
 def latest_checkpoint(
@@ -219,10 +308,14 @@ def latest_checkpoint(
     logger=None, # Is told of damaged ones
 ): # Its newest sound checkpoint, or None
     "The newest checkpoint that can be read; torn ones are named and passed over"
-    logger,files = logger or get_logger(),[p for p in Path(work_dir).glob('*.pth') if _number(p)]
+    logger = logger or get_logger()
+    files = [p for p in Path(work_dir).glob('*.pth') if _number(p)]
     for p in sorted(files, key=_written, reverse=True):
-        try: read_checkpoint(p); return p
-        except CheckpointError as e: logger.warning(f"Passed over: {str(e).replace(' Use another checkpoint of that run.', '')}")
+        try:
+            read_checkpoint(p)
+            return p
+        except CheckpointError as e:
+            logger.warning(f"Passed over: {str(e).replace(' Use another checkpoint of that run.', '')}")
 
 # %% ../../nbs/train/core_hooks.ipynb #2668d6e4
 @HOOKS.register
@@ -230,23 +323,49 @@ class BrokenFilesHook(Hook):
     "Say which files were left out, and list them in the work folder"
     priority = 'LOW'
     def __init__(self): self.known,self.train_loader = {},None
-    def before_train_epoch(self, runner): self.train_loader = runner.data_loader if hasattr(runner.data_loader, 'broken') else None
+    def before_train_epoch(self, runner):
+        if hasattr(runner.data_loader, 'broken'): self.train_loader = runner.data_loader
+        else: self.train_loader = None
     def after_train_epoch(self, runner):
         if self.train_loader is None: return
         parts = [self.train_loader.broken]
-        if runner.world_size>1: parts = [None]*runner.world_size; torch.distributed.all_gather_object(parts, self.train_loader.broken)
+        if runner.world_size>1:
+            parts = [None]*runner.world_size
+            torch.distributed.all_gather_object(parts, self.train_loader.broken)
         self.note(runner, parts)
     def close(self, runner): # in the middle of an epoch
-        if self.train_loader is not None: self.note(runner, [self.train_loader.broken]); self.train_loader = None
+        if self.train_loader is not None:
+            self.note(runner, [self.train_loader.broken])
+            self.train_loader = None
     def state_dict(self): return dict(known=self.known) if self.known else {}
     def load_state_dict(self, s): self.known = {**s['known'], **self.known}
 
 @patch
 @master_only
 def note(self:BrokenFilesHook, runner, parts):
-    n = len(self.known); self.known.update({i: m for p in parts for i,m in p.items()}); name = getattr(self.train_loader.dataset, 'sample_name', str)
+    n = len(self.known)
+    self.known.update({i: m for p in parts for i,m in p.items()})
+    name = getattr(self.train_loader.dataset, 'sample_name', str)
     if not self.known: return
-    path = Path(runner.work_dir or '.')/'broken_files.json'; listed = f'; {path} lists them' if runner.work_dir else ''
-    if runner.mode=='train' and runner.moment[0]: runner.logger.info(f"Broken files left out so far: {len(self.known)}, {len(self.known)-n} of them new{listed}.", extra=dict(screen=len(self.known)>n))
-    try: runner.work_dir and len(self.known)>n and dump_json([dict(index=i, file=str(name(i)), why=m) for i,m in sorted(self.known.items())], path, indent=1)
+    path = Path(runner.work_dir or '.')/'broken_files.json'
+    if runner.work_dir: listed = f'; {path} lists them'
+    else: listed = ''
+    if runner.mode=='train' and runner.moment[0]:
+        runner.logger.info(
+            f"Broken files left out so far: {len(self.known)}, {len(self.known)-n} of them new{listed}.",
+            extra=dict(screen=len(self.known)>n),
+        )
+    try:
+        (
+            runner.work_dir
+            and len(self.known)>n
+            and dump_json(
+                [
+                    dict(index=i, file=str(name(i)), why=m)
+                    for i,m in sorted(self.known.items())
+                ],
+                path,
+                indent=1,
+            )
+        )
     except OSError as e: runner.logger.error(f"{path} cannot be written ({e}).")

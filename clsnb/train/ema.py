@@ -18,25 +18,46 @@ from .runner import Hook
 class EMAHook(Hook):
     "Keep, evaluate and save an exponential moving average of the parameters"
     priority = 'ABOVE_NORMAL'
-    def __init__(self, momentum=.0002, interval=1, warm_up=100, # How far the average moves, how often, and how slowly at first
-                 resume_from=None): # A checkpoint of mmcv's hook, with `ema_...` buffers
-        self.momentum,self.interval,self.warm_up,self.resume_from = 1-(1-momentum)**interval,interval,warm_up,resume_from
-        self.other = self._saved = None # The weights that the model does not hold: the average, or while `shown`, the plain ones
+    def __init__(
+        self,
+        momentum=.0002,
+        interval=1,
+        warm_up=100, # How far the average moves, how often, and how slowly at first
+        resume_from=None, # A checkpoint of mmcv's hook, with `ema_...` buffers
+    ):
+        self.momentum = 1-(1-momentum)**interval
+        self.interval = interval
+        self.warm_up = warm_up
+        self.resume_from = resume_from
+        # The weights that the model does not hold: the average, or while `shown`, the plain ones
+        self.other = self._saved = None
     def before_run(self, runner):
         self.params,runner.averaged = dict(runner.model.named_parameters()),self.average
-        if self.resume_from and not self._saved: self._saved = plain_weights(self.resume_from, self.params)
-        if self._saved: self.other,self.shown = {k: split_as(self._saved[k].to(p.device, p.dtype), p) for k,p in self.params.items()},True
-        elif self.other is None: self.other,self.shown = {k: p.detach().clone() for k,p in self.params.items()},False
+        if self.resume_from and not self._saved:
+            self._saved = plain_weights(self.resume_from, self.params)
+        if self._saved:
+            self.other = {
+                k: split_as(self._saved[k].to(p.device, p.dtype), p)
+                for k,p in self.params.items()
+            }
+            self.shown = True
+        elif self.other is None:
+            self.other = {k: p.detach().clone() for k,p in self.params.items()}
+            self.shown = False
         self._saved = None
     @torch.no_grad()
     def swap(self, shown):
         "Let the model hold the average, or the plain weights"
         if shown==self.shown: return
-        for k,p in self.params.items(): was = p.detach().clone(); p.copy_(self.other[k]); self.other[k].copy_(was)
+        for k,p in self.params.items():
+            was = p.detach().clone()
+            p.copy_(self.other[k])
+            self.other[k].copy_(was)
         self.shown = shown
     @contextmanager
     def average(self):
-        was = self.shown; self.swap(True)
+        was = self.shown
+        self.swap(True)
         try: yield
         finally: self.swap(was)
     def before_train_epoch(self, runner): self.swap(False)
@@ -45,12 +66,24 @@ class EMAHook(Hook):
         if self.other is not None: self.swap(True)
     @torch.no_grad()
     def after_train_iter(self, runner):
-        if runner.iter%self.interval==0: torch._foreach_lerp_(list(self.other.values()), list(self.params.values()), min(self.momentum, (1+runner.iter)/(self.warm_up+runner.iter)))
-    def state_dict(self): return dict(weights=dict(self.other) if self.shown else {k: p.detach().clone() for k,p in self.params.items()})
+        if runner.iter%self.interval==0:
+            torch._foreach_lerp_(
+                list(self.other.values()),
+                list(self.params.values()),
+                min(self.momentum, (1+runner.iter)/(self.warm_up+runner.iter)),
+            )
+    def state_dict(self):
+        return dict(
+            weights=dict(self.other) if self.shown
+            else {k: p.detach().clone() for k,p in self.params.items()}
+        )
     def load_state_dict(self, state): self._saved = state['weights']
 
 # %% ../../nbs/train/ema.ipynb #f48c6bd5
 def plain_weights(path, params):
     "What training continues with, from a checkpoint that mmcv's hook wrote; None where it holds no such thing"
-    sd = read_checkpoint(path)['state_dict']; names = {k: 'ema_'+k.replace('.', '_') for k in params}
-    return {k: sd[n] for k,n in names.items()} if all(n in sd for n in names.values()) else None
+    sd = read_checkpoint(path)['state_dict']
+    names = {k: 'ema_'+k.replace('.', '_') for k in params}
+    if all(n in sd for n in names.values()):
+        return {k: sd[n] for k,n in names.items()}
+    return None

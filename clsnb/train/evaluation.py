@@ -25,15 +25,22 @@ def predict_loader(
     progress=None, # Called with the number of samples done
 )->np.ndarray: # (n, classes), on every process
     "Scores of all samples, in the order of the dataset"
-    device = device or next(model.parameters()).device; was = model.training; model.eval()
+    device = device or next(model.parameters()).device
+    was = model.training
+    model.eval()
     index,scores = [],[]
     for batch in loader:
-        index += batch.index; batch = to_device(batch, device); batch.pop('gt_label', None)
-        with autocast() if autocast else torch.inference_mode(): out = model(return_loss=False, **batch)
+        index += batch.index
+        batch = to_device(batch, device)
+        batch.pop('gt_label', None)
+        with autocast() if autocast else torch.inference_mode():
+            out = model(return_loss=False, **batch)
         scores += [np.asarray(o) for o in out]
         if progress: progress(len(index))
     model.train(was)
-    return gather_by_index(index, torch.from_numpy(np.stack(scores)) if scores else torch.zeros(0), size=len(loader.dataset))[0]
+    return gather_by_index(
+        index, torch.from_numpy(np.stack(scores)) if scores else torch.zeros(0), size=len(loader.dataset)
+    )[0]
 
 # %% ../../nbs/train/evaluation.ipynb #3da2012e
 def nll(
@@ -52,8 +59,16 @@ def evaluate_scores(
     "Metrics of a dataset's scores"
     out = dict(dataset.evaluate(list(scores), logger=logger, **kw))
     labels = np.asarray(dataset.get_gt_labels())
-    if labels.ndim==1 and np.all(scores>=0) and abs(float(np.mean(np.sum(scores, 1)))-1)<1e-3: out['loss'] = nll(scores, labels)
-    return {k: v.tolist() if isinstance(v, np.ndarray) else float(v) if isinstance(v, np.generic) else v for k,v in out.items()}
+    if (
+        labels.ndim==1
+        and np.all(scores>=0)
+        and abs(float(np.mean(np.sum(scores, 1)))-1)<1e-3
+    ):
+        out['loss'] = nll(scores, labels)
+    return {
+        k: v.tolist() if isinstance(v, np.ndarray) else float(v) if isinstance(v, np.generic) else v
+        for k,v in out.items()
+    }
 
 # %% ../../nbs/train/evaluation.ipynb #a915a74d
 _lower_is_better = ('loss',)
@@ -62,43 +77,73 @@ _lower_is_better = ('loss',)
 class EvalHook(Hook):
     "Evaluate every so often, and keep the best checkpoint"
     priority = 'LOW'
-    def __init__(self, dataloader, # Of the validation data
-                 start=None, interval=1, by_epoch=True, # First time and how often
-                 save_best=None, # 'auto' or the name of a metric
-                 rule=None, # 'greater' or 'less'; None: known from the metric
-                 out_dir=None, # Of the best checkpoint, instead of the work folder
-                 broadcast_bn_buffer=True, # All processes test with the buffers of the first
-                 tmpdir=None, gpu_collect=False, test_fn=None, greater_keys=None, less_keys=None, # As mmcv has them; results are gathered in memory
-                 **eval_kwargs): # For `dataset.evaluate`
-        if rule not in (None, 'greater', 'less'): raise ConfigError(f"evaluation.rule={rule!r}: choose 'greater' or 'less'.")
-        self.loader,self.start,self.interval,self.by_epoch,self.save_best,self.rule,self.out_dir,self.broadcast,self.less_keys,self.kw = \
-            dataloader,start,interval,by_epoch,save_best,rule,out_dir,broadcast_bn_buffer,less_keys or _lower_is_better,eval_kwargs
+    def __init__(
+        self,
+        dataloader, # Of the validation data
+        start=None,
+        interval=1,
+        by_epoch=True, # First time and how often
+        save_best=None, # 'auto' or the name of a metric
+        rule=None, # 'greater' or 'less'; None: known from the metric
+        out_dir=None, # Of the best checkpoint, instead of the work folder
+        broadcast_bn_buffer=True, # All processes test with the buffers of the first
+        tmpdir=None,
+        gpu_collect=False,
+        test_fn=None,
+        greater_keys=None,
+        less_keys=None, # As mmcv has them; results are gathered in memory
+        **eval_kwargs, # For `dataset.evaluate`
+    ):
+        if rule not in (None, 'greater', 'less'):
+            raise ConfigError(f"evaluation.rule={rule!r}: choose 'greater' or 'less'.")
+        self.loader = dataloader
+        self.start = start
+        self.interval = interval
+        self.by_epoch = by_epoch
+        self.save_best = save_best
+        self.rule = rule
+        self.out_dir = out_dir
+        self.broadcast = broadcast_bn_buffer
+        self.less_keys = less_keys or _lower_is_better
+        self.kw = eval_kwargs
         self.best,self.best_file = None,None
-    def due(self, done): return done%self.interval==0 if self.start is None else done>=self.start and (done-self.start)%self.interval==0
+    def due(self, done):
+        if self.start is None: return done%self.interval==0
+        return done>=self.start and (done-self.start)%self.interval==0
     def after_train_epoch(self, runner):
-        if self.by_epoch and (self.due(runner.epoch+1) or self.is_last_epoch(runner)): self.evaluate(runner)
+        if self.by_epoch and (self.due(runner.epoch+1) or self.is_last_epoch(runner)):
+            self.evaluate(runner)
     def after_train_iter(self, runner):
         if not self.by_epoch and (self.due(runner.iter+1) or self.is_last_iter(runner)):
             for h in runner.hooks:
                 if hasattr(h, 'log_due'): h.after_train_iter(runner) # before the averages give way to metrics
-            runner.log_buffer.clear_output(); self.evaluate(runner)
+            runner.log_buffer.clear_output()
+            self.evaluate(runner)
     def evaluate(self, runner):
         "Scores, metrics, best checkpoint"
         if self.broadcast: sync_buffers(runner.model, 'first')
-        with runner.averaged(): runner.scores = predict_loader(runner.model, self.loader, runner.device, runner.autocast, self.polling(runner))
+        with runner.averaged():
+            runner.scores = predict_loader(
+                runner.model, self.loader, runner.device, runner.autocast, self.polling(runner)
+            )
         res = evaluate_scores(runner.scores, self.loader.dataset, runner.logger, **self.kw)
-        runner.log_buffer.output = dict(res, eval_iter_num=len(self.loader)); runner.log_buffer.ready = True
+        runner.log_buffer.output = dict(res, eval_iter_num=len(self.loader))
+        runner.log_buffer.ready = True
         if self.save_best: self.keep_best(runner, res)
-    def state_dict(self): return dict(best=self.best, best_file=self.best_file) if self.best is not None else {}
+    def state_dict(self):
+        if self.best is not None: return dict(best=self.best, best_file=self.best_file)
+        return {}
     def load_state_dict(self, s): self.best,self.best_file = s['best'],s['best_file']
 
 # %% ../../nbs/train/evaluation.ipynb #aefd2f37
 @patch
 def polling(self:EvalHook, runner):
     "What to call after each batch"
-    mine = len(self.loader.dataset)//runner.world_size; left = [mine//self.loader.batch_size if runner.world_size>1 else math.inf]
+    mine = len(self.loader.dataset)//runner.world_size
+    left = [mine//self.loader.batch_size if runner.world_size>1 else math.inf]
     def ask(n):
-        left[0] -= 1; runner.tell('evaluation', n, mine)
+        left[0] -= 1
+        runner.tell('evaluation', n, mine)
         if left[0]>=0: runner.poll()
     return ask
 
@@ -108,12 +153,15 @@ def keep_best(self:EvalHook, runner, res):
     "Save when the metric is the best so far; the former best is deleted after that"
     if self.save_best=='auto': self.save_best = next(iter(res))
     k = self.save_best
-    if k not in res: raise ConfigError(f"evaluation.save_best={k!r} is not among the metrics.{near(k, res)}")
+    if k not in res:
+        raise ConfigError(f"evaluation.save_best={k!r} is not among the metrics.{near(k, res)}")
     less = self.rule=='less' if self.rule else any(o in k for o in self.less_keys)
     v = res[k]
-    if not math.isfinite(v) or self.best is not None and (v>=self.best if less else v<=self.best): return
+    if not math.isfinite(v) or self.best is not None and (v>=self.best if less else v<=self.best):
+        return
     old,self.best = self.best_file,v
-    folder = out_folder(runner.work_dir, self.out_dir); n = runner.epoch+1 if self.by_epoch else runner.iter+1
+    folder = out_folder(runner.work_dir, self.out_dir)
+    n = runner.epoch+1 if self.by_epoch else runner.iter+1
     self.best_file = f"best_{k.replace('/', '_')}_{'epoch' if self.by_epoch else 'iter'}_{n}.pth"
     runner.meta.setdefault('hook_msgs', {}).update(best_score=v, best_ckpt=str(folder/self.best_file))
     if not save_or_warn(runner, folder/self.best_file): self.best_file = old

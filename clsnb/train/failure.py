@@ -14,7 +14,9 @@ def _with_causes(e):
     "An exception, and those that led to it"
     seen,todo = [],[e]
     while todo:
-        if (o := todo.pop()) is not None and o not in seen: seen.append(o); todo += [o.__cause__, o.__context__, *getattr(o, 'exceptions', ())]
+        if (o := todo.pop()) is not None and o not in seen:
+            seen.append(o)
+            todo += [o.__cause__, o.__context__, *getattr(o, 'exceptions', ())]
     return seen
 
 def let_go(
@@ -24,7 +26,8 @@ def let_go(
     if os.environ.get('CLSNB_DEBUG'): return
     for o in _with_causes(e):
         traceback.clear_frames(o.__traceback__)
-        if isinstance(getattr(o, 'obj', None), (torch.nn.Module, torch.Tensor)): o.obj = None # of an AttributeError
+        if isinstance(getattr(o, 'obj', None), (torch.nn.Module, torch.Tensor)): # of an AttributeError
+            o.obj = None
     gc.collect()
     if torch.cuda.is_initialized(): torch.cuda.empty_cache()
 
@@ -33,5 +36,7 @@ def gives_back(f):
     @functools.wraps(f)
     def g(*args, **kwargs):
         try: return f(*args, **kwargs)
-        except BaseException as e: let_go(e); raise
+        except BaseException as e:
+            let_go(e)
+            raise
     return g

@@ -15,7 +15,8 @@ from ..core.errors import ConfigError, near
 # %% ../../nbs/train/fsdp.ipynb #05789bae
 _lists = nn.ModuleList, nn.ModuleDict # are never called, so there is no moment to gather them
 
-def _parts(m): return [c for c in m.children() if next(c.children(), None) is not None]
+def _parts(m):
+    return [c for c in m.children() if next(c.children(), None) is not None]
 def _is_row(m):
     kinds = [type(c) for c in _parts(m)]
     return isinstance(m, (nn.Sequential, nn.ModuleList)) and len(kinds)>len(set(kinds))
@@ -26,8 +27,19 @@ def blocks_of(
 )->dict: # Names to modules
     "The blocks that are worth a message of their own"
     rows = {n: m for n,m in model.named_modules() if _is_row(m)}
-    inner = {n: m for n,m in rows.items() if not any(_is_row(o) for o in m.modules() if o is not m)}
-    return {f'{n}.{k}' if n else k: c for n,m in inner.items() for k,c in m.named_children() if c in _parts(m) and not isinstance(c, _lists) and sum(p.numel() for p in c.parameters())>=min_params}
+    inner = {
+        n: m
+        for n,m in rows.items()
+        if not any(_is_row(o) for o in m.modules() if o is not m)
+    }
+    return {
+        f'{n}.{k}' if n else k: c
+        for n,m in inner.items()
+        for k,c in m.named_children()
+        if c in _parts(m)
+            and not isinstance(c, _lists)
+            and sum(p.numel() for p in c.parameters())>=min_params
+    }
 
 # %% ../../nbs/train/fsdp.ipynb #7c644de0
 _norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -36,7 +48,11 @@ def _policy(fp16):
     "What torch calls the policy of mixed precision, from a config's `fp16`"
     from torch.distributed.fsdp import MixedPrecisionPolicy
     if fp16 is None: return {}
-    return dict(mp_policy=MixedPrecisionPolicy(getattr(torch, fp16.get('dtype', 'float16')), torch.float32, cast_forward_inputs=False))
+    return dict(
+        mp_policy=MixedPrecisionPolicy(
+            getattr(torch, fp16.get('dtype', 'float16')), torch.float32, cast_forward_inputs=False
+        )
+    )
 
 def shard_model(
     model, # Built, with its weights, on the CPU
@@ -47,11 +63,21 @@ def shard_model(
 ):
     "Split a model over the processes; the optimiser is built afterwards"
     from torch.distributed.fsdp import FSDPModule, fully_shard
-    device = torch.device(device or default_device()); mesh = init_device_mesh(device.type, (get_dist_info()[1],)); policy = _policy(fp16)
+    device = torch.device(device or default_device())
+    mesh = init_device_mesh(device.type, (get_dist_info()[1],))
+    policy = _policy(fp16)
     for m in [*blocks_of(model, min_params).values(), model]:
-        norms = [o for o in m.modules() if isinstance(o, _norms) and not isinstance(o, FSDPModule)] if policy else []
+        if policy:
+            norms = [o for o in m.modules() if isinstance(o, _norms) and not isinstance(o, FSDPModule)]
+        else:
+            norms = []
         if norms: fully_shard(norms, mesh=mesh, reshard_after_forward=False)
-        fully_shard(m, mesh=mesh, **policy, **({} if m is model else dict(reshard_after_forward=reshard_after_forward)))
+        fully_shard(
+            m,
+            mesh=mesh,
+            **policy,
+            **({} if m is model else dict(reshard_after_forward=reshard_after_forward)),
+        )
     model.register_forward_hook(_let_go)
     return model.to(device)
 
@@ -67,9 +93,12 @@ def shard_args(
     world_size=None, # None: as many processes as there are
 )->dict: # For `shard_model`; None where the model stays in one piece
     "What a config's `fsdp` says; raises `ConfigError`"
-    d = cfg.get('fsdp'); known = ('min_params', 'reshard_after_forward')
+    d = cfg.get('fsdp')
+    known = ('min_params', 'reshard_after_forward')
     if d is None or d is False or (world_size or get_dist_info()[1])<2: return None
     d = {} if d is True else dict(d)
-    if bad := next((k for k in d if k not in known), None): raise ConfigError(f"fsdp has no key {bad!r}.{near(bad, known)}")
-    if cfg.get('compile'): raise ConfigError("fsdp and compile do not go together here; leave one of them out.")
+    if bad := next((k for k in d if k not in known), None):
+        raise ConfigError(f"fsdp has no key {bad!r}.{near(bad, known)}")
+    if cfg.get('compile'):
+        raise ConfigError("fsdp and compile do not go together here; leave one of them out.")
     return dict(d, fp16=cfg.get('fp16'))

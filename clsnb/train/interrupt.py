@@ -22,27 +22,47 @@ class InterruptHook(Hook):
     priority = 'LOWEST'
     def __init__(self, signals=('SIGINT', 'SIGTERM', 'SIGUSR1'), # Which ones
                  every=1.): # Seconds between questions to other processes
-        self.signals,self.every,self.got,self.old = signals,every,None,{}
+        self.signals = signals
+        self.every = every
+        self.got = None
+        self.old = {}
     def before_run(self, runner):
-        self.got,self.old,self.wait,self.t,self.calm = None,{},0,time.monotonic(),False
-        self.pid = os.getpid(); self.main = threading.current_thread() is threading.main_thread(); runner.poll = partial(self.look, runner)
-        for n in self.signals if self.main else (): self._take(n, self.hear)
+        self.got = None
+        self.old = {}
+        self.wait = 0
+        self.t = time.monotonic()
+        self.calm = False
+        self.pid = os.getpid()
+        self.main = threading.current_thread() is threading.main_thread()
+        runner.poll = partial(self.look, runner)
+        for n in self.signals if self.main else ():
+            self._take(n, self.hear)
     def _take(self, name, handler):
-        if hasattr(signal, name): self.old[name] = signal.signal(getattr(signal, name), handler)
+        if hasattr(signal, name):
+            self.old[name] = signal.signal(getattr(signal, name), handler)
     def hear(self, number, frame):
         again,self.got = self.got,signal.Signals(number).name
-        if os.getpid()!=self.pid: return os._exit(143) if again and number==signal.SIGTERM else None # a forked loading process goes on until the step is done
+        if os.getpid()!=self.pid: # a forked loading process goes on until the step is done
+            return os._exit(143) if again and number==signal.SIGTERM else None
         if again and number==signal.SIGINT: raise KeyboardInterrupt
         print(f'\n{self.got}: the step at hand is finished and the run saved.', file=sys.stderr)
     def before_train_iter(self, runner): # the death of a loading process is noticed between steps, not within one
-        if self.main and not self.calm: self.calm = True; self._take('SIGCHLD', signal.SIG_DFL)
+        if self.main and not self.calm:
+            self.calm = True
+            self._take('SIGCHLD', signal.SIG_DFL)
     def after_train_iter(self, runner):
-        if name := self.agree(runner): self.save(runner, name); runner.stop = Interrupted(name)
+        if name := self.agree(runner):
+            self.save(runner, name)
+            runner.stop = Interrupted(name)
     def look(self, runner):
         "Ask during an evaluation"
-        if name := self.agree(runner): self.save(runner, name, redo=True); runner.stop = Interrupted(name); raise StopRun(name)
+        if name := self.agree(runner):
+            self.save(runner, name, redo=True)
+            runner.stop = Interrupted(name)
+            raise StopRun(name)
     def close(self, runner):
-        for n,h in self.old.items(): signal.signal(getattr(signal, n), h if h is not None else signal.SIG_DFL)
+        for n,h in self.old.items():
+            signal.signal(getattr(signal, n), h if h is not None else signal.SIG_DFL)
         self.old,runner.poll = {},_nothing
 
 # %% ../../nbs/train/interrupt.ipynb #46de42d9
@@ -50,19 +70,35 @@ class InterruptHook(Hook):
 def agree(self:InterruptHook, runner):
     "The name of a signal that any process has heard"
     if runner.world_size==1: return self.got
-    if self.wait>0: self.wait -= 1; return None
-    now,names = time.monotonic(),['',*self.signals]; per = (now-self.t)/(self.asked+1) if hasattr(self, 'asked') else self.every
+    if self.wait>0:
+        self.wait -= 1
+        return None
+    now,names = time.monotonic(),['',*self.signals]
+    if hasattr(self, 'asked'):
+        per = (now-self.t)/(self.asked+1)
+    else:
+        per = self.every
     t = torch.tensor([float(names.index(self.got or '')), per], device=runner.device)
     torch.distributed.all_reduce(t, torch.distributed.ReduceOp.MAX)
     code,per = t.tolist()
-    self.wait = self.asked = min(int(self.every/max(per, 1e-6)), 1000); self.t = time.monotonic()
+    self.wait = self.asked = min(int(self.every/max(per, 1e-6)), 1000)
+    self.t = time.monotonic()
     return names[int(code)] or None
 
 @patch
 def save(self:InterruptHook, runner, name, redo=False):
-    folder = next((h.dir for h in runner.hooks if hasattr(h, 'keep') and hasattr(h, 'dir')), runner.work_dir)
-    if folder is None: return runner.logger.info(f"Stopped by {name}; without a work folder nothing is saved.")
-    n = runner.iter + (runner.moment[0]=='after_train_iter'); path = Path(folder)/f'iter_{n}.pth'
-    try: runner.save_checkpoint(path, redo=redo); runner.rank or link(path, path.with_name('latest.pth'))
-    except (OSError, RuntimeError) as e: return runner.logger.error(f"Stopped by {name}, but {path} cannot be written ({e}).")
-    runner.logger.info(f"Stopped by {name} after {n} iterations; saved in {path}. resume_from='auto' goes on from there.")
+    folder = next(
+        (h.dir for h in runner.hooks if hasattr(h, 'keep') and hasattr(h, 'dir')), runner.work_dir
+    )
+    if folder is None:
+        return runner.logger.info(f"Stopped by {name}; without a work folder nothing is saved.")
+    n = runner.iter + (runner.moment[0]=='after_train_iter')
+    path = Path(folder)/f'iter_{n}.pth'
+    try:
+        runner.save_checkpoint(path, redo=redo)
+        runner.rank or link(path, path.with_name('latest.pth'))
+    except (OSError, RuntimeError) as e:
+        return runner.logger.error(f"Stopped by {name}, but {path} cannot be written ({e}).")
+    runner.logger.info(
+        f"Stopped by {name} after {n} iterations; saved in {path}. resume_from='auto' goes on from there."
+    )

@@ -12,7 +12,8 @@ from ..core.registry import OPTIMIZERS
 # %% ../../nbs/train/lamb.ipynb #6838d7b1
 def _trust(p, step, clip):
     "The length of the weights over that of the step; 1 where either is nothing"
-    a,b = p.norm(),step.norm(); one = torch.ones_like(a)
+    a,b = p.norm(),step.norm()
+    one = torch.ones_like(a)
     r = torch.where((a>0) & (b>0), a/b, one)
     return torch.minimum(r, one) if clip else r
 
@@ -25,8 +26,20 @@ class Lamb(torch.optim.Optimizer):
                  max_grad_norm=1., # Of all gradients together; None: do not clip
                  trust_clip=False, # Never lengthen a step
                  always_adapt=False): # Scale parameters without weight decay too
-        super().__init__(params, dict(lr=lr, bias_correction=bias_correction, betas=betas, eps=eps, weight_decay=weight_decay, grad_averaging=grad_averaging,
-                                      max_grad_norm=max_grad_norm, trust_clip=trust_clip, always_adapt=always_adapt))
+        super().__init__(
+            params,
+            dict(
+                lr=lr,
+                bias_correction=bias_correction,
+                betas=betas,
+                eps=eps,
+                weight_decay=weight_decay,
+                grad_averaging=grad_averaging,
+                max_grad_norm=max_grad_norm,
+                trust_clip=trust_clip,
+                always_adapt=always_adapt,
+            ),
+        )
     def _shrink(self, grads):
         most = self.defaults['max_grad_norm']
         if most is None: return 1.
@@ -41,15 +54,19 @@ class Lamb(torch.optim.Optimizer):
         for g in self.param_groups:
             g['step'] = g.get('step', 0)+1
             for p in g['params']:
-                if p.grad is not None: self._update(p, p.grad/over, g, self.state[p])
+                if p.grad is not None:
+                    self._update(p, p.grad/over, g, self.state[p])
         return loss
     def _update(self, p, grad, g, s):
         (b1,b2),t = g['betas'],g['step']
-        if not s: s['exp_avg'],s['exp_avg_sq'] = torch.zeros_like(p),torch.zeros_like(p)
+        if not s:
+            s['exp_avg'],s['exp_avg_sq'] = torch.zeros_like(p),torch.zeros_like(p)
         m,v = s['exp_avg'],s['exp_avg_sq']
-        m.mul_(b1).add_(grad, alpha=1-b1 if g['grad_averaging'] else 1); v.mul_(b2).addcmul_(grad, grad, value=1-b2)
+        m.mul_(b1).add_(grad, alpha=1-b1 if g['grad_averaging'] else 1)
+        v.mul_(b2).addcmul_(grad, grad, value=1-b2)
         c1,c2 = (1-b1**t, 1-b2**t) if g['bias_correction'] else (1, 1)
         step = (m/c1)/((v.sqrt()/c2**.5)+g['eps'])
         if g['weight_decay']: step = step.add(p, alpha=g['weight_decay'])
-        if g['weight_decay'] or g['always_adapt']: step = step*_trust(p, step, g['trust_clip'])
+        if g['weight_decay'] or g['always_adapt']:
+            step = step*_trust(p, step, g['trust_clip'])
         p.add_(step, alpha=-g['lr'])

@@ -16,10 +16,13 @@ from .optim import DefaultOptimizerConstructor
 # %% ../../nbs/train/layer_decay.ipynb #40bd9a05
 def _blocks(names):
     "Number of the block of each name within a stage: `0.conv1`, `blocks.0.norm`"
-    skip,last,out = len(commonprefix(names).rpartition('.')[0]),0,[]
+    skip = len(commonprefix(names).rpartition('.')[0])
+    last = 0
+    out = []
     for n in names:
         found = re.match(r'(?:blocks?\.|layers\.)?(\d+)\.', n[skip:].lstrip('.'))
-        last = int(found[1]) if found else last; out.append(last)
+        last = int(found[1]) if found else last
+        out.append(last)
     return out
 
 def layer_depths(
@@ -27,11 +30,16 @@ def layer_depths(
     by='layer_wise', # Or 'stage_wise'
 )->dict: # Names of parameters to depths, 0 next to the picture
     "How many layers lie below each parameter"
-    if by not in ('layer_wise', 'stage_wise'): raise ConfigError(f"optimizer.paramwise_cfg.decay_type={by!r}: choose 'layer_wise' or 'stage_wise'.")
-    names,depth,out = {id(p): n for n,p in model.named_parameters()},0,{}
+    if by not in ('layer_wise', 'stage_wise'):
+        raise ConfigError(f"optimizer.paramwise_cfg.decay_type={by!r}: choose 'layer_wise' or 'stage_wise'.")
+    names = {id(p): n for n,p in model.named_parameters()}
+    depth = 0
+    out = {}
     for part,ps in model_parts(model).items():
-        mine = [names[id(p)] for p in ps]; stage = part.removeprefix('backbone ') not in ('stem', 'end', 'neck', 'head')
-        blocks = _blocks(mine) if by=='layer_wise' and stage and mine else [0]*len(mine); ranks = {b: i for i,b in enumerate(sorted(set(blocks)))}
+        mine = [names[id(p)] for p in ps]
+        stage = part.removeprefix('backbone ') not in ('stem', 'end', 'neck', 'head')
+        blocks = _blocks(mine) if by=='layer_wise' and stage and mine else [0]*len(mine)
+        ranks = {b: i for i,b in enumerate(sorted(set(blocks)))}
         out |= {n: depth+ranks[b] for n,b in zip(mine, blocks)}
         if stage or part.endswith('stem'): depth += max(len(ranks), 1)
     return out
@@ -41,12 +49,19 @@ def layer_depths(
 class LearningRateDecayOptimizerConstructor(DefaultOptimizerConstructor):
     "Rates that fall from the head to the stem"
     def __init__(self, optimizer_cfg, paramwise_cfg=None):
-        own = dict(paramwise_cfg or {}); self.rate,self.by = own.pop('decay_rate', own.pop('layer_decay_rate', .75)),own.pop('decay_type', 'layer_wise')
+        own = dict(paramwise_cfg or {})
+        self.rate = own.pop('decay_rate', own.pop('layer_decay_rate', .75))
+        self.by = own.pop('decay_type', 'layer_wise')
         own.pop('num_layers', None) # read off the model
         super().__init__(optimizer_cfg, own or dict(bias_lr_mult=1.))
     def groups(self, model):
-        depths = layer_depths(model, self.by); top = max(depths.values()); names = {id(p): n for n,p in model.named_parameters()}
+        depths = layer_depths(model, self.by)
+        top = max(depths.values())
+        names = {id(p): n for n,p in model.named_parameters()}
         out = super().groups(model)
         for g in out:
-            if 'lr' in g: g['lr'] = g['lr']*self.rate**(top-depths[names[id(g['params'][0])]])
+            if 'lr' in g:
+                g['lr'] = (
+                    g['lr']*self.rate**(top-depths[names[id(g['params'][0])]])
+                )
         return out

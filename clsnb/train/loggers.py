@@ -23,20 +23,35 @@ class LoggerHook(Hook):
     def __init__(self, interval=10, # Iterations between lines
                  ignore_last=True, # Say nothing at the end of an epoch, unless nothing was said in it
                  reset_flag=False, by_epoch=True): # As mmcv has them: forget at once; count iterations in the epoch
-        self.interval,self.ignore_last,self.reset_flag,self.by_epoch,self.logged = interval,ignore_last,reset_flag,by_epoch,False
-    def log(self, runner): "Do something with `self.get_loggable_tags(runner)`"
+        self.interval = interval
+        self.ignore_last = ignore_last
+        self.reset_flag = reset_flag
+        self.by_epoch = by_epoch
+        self.logged = False
+    def log(self, runner):
+        "Do something with `self.get_loggable_tags(runner)`"
     def log_due(self, runner):
-        if not self.by_epoch: return self.every_n_iters(runner, self.interval) or self.is_last_iter(runner)
-        return self.every_n_inner_iters(runner, self.interval) or self.end_of_epoch(runner) and (not self.ignore_last or not self.logged)
+        if not self.by_epoch:
+            return self.every_n_iters(runner, self.interval) or self.is_last_iter(runner)
+        return (
+            self.every_n_inner_iters(runner, self.interval)
+            or self.end_of_epoch(runner) and (not self.ignore_last or not self.logged)
+        )
     def before_train_epoch(self, runner):
-        if not (runner.done or runner.left[0]) and (self.by_epoch or not runner.iter): runner.log_buffer.clear(); self.logged = False
+        if not (runner.done or runner.left[0]) and (self.by_epoch or not runner.iter):
+            runner.log_buffer.clear()
+            self.logged = False
     def before_val_epoch(self, runner): runner.log_buffer.clear()
     def after_train_iter(self, runner):
-        if self.log_due(runner): runner.log_buffer.average(); self.logged = True
+        if self.log_due(runner):
+            runner.log_buffer.average()
+            self.logged = True
         if runner.log_buffer.ready: self.emit(runner)
     def after_train_epoch(self, runner):
         if runner.log_buffer.ready: self.emit(runner)
-    def after_val_epoch(self, runner): runner.log_buffer.average(); self.emit(runner)
+    def after_val_epoch(self, runner):
+        runner.log_buffer.average()
+        self.emit(runner)
     @master_only
     def emit(self, runner):
         self.log(runner)
@@ -46,32 +61,63 @@ class LoggerHook(Hook):
 
 # %% ../../nbs/train/loggers.ipynb #8edead36
 @patch
-def get_mode(self:LoggerHook, runner): return 'train' if runner.mode=='train' and 'eval_iter_num' not in runner.log_buffer.output and ('time' in runner.log_buffer.output or 'loss' in runner.log_buffer.output) else 'val'
+def get_mode(self:LoggerHook, runner):
+    if (
+        runner.mode=='train'
+        and 'eval_iter_num' not in runner.log_buffer.output
+        and ('time' in runner.log_buffer.output or 'loss' in runner.log_buffer.output)
+    ):
+        return 'train'
+    return 'val'
 
 @patch
 def get_epoch(self:LoggerHook, runner): return runner.epoch + (runner.mode=='train')
 
 @patch
-def get_iter(self:LoggerHook, runner, inner_iter=False): return (runner.inner_iter if self.by_epoch and inner_iter else runner.iter)+1
+def get_iter(self:LoggerHook, runner, inner_iter=False):
+    return (runner.inner_iter if self.by_epoch and inner_iter else runner.iter)+1
 
 @patch
-def get_step(self:LoggerHook, runner): return self.get_epoch(runner) if self.get_mode(runner)=='val' and self.by_epoch else self.get_iter(runner)
+def get_step(self:LoggerHook, runner):
+    if self.get_mode(runner)=='val' and self.by_epoch: return self.get_epoch(runner)
+    return self.get_iter(runner)
 
 @patch
-def get_loggable_tags(self:LoggerHook, runner, allow_scalar=True, allow_text=False, add_mode=True, tags_to_skip=('time', 'data_time')):
+def get_loggable_tags(
+    self:LoggerHook,
+    runner,
+    allow_scalar=True,
+    allow_text=False,
+    add_mode=True,
+    tags_to_skip=('time', 'data_time'),
+):
     "What was measured, with learning rate and momentum"
     mode,out = self.get_mode(runner),{}
     for k,v in runner.log_buffer.output.items():
-        if k in tags_to_skip or k=='eval_iter_num' or not (allow_text if isinstance(v, str) else allow_scalar): continue
+        if (
+            k in tags_to_skip
+            or k=='eval_iter_num'
+            or not (allow_text if isinstance(v, str) else allow_scalar)
+        ):
+            continue
         out[f'{mode}/{k}' if add_mode else k] = v
     for o,key in [(runner.current_lr(), 'learning_rate'), (_momenta(runner.optimizer), 'momentum')]:
-        out |= {f'{key}/{k}': v[0] for k,v in o.items()} if isinstance(o, dict) else {key: o[0]} if o else {}
+        out |= (
+            {f'{key}/{k}': v[0] for k,v in o.items()} if isinstance(o, dict)
+            else {key: o[0]} if o
+            else {}
+        )
     return out
 
 def _momenta(opt):
     "First momentum, or first beta, of each group"
-    if isinstance(opt, dict): return {k: _momenta(o) for k,o in opt.items() if _momenta(o)}
-    return [g.get('momentum', g.get('betas', (0,))[0]) for g in opt.param_groups if 'momentum' in g or 'betas' in g]
+    if isinstance(opt, dict):
+        return {k: _momenta(o) for k,o in opt.items() if _momenta(o)}
+    return [
+        g.get('momentum', g.get('betas', (0,))[0])
+        for g in opt.param_groups
+        if 'momentum' in g or 'betas' in g
+    ]
 
 # %% ../../nbs/train/loggers.ipynb #69aae068
 @HOOKS.register
@@ -83,35 +129,88 @@ class ClearLogHook(Hook):
     def after_epoch(self, runner): runner.log_buffer.clear_output()
 
 # %% ../../nbs/train/loggers.ipynb #d81c3087
-def _num(k, v): return v if isinstance(v, str) else f'{v:.3e}' if k=='lr' else f'{v:.4f}' if isinstance(v, float) else str(v)
+def _num(k, v):
+    if isinstance(v, str): return v
+    if k=='lr': return f'{v:.3e}'
+    if isinstance(v, float): return f'{v:.4f}'
+    return str(v)
 
 @HOOKS.register
 class TextLoggerHook(LoggerHook):
     "A line of text and a line of JSON"
-    def __init__(self, interval=10, ignore_last=True, reset_flag=False, by_epoch=True, interval_exp_name=1000, out_dir=None, **_):
-        super().__init__(interval, ignore_last, reset_flag, by_epoch); self.out_dir = out_dir
+    def __init__(
+        self,
+        interval=10,
+        ignore_last=True,
+        reset_flag=False,
+        by_epoch=True,
+        interval_exp_name=1000,
+        out_dir=None,
+        **_,
+    ):
+        super().__init__(interval, ignore_last, reset_flag, by_epoch)
+        self.out_dir = out_dir
     @master_only
     def before_run(self, runner):
         self.start,self.first = time.time(),runner.iter
-        self.json = Path(self.out_dir or runner.work_dir)/f'{runner.timestamp}.log.json' if self.out_dir or runner.work_dir else None
-        if self.json: self.json.parent.mkdir(parents=True, exist_ok=True); append_json({k: runner.meta.get(k) for k in ('env_info', 'seed', 'exp_name', 'clsnb_version')}, self.json)
+        if self.out_dir or runner.work_dir:
+            self.json = Path(self.out_dir or runner.work_dir)/f'{runner.timestamp}.log.json'
+        else:
+            self.json = None
+        if self.json:
+            self.json.parent.mkdir(parents=True, exist_ok=True)
+            append_json(
+                {k: runner.meta.get(k) for k in ('env_info', 'seed', 'exp_name', 'clsnb_version')}, self.json
+            )
     def eta(self, runner):
         done = max(runner.iter+1-self.first, 1)
-        return str(datetime.timedelta(seconds=int((time.time()-self.start)/done*max(runner.max_iters-runner.iter-1, 0))))
+        return str(datetime.timedelta(
+            seconds=int(
+                (time.time()-self.start)/done*max(runner.max_iters-runner.iter-1, 0)
+            )
+        ))
     def log(self, runner):
         mode,epoch,tags = self.get_mode(runner),self.get_epoch(runner),dict(runner.log_buffer.output)
         it = tags.pop('eval_iter_num', None) or self.get_iter(runner, True)
-        lr = runner.current_lr(); lr = {k: v[0] for k,v in lr.items()} if isinstance(lr, dict) else lr[0]
-        row = dict(mode=mode, epoch=epoch, iter=it if self.by_epoch or mode=='train' else runner.iter+1, lr=lr if isinstance(lr, dict) else float(f'{lr:.6g}'), **({'memory': self.memory()} if mode=='train' else {}),
-                   **{k: round(v, 5) if isinstance(v, float) else v for k,v in tags.items()})
-        if self.json: append_json({k: v for k,v in row.items() if v is not None}, self.json)
-        runner.logger.info(self.text(runner, mode, epoch, it, lr, tags), extra=dict(screen=not self.brief(runner, mode) and not getattr(runner, 'bar', None)))
+        lr = runner.current_lr()
+        lr = {k: v[0] for k,v in lr.items()} if isinstance(lr, dict) else lr[0]
+        row = dict(
+            mode=mode,
+            epoch=epoch,
+            iter=it if self.by_epoch or mode=='train' else runner.iter+1,
+            lr=lr if isinstance(lr, dict) else float(f'{lr:.6g}'),
+            **({'memory': self.memory()} if mode=='train' else {}),
+            **{k: round(v, 5) if isinstance(v, float) else v for k,v in tags.items()},
+        )
+        if self.json:
+            append_json({k: v for k,v in row.items() if v is not None}, self.json)
+        runner.logger.info(
+            self.text(runner, mode, epoch, it, lr, tags),
+            extra=dict(screen=not self.brief(runner, mode) and not getattr(runner, 'bar', None)),
+        )
     def text(self, runner, mode, epoch, it, lr, tags):
-        if self.by_epoch: head = f'Epoch [{epoch}][{it}/{len(runner.data_loader)}]' if mode=='train' else f'Epoch(val) [{epoch}]'
-        else: head = f'Iter [{runner.iter+1}/{runner.max_iters}]' if mode=='train' else f'Iter(val) [{it}]'
+        if self.by_epoch:
+            if mode=='train': head = f'Epoch [{epoch}][{it}/{len(runner.data_loader)}]'
+            else: head = f'Epoch(val) [{epoch}]'
+        else:
+            head = f'Iter [{runner.iter+1}/{runner.max_iters}]' if mode=='train' else f'Iter(val) [{it}]'
         lrs = {f'lr.{k}': v for k,v in lr.items()} if isinstance(lr, dict) else dict(lr=lr)
-        if mode=='train': tags = dict(lrs, eta=self.eta(runner), **{k: tags[k] for k in ('time', 'data_time', 'loss') if k in tags}) | tags
+        if mode=='train':
+            tags = (
+                dict(
+                    lrs,
+                    eta=self.eta(runner),
+                    **{k: tags[k] for k in ('time', 'data_time', 'loss') if k in tags},
+                )
+                | tags
+            )
         return head+'  '+', '.join(f'{k}: {_num(k, v)}' for k,v in tags.items())
     def brief(self, runner, mode): # an epoch's last line, when metrics follow
-        return mode=='train' and self.by_epoch and not self.every_n_inner_iters(runner, self.interval) and any(hasattr(h, 'evaluate') for h in runner.hooks)
-    def memory(self): return torch.cuda.max_memory_allocated()>>20 if torch.cuda.is_initialized() else None
+        return (
+            mode=='train'
+            and self.by_epoch
+            and not self.every_n_inner_iters(runner, self.interval)
+            and any(hasattr(h, 'evaluate') for h in runner.hooks)
+        )
+    def memory(self):
+        return torch.cuda.max_memory_allocated()>>20 if torch.cuda.is_initialized() else None

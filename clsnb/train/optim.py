@@ -13,7 +13,10 @@ from ..core.registry import OPTIMIZERS, OPTIMIZER_BUILDERS, accepted_args
 from ..core.checkpoint import unwrap
 
 # %% ../../nbs/train/optim.ipynb #2489c86d
-_factors = 'custom_keys bias_lr_mult bias_decay_mult norm_decay_mult dwconv_decay_mult bypass_duplicate dcn_offset_lr_mult'.split()
+_factors = (
+    'custom_keys bias_lr_mult bias_decay_mult norm_decay_mult dwconv_decay_mult '
+    'bypass_duplicate dcn_offset_lr_mult'
+).split()
 _norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 def param_factors(
@@ -22,12 +25,18 @@ def param_factors(
     full_name, # The parameter's name within the model
     custom_keys={}, bias_lr_mult=1., bias_decay_mult=1., norm_decay_mult=1., dwconv_decay_mult=1., **_):
     "`(lr factor, weight decay factor)` of one parameter, `None` for a factor that leaves the default alone"
-    hit = min((k for k in custom_keys if k in full_name), key=lambda k: (-len(k), k), default=None)
-    if hit is not None: return custom_keys[hit].get('lr_mult', 1.), custom_keys[hit].get('decay_mult', 1.)
+    hit = min(
+        (k for k in custom_keys if k in full_name), key=lambda k: (-len(k), k), default=None
+    )
+    if hit is not None:
+        return custom_keys[hit].get('lr_mult', 1.), custom_keys[hit].get('decay_mult', 1.)
     norm = isinstance(module, _norms)
     depthwise = isinstance(module, nn.Conv2d) and module.in_channels==module.groups
     bias = name=='bias'
-    decay = norm_decay_mult if norm else dwconv_decay_mult if depthwise else bias_decay_mult if bias else 1.
+    if norm: decay = norm_decay_mult
+    elif depthwise: decay = dwconv_decay_mult
+    elif bias: decay = bias_decay_mult
+    else: decay = 1.
     return (bias_lr_mult if bias and not norm else 1.), decay
 
 # %% ../../nbs/train/optim.ipynb #5ea333d3
@@ -36,7 +45,11 @@ def quickest(
     model, # Already where it is trained
 )->dict: # What to add to `cfg`
     "On a GPU the fused implementation, where there is one and the config does not choose; on a CPU the plain one, step for step that of a torch script"
-    ps,names = list(model.parameters()),accepted_args(OPTIMIZERS.get(cfg['type'])) if isinstance(cfg.get('type'), str) and OPTIMIZERS.get(cfg['type']) else ()
+    ps = list(model.parameters())
+    if isinstance(cfg.get('type'), str) and OPTIMIZERS.get(cfg['type']):
+        names = accepted_args(OPTIMIZERS.get(cfg['type']))
+    else:
+        names = ()
     free = 'fused' in (names or ()) and 'fused' not in cfg and 'foreach' not in cfg
     return dict(fused=True) if free and ps and all(p.is_cuda and p.is_floating_point() for p in ps) else {}
 
@@ -48,14 +61,19 @@ class DefaultOptimizerConstructor:
                  paramwise_cfg=None): # Factors, see `param_factors`
         self.cfg,self.paramwise = dict(optimizer_cfg),dict(paramwise_cfg or {})
         for k in self.paramwise:
-            if k not in (*_factors, '_delete'): raise ConfigError(f"optimizer.paramwise_cfg has no key {k!r}.{near(k, _factors)}")
+            if k not in (*_factors, '_delete'):
+                raise ConfigError(f"optimizer.paramwise_cfg has no key {k!r}.{near(k, _factors)}")
     def groups(self, model):
         "One dict for each parameter"
-        lr,decay,seen,out = self.cfg.get('lr'),self.cfg.get('weight_decay'),set(),[]
+        lr = self.cfg.get('lr')
+        decay = self.cfg.get('weight_decay')
+        seen = set()
+        out = []
         for prefix,m in model.named_modules():
             for n,p in m.named_parameters(recurse=False):
                 if id(p) in seen: continue
-                seen.add(id(p)); g = dict(params=[p])
+                seen.add(id(p))
+                g = dict(params=[p])
                 if p.requires_grad:
                     a,b = param_factors(m, n, f'{prefix}.{n}' if prefix else n, **self.paramwise)
                     if lr is not None: g['lr'] = lr*a
@@ -63,8 +81,11 @@ class DefaultOptimizerConstructor:
                 out.append(g)
         return out
     def __call__(self, model):
-        model = unwrap(model); self.cfg |= quickest(self.cfg, model)
-        return OPTIMIZERS.build(self.cfg, dict(params=self.groups(model) if self.paramwise else model.parameters()))
+        model = unwrap(model)
+        self.cfg |= quickest(self.cfg, model)
+        return OPTIMIZERS.build(
+            self.cfg, dict(params=self.groups(model) if self.paramwise else model.parameters())
+        )
 
 # %% ../../nbs/train/optim.ipynb #fe1589f7
 class OptimizerDict(dict):
@@ -78,8 +99,14 @@ class OptimizerDict(dict):
     def load_state_dict(self, state):
         for k,o in self.items(): o.load_state_dict(state[k])
 
-def each_optimizer(o): "Of one, or of several in a dict"; return list(o.values()) if isinstance(o, dict) else [o]
-def as_one(o): "An optimiser; several in a dict as an `OptimizerDict`"; return OptimizerDict(o) if type(o) is dict else o
+def each_optimizer(o):
+    "Of one, or of several in a dict"
+    if isinstance(o, dict): return list(o.values())
+    return [o]
+def as_one(o):
+    "An optimiser; several in a dict as an `OptimizerDict`"
+    if type(o) is dict: return OptimizerDict(o)
+    return o
 
 def build_optimizer(
     model, # Whose parameters are trained
@@ -89,7 +116,10 @@ def build_optimizer(
     cfg = dict(cfg)
     if 'type' not in cfg and cfg and all(isinstance(o, dict) and 'type' in o for o in cfg.values()):
         names = [n for n,_ in unwrap(model).named_modules() if n]
-        if bad := next((k for k in cfg if k not in names), None): raise ConfigError(f"optimizer.{bad}: the model has no part of that name.{near(bad, names)}")
+        if bad := next((k for k in cfg if k not in names), None):
+            raise ConfigError(f"optimizer.{bad}: the model has no part of that name.{near(bad, names)}")
         return OptimizerDict({k: build_optimizer(unwrap(model).get_submodule(k), o) for k,o in cfg.items()})
     make = cfg.pop('constructor', 'DefaultOptimizerConstructor')
-    return OPTIMIZER_BUILDERS.build(dict(type=make, optimizer_cfg=cfg, paramwise_cfg=cfg.pop('paramwise_cfg', None)))(model)
+    return OPTIMIZER_BUILDERS.build(dict(
+        type=make, optimizer_cfg=cfg, paramwise_cfg=cfg.pop('paramwise_cfg', None)
+    ))(model)

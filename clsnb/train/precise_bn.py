@@ -20,16 +20,29 @@ def update_bn_stats(
     num_samples=8192, # How many to see, over all processes
 ):
     "Give batch norms the statistics of the model as it is"
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training and m.track_running_stats]
+    norms = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training and m.track_running_stats
+    ]
     if not norms: return
-    was,sums,seen = [(m.momentum, m.num_batches_tracked.clone()) for m in norms],[[0., 0.] for _ in norms],0
+    was = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
+    sums = [[0., 0.] for _ in norms]
+    seen = 0
     for m in norms: m.momentum = 1.
     for b in batches:
-        n = model.train_step(b, None)['num_samples']; seen += n
-        for m,s in zip(norms, sums): s[0] = s[0]+n*m.running_mean; s[1] = s[1]+n*(m.running_var+m.running_mean**2)
+        n = model.train_step(b, None)['num_samples']
+        seen += n
+        for m,s in zip(norms, sums):
+            s[0] = s[0]+n*m.running_mean
+            s[1] = s[1]+n*(m.running_var+m.running_mean**2)
         if seen*get_dist_info()[1]>=num_samples: break
     for m,s,(momentum,count) in zip(norms, sums, was):
-        mean = s[0]/seen; m.running_mean.copy_(mean); m.running_var.copy_(s[1]/seen-mean**2); m.momentum = momentum; m.num_batches_tracked.copy_(count)
+        mean = s[0]/seen
+        m.running_mean.copy_(mean)
+        m.running_var.copy_(s[1]/seen-mean**2)
+        m.momentum = momentum
+        m.num_batches_tracked.copy_(count)
     sync_buffers(model)
 
 # %% ../../nbs/train/precise_bn.ipynb #380e5e40
@@ -37,8 +50,13 @@ def update_bn_stats(
 class PreciseBNHook(Hook):
     "Recompute batch-norm statistics before the evaluation and checkpoint of an epoch"
     priority = 'ABOVE_NORMAL'
-    def __init__(self, num_samples=8192, interval=1): self.num_samples,self.interval = num_samples,interval # Samples to see; epochs
+    def __init__(self, num_samples=8192, interval=1): # Samples to see; epochs
+        self.num_samples,self.interval = num_samples,interval
     def after_train_epoch(self, runner):
         if not (self.every_n_epochs(runner, self.interval) or self.is_last_epoch(runner)): return
-        batches = (to_device(b, runner.device, runner.memory_format) for b in batches_from(runner.data_loader, runner.epoch, 0))
-        runner.model.train(); update_bn_stats(runner.model, batches, self.num_samples)
+        batches = (
+            to_device(b, runner.device, runner.memory_format)
+            for b in batches_from(runner.data_loader, runner.epoch, 0)
+        )
+        runner.model.train()
+        update_bn_stats(runner.model, batches, self.num_samples)

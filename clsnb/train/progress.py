@@ -16,7 +16,8 @@ from .runner import Hook, _nothing
 # %% ../../nbs/train/progress.ipynb #531953f0
 def _span(s):
     "Seconds as 4:05 or 3:20:05"
-    m,s = divmod(int(s), 60); h,m = divmod(m, 60)
+    m,s = divmod(int(s), 60)
+    h,m = divmod(m, 60)
     return f'{h}:{m:02}:{s:02}' if h else f'{m}:{s:02}'
 
 def _where(f):
@@ -27,11 +28,19 @@ def _where(f):
 
 def _values(f, lasting=False):
     "Names and numbers; `lasting`: only those that another machine would give too"
-    out = [(k, f'{f[k]:.4g}') for k in ('loss', 'lr') if f.get(k) is not None and not (lasting and k=='lr')]
-    out += [('val loss' if k=='loss' else k, f'{v:.4g}') for k,v in f.get('metrics', {}).items()]
+    out = [
+        (k, f'{f[k]:.4g}')
+        for k in ('loss', 'lr')
+        if f.get(k) is not None and not (lasting and k=='lr')
+    ]
+    out += [
+        ('val loss' if k=='loss' else k, f'{v:.4g}')
+        for k,v in f.get('metrics', {}).items()
+    ]
     if lasting: return out
     if f.get('wait') is not None: out.append(('data wait', f"{100*f['wait']:.0f} %"))
-    if f.get('speed'): out.append(('images/s', f"{f['speed']:,.0f}" if f['speed']>=10 else f"{f['speed']:.1f}"))
+    if f.get('speed'):
+        out.append(('images/s', f"{f['speed']:,.0f}" if f['speed']>=10 else f"{f['speed']:.1f}"))
     return out + ([(f.get('memory_of', 'memory'), f"{f['memory']:.1f} GB")] if f.get('memory') else [])
 
 def progress_text(
@@ -39,58 +48,105 @@ def progress_text(
 )->str:
     "Where a run is, in one line"
     ended = f.get('state', 'running')!='running'
-    said = '  '.join([_where(f) if not ended else _ended(f), *(f'{k} {v}' for k,v in _values(f, ended))])
+    said = '  '.join([
+        _where(f) if not ended else _ended(f), *(f'{k} {v}' for k,v in _values(f, ended))
+    ])
     return said + (f"  {_span(f['left'])} left" if f.get('left') is not None and not ended else '')
 
 def _ended(f):
-    n,unit = (f['epochs_done'], 'epoch') if f['by_epoch'] and f['state'] in ('finished', 'stopped') else (f['iter'], 'iteration')
+    if f['by_epoch'] and f['state'] in ('finished', 'stopped'):
+        n,unit = f['epochs_done'], 'epoch'
+    else:
+        n,unit = f['iter'], 'iteration'
     return f"{f['state']} after {n:,} {unit}{'s' if n!=1 else ''}" + (f": {f['why']}" if f.get('why') else '')
 
 # %% ../../nbs/train/progress.ipynb #bc473580
 class _Curve:
     "Values as they come; when they are many, means of as many neighbours each"
-    def __init__(self, most=240): self.most,self.each,self.values,self.group = most,1,[],[]
+    def __init__(self, most=240):
+        self.most = most
+        self.each = 1
+        self.values = []
+        self.group = []
     def add(self, v):
         self.group.append(v)
-        if len(self.group)==self.each: self.values.append(sum(self.group)/self.each); self.group = []
-        if len(self.values)==self.most: self.values = [(a+b)/2 for a,b in zip(self.values[::2], self.values[1::2])]; self.each *= 2
+        if len(self.group)==self.each:
+            self.values.append(sum(self.group)/self.each)
+            self.group = []
+        if len(self.values)==self.most:
+            self.values = [
+                (a+b)/2
+                for a,b in zip(self.values[::2], self.values[1::2])
+            ]
+            self.each *= 2
 
 def _spark(losses, w=150, h=40):
     "The loss as a small curve"
     y = [v for v in losses if math.isfinite(v)]
     if len(y)<2: return ''
-    lo,hi = min(y),max(y); s = (h-6)/((hi-lo) or 1)
-    at = [(round(2+i*(w-6)/(len(y)-1), 1), round(h-3-(v-lo)*s, 1)) for i,v in enumerate(y)]
-    return (f'<svg width="{w}" height="{h}" role="img" aria-label="loss from {y[0]:.3g} to {y[-1]:.3g}" style="margin-left:auto">'
-            f'<polyline points="{" ".join(f"{a},{b}" for a,b in at)}" fill="none" stroke="#3b8fc4" stroke-width="1.6" stroke-linejoin="round"/>'
-            f'<circle cx="{at[-1][0]}" cy="{at[-1][1]}" r="2.4" fill="#3b8fc4"/></svg>')
+    lo,hi = min(y),max(y)
+    s = (h-6)/((hi-lo) or 1)
+    at = [
+        (
+            round(2+i*(w-6)/(len(y)-1), 1), round(h-3-(v-lo)*s, 1)
+        )
+        for i,v in enumerate(y)
+    ]
+    return (
+        f'<svg width="{w}" height="{h}" role="img" aria-label="loss from {y[0]:.3g} to '
+        f'{y[-1]:.3g}" style="margin-left:auto">'
+        f'<polyline points="{" ".join(f"{a},{b}" for a,b in at)}" fill="none" '
+        'stroke="#3b8fc4" stroke-width="1.6" stroke-linejoin="round"/>'
+        f'<circle cx="{at[-1][0]}" cy="{at[-1][1]}" r="2.4" fill="#3b8fc4"/></svg>'
+    )
 
 # %% ../../nbs/train/progress.ipynb #564aea84
-_colors = dict(running='#3b8fc4', finished='#2a9d74', stopped='#2a9d74', interrupted='#d08a1d', failed='#d1483c', died='#d1483c')
+_colors = dict(
+    running='#3b8fc4', finished='#2a9d74', stopped='#2a9d74', interrupted='#d08a1d', failed='#d1483c',
+    died='#d1483c'
+)
 
 def _bar(share, color):
-    return (f'<div role="progressbar" aria-valuenow="{100*share:.0f}" aria-valuemin="0" aria-valuemax="100" style="height:5px;border-radius:3px;'
-            f'background:rgba(128,128,128,.22);margin:.35em 0 .7em"><div style="height:5px;border-radius:3px;width:{100*share:.1f}%;background:{color}"></div></div>')
+    return (
+        f'<div role="progressbar" aria-valuenow="{100*share:.0f}" aria-valuemin="0" '
+        'aria-valuemax="100" style="height:5px;border-radius:3px;'
+        'background:rgba(128,128,128,.22);margin:.35em 0 .7em"><div '
+        f'style="height:5px;border-radius:3px;width:{100*share:.1f}%;background:{color}"></div></div>'
+    )
 
 def _tile(k, v):
-    return (f'<div style="white-space:nowrap;min-width:3.3em"><div style="font-size:11px;opacity:.62">{html.escape(str(k))}</div>'
-            f'<div style="font-size:15px;font-variant-numeric:tabular-nums">{html.escape(v)}</div></div>')
+    return (
+        '<div style="white-space:nowrap;min-width:3.3em"><div '
+        f'style="font-size:11px;opacity:.62">{html.escape(str(k))}</div>'
+        f'<div style="font-size:15px;font-variant-numeric:tabular-nums">{html.escape(v)}</div></div>'
+    )
 
 def progress_html(
     f:dict, # Facts of a run
     note='', # Said on the right instead of the time left
 )->str:
     "Where a run is, as a small card"
-    ended = (state := f.get('state', 'running'))!='running'; color = _colors.get(state, _colors['running'])
+    ended = (state := f.get('state', 'running'))!='running'
+    color = _colors.get(state, _colors['running'])
     right = note or (f"{_span(f['left'])} left" if f.get('left') is not None and not ended else '')
     head = html.escape(_ended(f)) if ended else html.escape(_where(f))
     if ended: head = f'<span style="color:{color}">●</span> {head}'
-    bar = '' if state in ('finished', 'stopped') else _bar(min(f['iter']/max(f['max_iters'], 1), 1), color)
+    if state in ('finished', 'stopped'):
+        bar = ''
+    else:
+        bar = _bar(min(f['iter']/max(f['max_iters'], 1), 1), color)
     tiles = ''.join(_tile(*o) for o in _values(f, ended))
-    return (f'<div class="clsnb-progress" style="font:13px/1.45 system-ui,-apple-system,sans-serif;max-width:760px;padding:.35em .1em">'
-            f'<div style="display:flex;gap:1em;justify-content:space-between"><span style="font-weight:600;overflow-wrap:anywhere">{head}</span>'
-            f'<span style="opacity:.62;white-space:nowrap;font-variant-numeric:tabular-nums">{html.escape(right)}</span></div>{bar}'
-            f'<div style="display:flex;flex-wrap:wrap;gap:.3em 1.4em;margin-top:.3em;align-items:center">{tiles}{_spark(f.get("losses") or [])}</div></div>')
+    return (
+        '<div class="clsnb-progress" style="font:13px/1.45 '
+        'system-ui,-apple-system,sans-serif;max-width:760px;padding:.35em .1em">'
+        '<div style="display:flex;gap:1em;justify-content:space-between"><span '
+        f'style="font-weight:600;overflow-wrap:anywhere">{head}</span>'
+        '<span '
+        'style="opacity:.62;white-space:nowrap;font-variant-numeric:tabular-nums">'
+        f'{html.escape(right)}</span></div>{bar}'
+        '<div style="display:flex;flex-wrap:wrap;gap:.3em '
+        f'1.4em;margin-top:.3em;align-items:center">{tiles}{_spark(f.get("losses") or [])}</div></div>'
+    )
 
 # %% ../../nbs/train/progress.ipynb #d3f09415
 def in_notebook()->bool:
@@ -106,7 +162,9 @@ class _Card:
 
 class _HtmlBar:
     "One notebook output that is changed in place"
-    def __init__(self, f): from IPython.display import display; self.handle = display(_Card('', ''), display_id=True)
+    def __init__(self, f):
+        from IPython.display import display
+        self.handle = display(_Card('', ''), display_id=True)
     def show(self, f): self.handle.update(_Card(progress_text(f), progress_html(f)))
     close = show
 
@@ -114,21 +172,35 @@ class _TermBar:
     "One line on a terminal; the last words stay"
     def __init__(self, f):
         from tqdm import tqdm
-        self.bar = tqdm(total=f['max_iters'], leave=False, dynamic_ncols=True, bar_format='{percentage:3.0f}%|{bar:20}| {desc}')
-    def show(self, f): self.bar.n = f['iter']; self.bar.set_description_str(progress_text(f), refresh=True)
-    def close(self, f): self.bar.close(); print(progress_text(f), file=sys.stderr)
+        self.bar = tqdm(
+            total=f['max_iters'],
+            leave=False,
+            dynamic_ncols=True,
+            bar_format='{percentage:3.0f}%|{bar:20}| {desc}',
+        )
+    def show(self, f):
+        self.bar.n = f['iter']
+        self.bar.set_description_str(progress_text(f), refresh=True)
+    def close(self, f):
+        self.bar.close()
+        print(progress_text(f), file=sys.stderr)
 
 # %% ../../nbs/train/progress.ipynb #92b17cdd
 def _memory():
     "In use: of the GPU if there is one, else of this process, in GB"
-    if torch.cuda.is_initialized(): return dict(memory=torch.cuda.max_memory_allocated()/2**30, memory_of='GPU memory')
-    try: return dict(memory=int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/2**30)
+    if torch.cuda.is_initialized():
+        return dict(memory=torch.cuda.max_memory_allocated()/2**30, memory_of='GPU memory')
+    try:
+        return dict(
+            memory=int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/2**30
+        )
     except (OSError, ValueError, AttributeError): return {}
 
 def process_born(pid):
     "When a process of this machine began, in its own units; '' when it is dead, None where that cannot be known"
     if not Path('/proc/self/stat').exists(): return None
-    try: state,*rest = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    try:
+        state,*rest = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError: return ''
     return '' if state in 'ZX' else rest[18]
 
@@ -137,33 +209,64 @@ class ProgressHook(Hook):
     "Show where the run is, at most twice a second, and leave it in the work folder"
     priority = 95 # after loggers, before their numbers are cleared
     def __init__(self, every=.5, save_every=2.): # Seconds between pictures, and between notes in the work folder
-        self.every,self.save_every,self.bar,self.facts,self.curve,self.on = every,save_every,None,{},_Curve(),False
+        self.every = every
+        self.save_every = save_every
+        self.bar = None
+        self.facts = {}
+        self.curve = _Curve()
+        self.on = False
     def before_run(self, runner):
         self.on = runner.rank==0
         if not self.on: return
-        self.first,self.images,self.waited,self.busy,self.saved = runner.iter,0,0.,0.,-math.inf
-        self.facts = dict(state='running', by_epoch=runner.by_epoch, max_epochs=runner.max_epochs, max_iters=runner.max_iters, losses=self.curve.values,
-                          timestamp=runner.timestamp, started=time.time(), pid=os.getpid(), born=process_born(os.getpid()), host=socket.gethostname())
-        self.t = self.began = self.shown = time.perf_counter(); self.path = Path(runner.work_dir)/'progress.json' if runner.work_dir else None
-        make = _HtmlBar if in_notebook() else _TermBar if sys.stderr.isatty() else None
-        self.count(runner, 0); self.bar = make and self.safely(make, self.facts)
+        self.first = runner.iter
+        self.images = 0
+        self.waited = 0.
+        self.busy = 0.
+        self.saved = -math.inf
+        self.facts = dict(
+            state='running', by_epoch=runner.by_epoch, max_epochs=runner.max_epochs,
+            max_iters=runner.max_iters, losses=self.curve.values, timestamp=runner.timestamp,
+            started=time.time(), pid=os.getpid(), born=process_born(os.getpid()), host=socket.gethostname()
+        )
+        self.t = self.began = self.shown = time.perf_counter()
+        if runner.work_dir: self.path = Path(runner.work_dir)/'progress.json'
+        else: self.path = None
+        if in_notebook(): make = _HtmlBar
+        elif sys.stderr.isatty(): make = _TermBar
+        else: make = None
+        self.count(runner, 0)
+        self.bar = make and self.safely(make, self.facts)
         runner.bar,runner.tell = self.bar,lambda *a: self.tell(runner, *a)
         self.show(runner)
     def before_train_epoch(self, runner): self.t = time.perf_counter()
     def after_train_iter(self, runner):
         if not self.on: return
-        now = time.perf_counter(); self.waited += max(runner.fetched-self.t, 0.); self.busy += now-self.t; self.t = now; self.images += runner.outputs.get('num_samples', 0)
+        now = time.perf_counter()
+        self.waited += max(runner.fetched-self.t, 0.)
+        self.busy += now-self.t
+        self.t = now
+        self.images += runner.outputs.get('num_samples', 0)
         if runner.log_buffer.ready: self.read(runner)
-        if now-self.shown>=self.every: self.count(runner); self.measure(runner); self.show(runner)
+        if now-self.shown>=self.every:
+            self.count(runner)
+            self.measure(runner)
+            self.show(runner)
     def after_train_epoch(self, runner): self.read(runner)
-    def after_val_iter(self, runner): runner.tell('validation', runner.inner_iter+1, len(runner.data_loader))
+    def after_val_iter(self, runner):
+        runner.tell('validation', runner.inner_iter+1, len(runner.data_loader))
     def after_val_epoch(self, runner): self.read(runner)
 
 # %% ../../nbs/train/progress.ipynb #85e08a69
 @patch
 def count(self:ProgressHook, runner, now=1):
     "Where the run is; `now`: in the step that has just been done"
-    self.facts.update(epoch=min(runner.epoch+1, runner.max_epochs), epochs_done=runner.epoch, iter=runner.iter+now, phase='training', part=None)
+    self.facts.update(
+        epoch=min(runner.epoch+1, runner.max_epochs),
+        epochs_done=runner.epoch,
+        iter=runner.iter+now,
+        phase='training',
+        part=None,
+    )
 
 @patch
 def read(self:ProgressHook, runner):
@@ -171,19 +274,46 @@ def read(self:ProgressHook, runner):
     out = {k: v for k,v in runner.log_buffer.output.items() if isinstance(v, (int, float))}
     if not self.on or not out: return
     if runner.mode=='val' or 'eval_iter_num' in out:
-        self.facts['metrics'] = {k: v for i,(k,v) in enumerate(out.items()) if k=='loss' or i==0 and k!='eval_iter_num'}
-    elif 'loss' in out: self.facts['loss'] = out['loss']; self.curve.add(out['loss']); self.facts['losses'] = self.curve.values
+        self.facts['metrics'] = {
+            k: v
+            for i,(k, v) in enumerate(out.items())
+            if k=='loss' or i==0 and k!='eval_iter_num'
+        }
+    elif 'loss' in out:
+        self.facts['loss'] = out['loss']
+        self.curve.add(out['loss'])
+        self.facts['losses'] = self.curve.values
 
 @patch
 def measure(self:ProgressHook, runner):
     "Loss, learning rate, speed, memory and time left; the loss is the mean since the last line of the log"
-    f,b = self.facts,runner.log_buffer; out = runner.outputs.get('loss')
-    loss = b.sums['loss']/b.counts['loss'] if 'loss' in b.sums else b.output.get('loss', out.detach() if torch.is_tensor(out) and out.numel()==1 else None)
+    f,b = self.facts,runner.log_buffer
+    out = runner.outputs.get('loss')
+    if 'loss' in b.sums:
+        loss = b.sums['loss']/b.counts['loss']
+    else:
+        loss = b.output.get(
+            'loss', out.detach() if torch.is_tensor(out) and out.numel()==1 else None
+        )
     if loss is not None: f['loss'] = float(loss)
-    lr = runner.current_lr(); lr = next(iter(lr.values())) if isinstance(lr, dict) else lr
-    if self.busy>0: speed,wait = self.images*runner.world_size/self.busy,min(self.waited/self.busy, 1.); k = .5 if 'speed' in f else 1.; f.update(speed=k*speed+(1-k)*f.get('speed', 0), wait=k*wait+(1-k)*f.get('wait', 0))
+    lr = runner.current_lr()
+    lr = next(iter(lr.values())) if isinstance(lr, dict) else lr
+    if self.busy>0:
+        speed,wait = self.images*runner.world_size/self.busy,min(self.waited/self.busy, 1.)
+        if 'speed' in f: k = .5
+        else: k = 1.
+        f.update(
+            speed=k*speed+(1-k)*f.get('speed', 0),
+            wait=k*wait+(1-k)*f.get('wait', 0),
+        )
     self.images,self.waited,self.busy = 0,0.,0.
-    f.update(lr=lr[0] if lr else None, left=(self.t-self.began)/max(f['iter']-self.first, 1)*max(f['max_iters']-f['iter'], 0), **_memory())
+    f.update(
+        lr=lr[0] if lr else None,
+        left=(self.t-self.began)
+        / max(f['iter']-self.first, 1)
+        * max(f['max_iters']-f['iter'], 0),
+        **_memory(),
+    )
 
 # %% ../../nbs/train/progress.ipynb #025e0d24
 @patch
@@ -195,25 +325,45 @@ def safely(self:ProgressHook, f, *args):
 @patch
 def save(self:ProgressHook):
     if self.path is None: return
-    self.path.parent.mkdir(parents=True, exist_ok=True); tmp = self.path.with_name('.progress.json.new')
-    tmp.write_text(json.dumps(dict(self.facts, written=time.time()))); os.replace(tmp, self.path)
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = self.path.with_name('.progress.json.new')
+    tmp.write_text(json.dumps(dict(self.facts, written=time.time())))
+    os.replace(tmp, self.path)
 
 @patch
 def show(self:ProgressHook, runner, last=False):
     "Draw, and write when it is time"
     self.shown = now = time.perf_counter()
-    if self.bar: self.safely(self.bar.close if last else self.bar.show, self.facts); runner.bar = self.bar
-    if last or now-self.saved>=self.save_every: self.saved = now; self.safely(self.save)
+    if self.bar:
+        self.safely(self.bar.close if last else self.bar.show, self.facts)
+        runner.bar = self.bar
+    if last or now-self.saved>=self.save_every:
+        self.saved = now
+        self.safely(self.save)
 
 @patch
 def tell(self:ProgressHook, runner, what, n, of):
     "How far an evaluation is"
-    if self.on and time.perf_counter()-self.shown>=self.every: self.facts.update(phase=what, part=[n, of]); self.show(runner)
+    if self.on and time.perf_counter()-self.shown>=self.every:
+        self.facts.update(phase=what, part=[n, of])
+        self.show(runner)
 
 @patch
 def close(self:ProgressHook, runner):
     if not self.on: return
     unfinished = getattr(runner.stop, 'unfinished', False)
-    self.facts.update(state='failed' if runner.failed else 'interrupted' if unfinished else 'stopped' if runner.stop else 'finished', left=None)
-    self.count(runner, 0); self.facts['why'] = (runner.failed or '').split('\n')[0][:300] or (str(runner.stop) if runner.stop else '')
-    self.show(runner, last=True); self.bar = runner.bar = None; runner.tell,self.on = _nothing,False
+    self.facts.update(
+        state='failed' if runner.failed
+        else 'interrupted' if unfinished
+        else 'stopped' if runner.stop
+        else 'finished',
+        left=None,
+    )
+    self.count(runner, 0)
+    self.facts['why'] = (
+        (runner.failed or '').split('\n')[0][:300]
+        or (str(runner.stop) if runner.stop else '')
+    )
+    self.show(runner, last=True)
+    self.bar = runner.bar = None
+    runner.tell,self.on = _nothing,False

@@ -15,25 +15,49 @@ from ..core.errors import ClsnbError
 # %% ../../nbs/train/resume.ipynb #59549a27
 def load_optimizer(opt, state):
     "Load an optimiser's state, but keep this machine's choice of its implementation"
-    pairs = [(opt[k], v) for k,v in state.items()] if isinstance(opt, dict) else [(opt, state)]
+    if isinstance(opt, dict):
+        pairs = [(opt[k], v) for k,v in state.items()]
+    else:
+        pairs = [(opt, state)]
     for o,s in pairs:
-        own = [{k: g[k] for k in ('fused', 'foreach') if k in g} for g in o.param_groups]; o.load_state_dict(_split_state(o, s))
+        own = [{k: g[k] for k in ('fused', 'foreach') if k in g} for g in o.param_groups]
+        o.load_state_dict(_split_state(o, s))
         for g,k in zip(o.param_groups, own): g.update(k)
 
 def _split_state(opt, s):
     "Where parameters are split over processes: the same parts of what belongs to them"
     ps = [p for g in opt.param_groups for p in g['params']]
     if not any(map(is_split, ps)): return s
-    def part(v, p): return split_as(v, p) if torch.is_tensor(v) and v.shape==p.shape else v
-    return dict(s, state={i: {k: part(v, ps[i]) for k,v in st.items()} for i,st in s['state'].items()})
+    def part(v, p):
+        return split_as(v, p) if torch.is_tensor(v) and v.shape==p.shape else v
+    return dict(
+        s,
+        state={
+            i: {k: part(v, ps[i]) for k,v in st.items()}
+            for i,st in s['state'].items()
+        },
+    )
 
 # %% ../../nbs/train/resume.ipynb #a8b6a260
 def changed_config(old, new):
     "What differs in two configs' texts, as half a line; nothing where one of them is not known"
     if not old or not new or old==new: return ''
-    try: a,b = (Config.fromstring(o, '.py') for o in (old, new))
+    try:
+        a,b = (Config.fromstring(o, '.py') for o in (old, new))
     except ClsnbError: return ''
-    rows = [o for o in diff_configs(a, b) if o[0].split('.')[0] not in ('work_dir', 'resume_from', 'load_from', 'auto_resume', 'log_level')]
-    return ' The config differs in ' + '; '.join(f'{p}: {_few(x)} → {_few(y)}' for p,x,y in rows[:6]) + (f' and {len(rows)-6} more' if len(rows)>6 else '') + '.' if rows else ''
+    rows = [
+        o
+        for o in diff_configs(a, b)
+        if o[0].split('.')[0] not in ('work_dir', 'resume_from', 'load_from', 'auto_resume', 'log_level')
+    ]
+    if rows:
+        return (
+            ' The config differs in '
+            + '; '.join(f'{p}: {_few(x)} → {_few(y)}' for p,x,y in rows[:6])
+            + (f' and {len(rows)-6} more' if len(rows)>6 else '')
+            + '.'
+        )
+    return ''
 
-def _few(o): return s if len(s := str(o))<=40 else s[:39]+'…'
+def _few(o):
+    return s if len(s := str(o))<=40 else s[:39]+'…'

@@ -26,7 +26,10 @@ from .resume import changed_config, load_optimizer
 # %% ../../nbs/train/runner.ipynb #147c4aee
 class Hook:
     "Answers moments of a run; subclasses override what they need"
-    stages = 'before_run before_train_epoch before_train_iter after_train_iter after_train_epoch before_val_epoch before_val_iter after_val_iter after_val_epoch after_run'.split()
+    stages = (
+        'before_run before_train_epoch before_train_iter after_train_iter after_train_epoch '
+        'before_val_epoch before_val_iter after_val_iter after_val_epoch after_run'
+    ).split()
     priority = 'NORMAL' # Where the hook stands when nothing else is said
     def before_run(self, runner): pass
     def after_run(self, runner): pass
@@ -48,12 +51,18 @@ class Hook:
     def end_of_epoch(self, runner): return runner.inner_iter+1==len(runner.data_loader)
     def is_last_epoch(self, runner): return runner.epoch+1==runner.max_epochs
     def is_last_iter(self, runner): return runner.iter+1==runner.max_iters
-    def close(self, runner): "The run is over, whatever ended it"
-    def state_dict(self): "What an exact resume needs"; return {}
+    def close(self, runner):
+        "The run is over, whatever ended it"
+    def state_dict(self):
+        "What an exact resume needs"
+        return {}
     def load_state_dict(self, state): pass
 
 # %% ../../nbs/train/runner.ipynb #a3087e2c
-priorities = dict(HIGHEST=0, VERY_HIGH=10, HIGH=30, ABOVE_NORMAL=40, NORMAL=50, BELOW_NORMAL=60, LOW=70, VERY_LOW=90, LOWEST=100)
+priorities = dict(
+    HIGHEST=0, VERY_HIGH=10, HIGH=30, ABOVE_NORMAL=40, NORMAL=50, BELOW_NORMAL=60, LOW=70, VERY_LOW=90,
+    LOWEST=100
+)
 
 def get_priority(
     p, # A name of `priorities`, or 0 to 100
@@ -66,8 +75,12 @@ def get_priority(
 # %% ../../nbs/train/runner.ipynb #e6a128ce
 class LogBuffer:
     "Running averages of named values since they were last cleared"
-    def __init__(self): self.clear(); self.output,self.ready = {},False
-    def clear(self): self.sums,self.counts = {},{}; self.clear_output()
+    def __init__(self):
+        self.clear()
+        self.output,self.ready = {},False
+    def clear(self):
+        self.sums,self.counts = {},{}
+        self.clear_output()
     def clear_output(self): self.output,self.ready = {},False
     def update(self, vars:dict, count=1):
         "Add values that are means over `count` samples"
@@ -87,7 +100,9 @@ class LogBuffer:
 # %% ../../nbs/train/runner.ipynb #182b13a5
 class TrainStep(nn.Module):
     "The call that DDP wraps: one batch to losses"
-    def __init__(self, model): super().__init__(); self.model = model
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
     def forward(self, batch, optimizer): return self.model.train_step(batch, optimizer)
 
 def to_device(
@@ -97,22 +112,29 @@ def to_device(
 ):
     "Move a batch, without waiting for the device"
     if torch.is_tensor(o):
-        return o.to(device, non_blocking=True, memory_format=memory_format if o.ndim==4 else torch.preserve_format)
+        return o.to(
+            device, non_blocking=True, memory_format=memory_format if o.ndim==4 else torch.preserve_format
+        )
     if isinstance(o, dict):
         out = {k: to_device(v, device, memory_format) for k,v in o.items()}
-        if (norm := getattr(o, 'norm', None)) is not None: out['img'] = norm(out['img'], memory_format) # left to do here, see `DeviceNormalize`
+        if (norm := getattr(o, 'norm', None)) is not None: # left to do here, see `DeviceNormalize`
+            out['img'] = norm(out['img'], memory_format)
         return out
-    return [to_device(v, device, memory_format) for v in o] if isinstance(o, list) and o and torch.is_tensor(o[0]) else o
+    if isinstance(o, list) and o and torch.is_tensor(o[0]):
+        return [to_device(v, device, memory_format) for v in o]
+    return o
 
 # %% ../../nbs/train/runner.ipynb #a92ad69c
-class StopRun(Exception): "Raised by a hook: leave now; what the hooks of this moment had still to do is done on resume"
+class StopRun(Exception):
+    "Raised by a hook: leave now; what the hooks of this moment had still to do is done on resume"
 
 def batches_from(
     loader, # With `set_epoch(epoch, start)` if it can begin anywhere; else batches are passed over
     epoch, start,
 ):
     "The batches of an epoch from number `start` on"
-    set_epoch = getattr(loader, 'set_epoch', None); direct = start and set_epoch and 'start' in inspect.signature(set_epoch).parameters
+    set_epoch = getattr(loader, 'set_epoch', None)
+    direct = start and set_epoch and 'start' in inspect.signature(set_epoch).parameters
     if set_epoch: set_epoch(epoch, start) if direct else set_epoch(epoch)
     return loader if direct or not start else itertools.islice(loader, start, None)
 
@@ -126,36 +148,68 @@ class Runner:
                  max_epochs=None, max_iters=None, # Where the run ends
                  device=None, # None: where the model is
                  ):
-        self.model,self.optimizer,self.work_dir,self.meta = ckpts.unwrap(model),as_one(optimizer),work_dir and str(work_dir),meta or {}
+        self.model = ckpts.unwrap(model)
+        self.optimizer = as_one(optimizer)
+        self.work_dir = work_dir and str(work_dir)
+        self.meta = meta or {}
         self.logger,self.max_epochs,self.max_iters = logger or get_logger(),max_epochs,max_iters
-        self.device,(self.rank,self.world_size) = device or next(model.parameters(), torch.zeros(0)).device,get_dist_info()
+        self.device = device or next(model.parameters(), torch.zeros(0)).device
+        self.rank,self.world_size = get_dist_info()
         self.epoch = self.iter = self.inner_iter = self.done = self.phase = self.fetched = 0
-        self.stop = self.failed = self.until = self.kept = None; self.moment,self.left,self.entered = (None, 0),(None, ()),False
-        self.poll,self.tell,self.averaged = _nothing,_nothing,nullcontext # asked and told during evaluations; puts averaged weights in place
-        self.hooks,self._listeners,self.outputs,self.log_buffer,self.mode,self.data_batch = [],{},{},LogBuffer(),None,None
-        self.timestamp,self.autocast,self.memory_format = time.strftime('%Y%m%d_%H%M%S'),nullcontext,torch.preserve_format; self.train_step = TrainStep(self.model)
-    def __repr__(self): return f"{type(self).__name__}: {self.epoch} epochs, {self.iter} iterations, {'files in '+self.work_dir if self.work_dir else 'no files'}"
+        self.stop = self.failed = self.until = self.kept = None
+        self.moment = (None, 0)
+        self.left = (None, ())
+        self.entered = False
+        # asked and told during evaluations; puts averaged weights in place
+        self.poll,self.tell,self.averaged = _nothing,_nothing,nullcontext
+        self.hooks = []
+        self._listeners = {}
+        self.outputs = {}
+        self.log_buffer = LogBuffer()
+        self.mode = None
+        self.data_batch = None
+        self.timestamp = time.strftime('%Y%m%d_%H%M%S')
+        self.autocast = nullcontext
+        self.memory_format = torch.preserve_format
+        self.train_step = TrainStep(self.model)
+    def __repr__(self):
+        return (
+            f"{type(self).__name__}: {self.epoch} epochs, {self.iter} iterations, "
+            f"{'files in '+self.work_dir if self.work_dir else 'no files'}"
+        )
     def call_hook(self, event, only=None):
         for i,h in self.listeners(event):
-            if only is None or h.state_key in only: self.moment = event,i; getattr(h, event)(self)
+            if only is None or h.state_key in only:
+                self.moment = event,i
+                getattr(h, event)(self)
         self.moment = None,0
     def step(self):
-        with self.autocast(): self.outputs = self.train_step(self.data_batch, self.optimizer)
+        with self.autocast():
+            self.outputs = self.train_step(self.data_batch, self.optimizer)
     def train(self, loader):
         "One epoch, or what is left of it, up to iteration `until`"
-        self.model.train(); self.mode,self.data_loader = 'train',loader
+        self.model.train()
+        self.mode,self.data_loader = 'train',loader
         batches = batches_from(loader, self.epoch, self.done)
         if not self.entered: self.call_hook('before_train_epoch')
         self.entered = False
         for self.inner_iter,batch in enumerate(batches, self.done):
-            self.fetched = time.perf_counter(); self.data_batch = to_device(batch, self.device, self.memory_format)
-            self.call_hook('before_train_iter'); self.step(); self.call_hook('after_train_iter')
-            self.iter += 1; self.done += 1
+            self.fetched = time.perf_counter()
+            self.data_batch = to_device(batch, self.device, self.memory_format)
+            self.call_hook('before_train_iter')
+            self.step()
+            self.call_hook('after_train_iter')
+            self.iter += 1
+            self.done += 1
             if self.stop or self.iter==self.until: break
-        if self.done>=len(loader): self.call_hook('after_train_epoch'); self.epoch += 1; self.done = 0
+        if self.done>=len(loader):
+            self.call_hook('after_train_epoch')
+            self.epoch += 1
+            self.done = 0
 
 # %% ../../nbs/train/runner.ipynb #f37fef61
-def _nothing(*args): "Stands where a hook may put something"
+def _nothing(*args):
+    "Stands where a hook may put something"
 
 @patch
 def listeners(self:Runner, event):
@@ -163,8 +217,16 @@ def listeners(self:Runner, event):
     key = event,len(self.hooks)
     if key not in self._listeners:
         names = event,re.sub('_(train|val)_', '_', event)
-        def silent(h): return isinstance(h, Hook) and all(hasattr(Hook, n) and getattr(h, n)==getattr(Hook, n).__get__(h) for n in names)
-        self._listeners[key] = [(i, h) for i,h in enumerate(self.hooks) if hasattr(h, event) and not silent(h)]
+        def silent(h):
+            return isinstance(h, Hook) and all(
+                hasattr(Hook, n) and getattr(h, n)==getattr(Hook, n).__get__(h)
+                for n in names
+            )
+        self._listeners[key] = [
+            (i, h)
+            for i,h in enumerate(self.hooks)
+            if hasattr(h, event) and not silent(h)
+        ]
     return self._listeners[key]
 
 # %% ../../nbs/train/runner.ipynb #96778993
@@ -172,12 +234,15 @@ def listeners(self:Runner, event):
 @torch.no_grad()
 def val(self:Runner, loader, n=None):
     "The validation loss, over all batches or the first `n`, when the workflow has a val phase"
-    self.model.eval(); self.mode,self.data_loader = 'val',loader
+    self.model.eval()
+    self.mode,self.data_loader = 'val',loader
     self.call_hook('before_val_epoch')
     for self.inner_iter,batch in enumerate(itertools.islice(loader, n)):
         self.data_batch = to_device(batch, self.device, self.memory_format)
-        self.call_hook('before_val_iter'); self.outputs = self.model.val_step(self.data_batch, self.optimizer)
-        self.log_buffer.update(self.outputs['log_vars'], self.outputs['num_samples']); self.call_hook('after_val_iter')
+        self.call_hook('before_val_iter')
+        self.outputs = self.model.val_step(self.data_batch, self.optimizer)
+        self.log_buffer.update(self.outputs['log_vars'], self.outputs['num_samples'])
+        self.call_hook('after_val_iter')
         if self.world_size==1: self.poll()
     self.call_hook('after_val_epoch')
 
@@ -185,23 +250,39 @@ def val(self:Runner, loader, n=None):
 def walk(self:Runner, mode, n, loader):
     "One phase of a workflow: `n` epochs, or `n` iterations"
     if mode=='val':
-        for _ in range(n if self.by_epoch else 1): self.val(loader, None if self.by_epoch else n)
+        for _ in range(n if self.by_epoch else 1):
+            self.val(loader, None if self.by_epoch else n)
     else:
-        if self.until is None: self.until = min(self.iter-self.done + n*self.epoch_len if self.by_epoch else self.iter+n, self.max_iters)
+        if self.until is None:
+            self.until = min(
+                self.iter-self.done + n*self.epoch_len if self.by_epoch else self.iter+n, self.max_iters
+            )
         while self.iter<self.until and not self.stop: self.train(loader)
-    if not self.stop: self.phase += 1; self.until = None
+    if not self.stop:
+        self.phase += 1
+        self.until = None
 
 # %% ../../nbs/train/runner.ipynb #4a69eff2
 @patch
 def plan(self:Runner, loaders, workflow):
     "How long an epoch and the run are; raises `ConfigError`"
     modes = [m for m,_ in workflow]
-    if bad := next((m for m in modes if m not in ('train', 'val')), None): raise ConfigError(f"workflow: there is no mode {bad!r}; choose 'train' or 'val'.")
-    if 'train' not in modes: raise ConfigError("workflow has no ('train', 1): nothing would be trained.")
-    self.train_loader = loaders[modes.index('train')]; self.epoch_len = len(self.train_loader)
-    if not self.epoch_len: raise ConfigError("The training loader has no batch: there are fewer samples than samples_per_gpu, and drop_last is on.")
-    if self.max_epochs is None and self.max_iters is None: raise ConfigError("runner needs max_epochs or max_iters: where does the run end?")
-    self.max_iters = self.max_iters if not self.by_epoch and self.max_iters else self.max_epochs*self.epoch_len if self.max_epochs else -(-self.max_iters//self.epoch_len)*self.epoch_len
+    if bad := next((m for m in modes if m not in ('train', 'val')), None):
+        raise ConfigError(f"workflow: there is no mode {bad!r}; choose 'train' or 'val'.")
+    if 'train' not in modes:
+        raise ConfigError("workflow has no ('train', 1): nothing would be trained.")
+    self.train_loader = loaders[modes.index('train')]
+    self.epoch_len = len(self.train_loader)
+    if not self.epoch_len:
+        raise ConfigError(
+            "The training loader has no batch: there are fewer samples than "
+            "samples_per_gpu, and drop_last is on."
+        )
+    if self.max_epochs is None and self.max_iters is None:
+        raise ConfigError("runner needs max_epochs or max_iters: where does the run end?")
+    if not self.by_epoch and self.max_iters: self.max_iters = self.max_iters
+    elif self.max_epochs: self.max_iters = self.max_epochs*self.epoch_len
+    else: self.max_iters = -(-self.max_iters//self.epoch_len)*self.epoch_len
     self.max_epochs = -(-self.max_iters//self.epoch_len)
     return workflow if self.by_epoch or 'val' in modes else [('train', self.max_iters)]
 
@@ -210,9 +291,12 @@ def run(self:Runner, loaders, workflow=(('train', 1),), max_epochs=None, **kwarg
     "Walk through `workflow` until the run's end"
     self.max_epochs,self.stop,self.failed = max_epochs or self.max_epochs,None,None
     flow = self.plan(loaders, workflow)
-    if self.kept: self.take(self.kept); self.kept = None # it was interrupted and goes on
+    if self.kept:
+        self.take(self.kept)
+        self.kept = None # it was interrupted and goes on
     try:
-        self.call_hook('before_run'); self.catch_up()
+        self.call_hook('before_run')
+        self.catch_up()
         while (self.iter<self.max_iters or self.phase%len(flow)) and not self.stop:
             i = self.phase%len(flow)
             try: self.walk(*flow[i], loaders[i])
@@ -221,7 +305,10 @@ def run(self:Runner, loaders, workflow=(('train', 1),), max_epochs=None, **kwarg
                 raise
         if not getattr(self.stop, 'unfinished', False): self.call_hook('after_run')
     except StopRun as e: self.stop = self.stop or str(e) or 'StopRun'
-    except BaseException as e: self.failed,self.data_batch,self.outputs = f'{type(e).__name__}: {e}',None,{}; let_go(e); raise
+    except BaseException as e:
+        self.failed,self.data_batch,self.outputs = f'{type(e).__name__}: {e}',None,{}
+        let_go(e)
+        raise
     finally:
         for h in self.hooks: getattr(h, 'close', _nothing)(self)
         for o in loaders: stop_workers(o)
@@ -234,8 +321,11 @@ class Interrupted(str):
 
 def stop_workers(loader):
     "End the processes that a loader keeps between epochs"
-    inner = getattr(loader, 'loader', loader); it = getattr(inner, '_iterator', None)
-    if it is not None and hasattr(it, '_shutdown_workers'): it._shutdown_workers(); inner._iterator = None
+    inner = getattr(loader, 'loader', loader)
+    it = getattr(inner, '_iterator', None)
+    if it is not None and hasattr(it, '_shutdown_workers'):
+        it._shutdown_workers()
+        inner._iterator = None
 
 # %% ../../nbs/train/runner.ipynb #c1c79e6f
 @RUNNERS.register
@@ -248,10 +338,16 @@ class IterBasedRunner(Runner):
 def register_hook(self:Runner, hook, # A `Hook`, or its dict
                   priority=None): # None: what the dict or the class says
     "Add a hook behind those of its priority"
-    if isinstance(hook, dict): hook = dict(hook); priority = hook.pop('priority', priority); hook = HOOKS.build(hook)
+    if isinstance(hook, dict):
+        hook = dict(hook)
+        priority = hook.pop('priority', priority)
+        hook = HOOKS.build(hook)
     hook._rank = get_priority(priority if priority is not None else getattr(hook, 'priority', 'NORMAL'))
-    i = next((i for i,h in enumerate(self.hooks) if h._rank>hook._rank), len(self.hooks))
-    n = sum(type(h) is type(hook) for h in self.hooks); hook.state_key = type(hook).__name__ + (f'.{n+1}' if n else '')
+    i = next(
+        (i for i,h in enumerate(self.hooks) if h._rank>hook._rank), len(self.hooks)
+    )
+    n = sum(type(h) is type(hook) for h in self.hooks)
+    hook.state_key = type(hook).__name__ + (f'.{n+1}' if n else '')
     self.hooks.insert(i, hook)
     return hook
 
@@ -264,7 +360,8 @@ def hook_table(self:Runner)->str:
 @patch
 def current_lr(self:Runner):
     "Learning rate of each parameter group; a dict of such lists when there are several optimisers"
-    if isinstance(self.optimizer, dict): return {k: [g['lr'] for g in o.param_groups] for k,o in self.optimizer.items()}
+    if isinstance(self.optimizer, dict):
+        return {k: [g['lr'] for g in o.param_groups] for k,o in self.optimizer.items()}
     return [g['lr'] for g in self.optimizer.param_groups]
 
 # %% ../../nbs/train/runner.ipynb #4a33353a
@@ -272,28 +369,58 @@ def current_lr(self:Runner):
 def place(self:Runner, redo=False):
     "Where we are, for `resume`: counters, and the hooks that have still to hear of this moment"
     event,i = self.moment
-    left = [h.state_key for j,h in self.listeners(event) if j>i or redo and j==i] if event in ('after_train_iter', 'after_train_epoch') else []
-    return dict(epoch=self.epoch, iter=self.iter, done=self.done, phase=self.phase, until=self.until, event=event, left=left,
-                epoch_len=getattr(self, 'epoch_len', None), world_size=self.world_size)
+    if event in ('after_train_iter', 'after_train_epoch'):
+        left = [h.state_key for j,h in self.listeners(event) if j>i or redo and j==i]
+    else:
+        left = []
+    return dict(
+        epoch=self.epoch,
+        iter=self.iter,
+        done=self.done,
+        phase=self.phase,
+        until=self.until,
+        event=event,
+        left=left,
+        epoch_len=getattr(self, 'epoch_len', None),
+        world_size=self.world_size,
+    )
 
 def _small(o):
     "What of a step's outputs is kept for hooks that have still to hear of it: numbers"
-    if isinstance(o, dict): return {k: v for k,v in ((k, _small(v)) for k,v in o.items()) if v is not None}
-    return o.detach() if torch.is_tensor(o) and o.numel()==1 else o if isinstance(o, (int, float, str)) else None
+    if isinstance(o, dict):
+        return {
+            k: v
+            for k,v in ((k, _small(v)) for k,v in o.items())
+            if v is not None
+        }
+    if torch.is_tensor(o) and o.numel()==1: return o.detach()
+    if isinstance(o, (int, float, str)): return o
+    return None
 
 @patch
 def loop(self:Runner, redo=False):
     "All but weights and optimiser"
     states = {h.state_key: s for h in self.hooks if hasattr(h, 'state_dict') and (s := h.state_dict())}
-    return states | dict(runner=self.place(redo), rng=rng_state(), log_buffer=dict(vars(self.log_buffer)), outputs=_small(self.outputs))
+    return states | dict(
+        runner=self.place(redo),
+        rng=rng_state(),
+        log_buffer=dict(vars(self.log_buffer)),
+        outputs=_small(self.outputs),
+    )
 
 @patch
 def save_checkpoint(self:Runner, path, save_optimizer=True, redo=False):
     "Write a checkpoint that `resume` continues from; `redo`: with the hook that asks for it"
     if self.rank and not is_split(self.model): return # the first process writes; of a split model each has a part
     event,loop = self.moment[0],self.loop(redo)
-    meta = dict(self.meta, epoch=self.epoch+(event=='after_train_epoch'), iter=self.iter+(event=='after_train_iter'), time=time.asctime())
-    with self.averaged(): ckpts.save_checkpoint(self.model, path, self.optimizer if save_optimizer else None, meta, loop)
+    meta = dict(
+        self.meta,
+        epoch=self.epoch+(event=='after_train_epoch'),
+        iter=self.iter+(event=='after_train_iter'),
+        time=time.asctime(),
+    )
+    with self.averaged():
+        ckpts.save_checkpoint(self.model, path, self.optimizer if save_optimizer else None, meta, loop)
 
 @patch
 def load_checkpoint(self:Runner, path, map_location='cpu', strict=False):
@@ -307,35 +434,71 @@ def catch_up(self:Runner):
     self.mode,self.data_loader,self.entered = 'train',self.train_loader,False
     if self.restored: self.settle()
     self.inner_iter = max(min(self.done, self.epoch_len-1), 0)
-    if event or self.done: self.model.train(); self.call_hook('before_train_epoch'); self.entered = True
+    if event or self.done:
+        self.model.train()
+        self.call_hook('before_train_epoch')
+        self.entered = True
     self.left = None,()
-    if any(h.state_key in left and not type(h).__module__.startswith('clsnb.') for h in self.hooks): # it may look at the batch
-        self.data_batch = to_device(next(iter(batches_from(self.train_loader, self.epoch, self.inner_iter)), None), self.device, self.memory_format)
-    if event=='after_train_iter': self.call_hook(event, left); self.iter += 1; self.done += 1
-    if self.done>=self.epoch_len: self.call_hook('after_train_epoch', left if event=='after_train_epoch' else None); self.epoch += 1; self.done = 0; self.entered = False
+    # it may look at the batch
+    if any(h.state_key in left and not type(h).__module__.startswith('clsnb.') for h in self.hooks):
+        self.data_batch = to_device(
+            next(iter(batches_from(self.train_loader, self.epoch, self.inner_iter)), None),
+            self.device,
+            self.memory_format,
+        )
+    if event=='after_train_iter':
+        self.call_hook(event, left)
+        self.iter += 1
+        self.done += 1
+    if self.done>=self.epoch_len:
+        self.call_hook('after_train_epoch', left if event=='after_train_epoch' else None)
+        self.epoch += 1
+        self.done = 0
+        self.entered = False
 
 # %% ../../nbs/train/runner.ipynb #81b4c0c7
 @patch
 def take(self:Runner, loop, meta={}):
     "Take over the state of a loop; the names of what was taken"
-    self.restored = at = loop.get('runner') or dict(epoch=meta.get('epoch', 0), iter=meta.get('iter', 0), done=None, epoch_len=None)
-    self.epoch,self.iter,self.phase,self.until = at['epoch'],at['iter'],at.get('phase', 0),at.get('until')
-    self.left,self.outputs,what = (at.get('event'), at.get('left', ())),loop.get('outputs') or {},[]
+    self.restored = at = loop.get('runner') or dict(
+        epoch=meta.get('epoch', 0), iter=meta.get('iter', 0), done=None, epoch_len=None
+    )
+    self.epoch = at['epoch']
+    self.iter = at['iter']
+    self.phase = at.get('phase', 0)
+    self.until = at.get('until')
+    self.left = (at.get('event'), at.get('left', ()))
+    self.outputs = loop.get('outputs') or {}
+    what = []
     for h in self.hooks:
-        if s := loop.get(h.state_key): h.load_state_dict(s); what.append(h.state_key)
-    if loop.get('log_buffer'): vars(self.log_buffer).update(loop['log_buffer']); what.append('meters')
-    if loop.get('rng') and not self.rank: set_rng_state(loop['rng']); what.append('generators')
+        if s := loop.get(h.state_key):
+            h.load_state_dict(s)
+            what.append(h.state_key)
+    if loop.get('log_buffer'):
+        vars(self.log_buffer).update(loop['log_buffer'])
+        what.append('meters')
+    if loop.get('rng') and not self.rank:
+        set_rng_state(loop['rng'])
+        what.append('generators')
     return what
 
 @patch
 def resume(self:Runner, path, resume_optimizer=True, map_location='cpu'):
     "Continue where a checkpoint was written"
     ckpt = ckpts.load_checkpoint(self.model, path, map_location, logger=self.logger)
-    meta,loop = ckpt['meta'],ckpt.get('loop', {}); what,self.kept = ['weights'],None
-    if resume_optimizer and 'optimizer' in ckpt and self.optimizer is not None: load_optimizer(self.optimizer, ckpt['optimizer']); what.append('optimizer')
-    what += self.take(loop, meta); lost = [k for k in loop if k not in ('runner', 'rng', 'log_buffer', 'outputs') and k not in what]
-    self.logger.info(f"Resumed from {path}: {meta.get('epoch', 0)} epochs and {meta.get('iter', 0)} iterations are done. Restored: {', '.join(what)}."
-                     + (f" Without a hook that takes it: {', '.join(lost)}." if lost else '') + changed_config(meta.get('config'), self.meta.get('config')))
+    meta,loop = ckpt['meta'],ckpt.get('loop', {})
+    what,self.kept = ['weights'],None
+    if resume_optimizer and 'optimizer' in ckpt and self.optimizer is not None:
+        load_optimizer(self.optimizer, ckpt['optimizer'])
+        what.append('optimizer')
+    what += self.take(loop, meta)
+    lost = [k for k in loop if k not in ('runner', 'rng', 'log_buffer', 'outputs') and k not in what]
+    self.logger.info(
+        f"Resumed from {path}: {meta.get('epoch', 0)} epochs and {meta.get('iter', 0)} "
+        f"iterations are done. Restored: {', '.join(what)}."
+        + (f" Without a hook that takes it: {', '.join(lost)}." if lost else '')
+        + changed_config(meta.get('config'), self.meta.get('config'))
+    )
     return ckpt
 
 # %% ../../nbs/train/runner.ipynb #e87d926b
@@ -344,12 +507,16 @@ Runner.restored = None # What `resume` read
 @patch
 def settle(self:Runner):
     "Find the place of a resumed run in this run's epochs"
-    at,self.restored = self.restored,None; n,old = self.epoch_len,at.get('epoch_len')
+    at,self.restored = self.restored,None
+    n,old = self.epoch_len,at.get('epoch_len')
     if old is None: # written by mmcv, or by hand
         if self.by_epoch: self.iter,self.done = self.epoch*n,0
         else: self.epoch,self.done = divmod(self.iter, n)
     elif old==n: self.done = at['done']
     else:
-        self.logger.info(f"An epoch had {old} batches and now has {n}: the run goes on at the same share of it.")
-        self.done = round(at['done']*n/old); self.until = None
+        self.logger.info(
+            f"An epoch had {old} batches and now has {n}: the run goes on at the same share of it."
+        )
+        self.done = round(at['done']*n/old)
+        self.until = None
         if self.by_epoch: self.iter = self.epoch*n + self.done

@@ -12,12 +12,18 @@ from ..core.errors import ConfigError, near
 from ..core.registry import SCHEDULES, accepted_args
 
 # %% ../../nbs/train/schedules.ipynb #595cd63d
-def annealing_cos(start, end, factor, weight=1): "From `start` to `end` along half a cosine"; return end + .5*weight*(start-end)*(math.cos(math.pi*factor)+1)
-def annealing_linear(start, end, factor): "From `start` to `end` along a line"; return start + (end-start)*factor
+def annealing_cos(start, end, factor, weight=1):
+    "From `start` to `end` along half a cosine"
+    return end + .5*weight*(start-end)*(math.cos(math.pi*factor)+1)
+def annealing_linear(start, end, factor):
+    "From `start` to `end` along a line"
+    return start + (end-start)*factor
 def _floor(base, lo, ratio): return base*ratio if ratio is not None else lo
 
 @SCHEDULES.register
-def fixed(base, t, T): "Always the base value"; return base
+def fixed(base, t, T):
+    "Always the base value"
+    return base
 
 @SCHEDULES.register
 def step(base, t, T, step, gamma=.1, min_lr=None):
@@ -26,13 +32,19 @@ def step(base, t, T, step, gamma=.1, min_lr=None):
     return base*gamma**n if min_lr is None else max(base*gamma**n, min_lr)
 
 @SCHEDULES.register
-def exp(base, t, T, gamma): "Times `gamma` at every step"; return base*gamma**t
+def exp(base, t, T, gamma):
+    "Times `gamma` at every step"
+    return base*gamma**t
 
 @SCHEDULES.register
-def poly(base, t, T, power=1., min_lr=0.): "A power of what is left"; return (base-min_lr)*(1-t/T)**power + min_lr
+def poly(base, t, T, power=1., min_lr=0.):
+    "A power of what is left"
+    return (base-min_lr)*(1-t/T)**power + min_lr
 
 @SCHEDULES.register
-def inv(base, t, T, gamma, power=1.): "Inverse decay"; return base*(1+gamma*t)**-power
+def inv(base, t, T, gamma, power=1.):
+    "Inverse decay"
+    return base*(1+gamma*t)**-power
 
 # %% ../../nbs/train/schedules.ipynb #b5bf3490
 @SCHEDULES.register('CosineAnnealing')
@@ -44,7 +56,8 @@ def cosine(base, t, T, min_lr=None, min_lr_ratio=None):
 def flat_cosine(base, t, T, start_percent=.75, min_lr=None, min_lr_ratio=None):
     "The base value until `start_percent`, then half a cosine"
     start = round(T*start_percent)
-    return base if t<start else annealing_cos(base, _floor(base, min_lr or 0, min_lr_ratio), (t-start)/(T-start))
+    if t<start: return base
+    return annealing_cos(base, _floor(base, min_lr or 0, min_lr_ratio), (t-start)/(T-start))
 
 @SCHEDULES.register('LinearAnnealing')
 def linear(base, t, T, min_lr=None, min_lr_ratio=None):
@@ -54,7 +67,8 @@ def linear(base, t, T, min_lr=None, min_lr_ratio=None):
 @SCHEDULES.register('CosineAnnealingCooldown')
 def cosine_cooldown(base, t, T, min_lr=None, min_lr_ratio=None, cool_down_ratio=.1, cool_down_time=10):
     "Half a cosine, then a constant share of its floor for the last `cool_down_time`"
-    lo = _floor(base, min_lr or 0, min_lr_ratio); end = T-cool_down_time
+    lo = _floor(base, min_lr or 0, min_lr_ratio)
+    end = T-cool_down_time
     return annealing_cos(base, lo, t/end) if t<=end else lo*cool_down_ratio
 
 @SCHEDULES.register('CosineRestart')
@@ -64,18 +78,34 @@ def cosine_restart(base, t, T, periods, restart_weights=(1,), min_lr=None, min_l
     i = next((i for i,e in enumerate(ends) if t<e), len(ends)-1)
     start = ends[i]-periods[i]
     lo = _floor(base, min_lr or 0, min_lr_ratio)
-    return lo + restart_weights[i]*(annealing_cos(base, lo, min((t-start)/periods[i], 1))-lo)
+    return (
+        lo
+        + restart_weights[i]*(annealing_cos(base, lo, min((t-start)/periods[i], 1))-lo)
+    )
 
 # %% ../../nbs/train/schedules.ipynb #3f5c7987
 _anneal = dict(cos=annealing_cos, linear=annealing_linear)
 
 @SCHEDULES.register
-def cyclic(base, t, T, target_ratio=(10, 1e-4), cyclic_times=1, step_ratio_up=.4, anneal_strategy='cos', gamma=1.):
+def cyclic(
+    base,
+    t,
+    T,
+    target_ratio=(10, 1e-4),
+    cyclic_times=1,
+    step_ratio_up=.4,
+    anneal_strategy='cos',
+    gamma=1.,
+):
     "Up to `target_ratio[0]` times the base and down to `target_ratio[1]` times, each cycle `gamma` as high"
     hi,lo = target_ratio if isinstance(target_ratio, (tuple, list)) else (target_ratio, target_ratio/1e5)
-    n = T//cyclic_times; up = int(step_ratio_up*n); cycle,t = divmod(t, n); s = gamma**cycle
+    n = T//cyclic_times
+    up = int(step_ratio_up*n)
+    cycle,t = divmod(t, n)
+    s = gamma**cycle
     top,f = 1-s+hi*s,_anneal[anneal_strategy]
-    return f(base, base*top, t/up) if t<up else f(base*top, base*lo, (t-up)/(n-up))
+    if t<up: return f(base, base*top, t/up)
+    return f(base*top, base*lo, (t-up)/(n-up))
 
 def _one_cycle(t, total, points, f):
     "Along `points`, pairs (end of the phase, value there), from the first value"
@@ -84,11 +114,28 @@ def _one_cycle(t, total, points, f):
     return points[-1][1]
 
 @SCHEDULES.register('OneCycle')
-def one_cycle(base, t, T, max_lr, total_steps=None, pct_start=.3, anneal_strategy='cos', div_factor=25, final_div_factor=1e4, three_phase=False):
+def one_cycle(
+    base,
+    t,
+    T,
+    max_lr,
+    total_steps=None,
+    pct_start=.3,
+    anneal_strategy='cos',
+    div_factor=25,
+    final_div_factor=1e4,
+    three_phase=False,
+):
     "Up from `max_lr/div_factor`, down to a tiny end ([super-convergence](https://arxiv.org/abs/1708.07120)); `base` is not used"
-    n = total_steps or T; first = max_lr/div_factor; up = float(pct_start*n)-1
+    n = total_steps or T
+    first = max_lr/div_factor
+    up = float(pct_start*n)-1
     tail = [(2*float(pct_start*n)-2, first)] if three_phase else []
-    return _one_cycle(t, n, [(0, first), (up, max_lr), *tail, (n-1, first/final_div_factor)], _anneal[anneal_strategy])
+    return _one_cycle(
+        t, n,
+        [(0, first), (up, max_lr), *tail, (n-1, first/final_div_factor)],
+        _anneal[anneal_strategy],
+    )
 
 # %% ../../nbs/train/schedules.ipynb #b0012a99
 def warm_up(
@@ -100,9 +147,12 @@ def warm_up(
     momentum=False, # Divide by the factor
 ):
     "`value` during the first `T` iterations of a run"
-    if how not in ('constant', 'linear', 'exp'): raise ConfigError(f"warmup={how!r} is unknown; choose 'constant', 'linear' or 'exp'.")
+    if how not in ('constant', 'linear', 'exp'):
+        raise ConfigError(f"warmup={how!r} is unknown; choose 'constant', 'linear' or 'exp'.")
     if t>=T: return value
-    k = dict(constant=ratio, linear=1-(1-t/T)*(1-ratio), exp=ratio**(1-t/T))[how]
+    k = dict(
+        constant=ratio, linear=1-(1-t/T)*(1-ratio), exp=ratio**(1-t/T)
+    )[how]
     return value/k if momentum else value*k
 
 # %% ../../nbs/train/schedules.ipynb #fbfd51ee
@@ -118,33 +168,65 @@ class Schedule:
                  warmup_by_epoch=False, # `warmup_iters` counts epochs
                  momentum=False, # Warm-up divides, and OneCycle goes the other way
                  **kw): # The policy's own arguments
-        self.name = policy.__name__ if callable(policy) else {o.lower(): o for o in SCHEDULES}.get(str(policy).lower())
-        if self.name is None: raise ConfigError(f"lr_config: there is no policy {policy!r}.{near(policy, SCHEDULES)}")
-        self.f,kw = policy if callable(policy) else SCHEDULES.get(self.name),{_momentum_names.get(k, k): v for k,v in kw.items()}
+        if callable(policy):
+            self.name = policy.__name__
+        else:
+            self.name = {o.lower(): o for o in SCHEDULES}.get(str(policy).lower())
+        if self.name is None:
+            raise ConfigError(f"lr_config: there is no policy {policy!r}.{near(policy, SCHEDULES)}")
+        self.f = policy if callable(policy) else SCHEDULES.get(self.name)
+        kw = {_momentum_names.get(k, k): v for k,v in kw.items()}
         if momentum and self.name=='OneCycle': self.f = _one_cycle_momentum
         known = accepted_args(self.f)-{'base','t','T'}
         for k in kw:
-            if k not in known: raise ConfigError(f"lr_config: the policy {self.name!r} has no argument {k!r}.{near(k, {*known, *_warm_keys})}")
+            if k not in known:
+                raise ConfigError(
+                    f"lr_config: the policy {self.name!r} has no argument "
+                    f"{k!r}.{near(k, {*known, *_warm_keys})}"
+                )
         self.by_epoch = by_epoch and self.name not in _by_iter_only
-        self.warmup,self.warmup_iters,self.warmup_ratio,self.warmup_by_epoch,self.momentum,self.kw = \
-            warmup,warmup_iters,warmup_ratio,warmup_by_epoch,momentum,kw
+        self.warmup = warmup
+        self.warmup_iters = warmup_iters
+        self.warmup_ratio = warmup_ratio
+        self.warmup_by_epoch = warmup_by_epoch
+        self.momentum = momentum
+        self.kw = kw
     def __call__(self, base, # Value of the parameter group at the start
                  it, # Iterations done in all
                  epoch_len, # Iterations in an epoch
                  max_iters, # Iterations of the run
                  group=0): # Which parameter group: `max_lr` may be a list
         "The value at iteration `it`"
-        kw = {k: v[group] if k=='max_lr' and isinstance(v, (list, tuple)) else v for k,v in self.kw.items()}
+        kw = {
+            k: v[group] if k=='max_lr' and isinstance(v, (list, tuple)) else v
+            for k,v in self.kw.items()
+        }
         t,T = (it//epoch_len, max_iters//epoch_len) if self.by_epoch else (it, max_iters)
         v = self.f(base, t, T, **kw)
         warm = self.warmup_iters*(epoch_len if self.warmup_by_epoch else 1)
-        return warm_up(v, it, warm, self.warmup, self.warmup_ratio, self.momentum) if self.warmup and it<warm else v
+        if self.warmup and it<warm:
+            return warm_up(v, it, warm, self.warmup, self.warmup_ratio, self.momentum)
+        return v
 
 # %% ../../nbs/train/schedules.ipynb #4832086d
-def _one_cycle_momentum(base, t, T, base_momentum=.85, max_momentum=.95, pct_start=.3, anneal_strategy='cos', three_phase=False):
+def _one_cycle_momentum(
+    base,
+    t,
+    T,
+    base_momentum=.85,
+    max_momentum=.95,
+    pct_start=.3,
+    anneal_strategy='cos',
+    three_phase=False,
+):
     "OneCycle for momentum: low where the learning rate is high"
-    up = float(pct_start*T)-1; tail = [(2*float(pct_start*T)-2, max_momentum)] if three_phase else []
-    return _one_cycle(t, T, [(0, max_momentum), (up, base_momentum), *tail, (T-1, max_momentum)], _anneal[anneal_strategy])
+    up = float(pct_start*T)-1
+    tail = [(2*float(pct_start*T)-2, max_momentum)] if three_phase else []
+    return _one_cycle(
+        t, T,
+        [(0, max_momentum), (up, base_momentum), *tail, (T-1, max_momentum)],
+        _anneal[anneal_strategy],
+    )
 
 def lr_curve(
     lr_config:dict, # As in a config

@@ -24,9 +24,11 @@ class SyncBuffersHook(Hook):
 @HOOKS.register
 class EmptyCacheHook(Hook):
     "Give cached memory of the accelerator back"
-    def __init__(self, before_epoch=False, after_epoch=True, after_iter=False): self.when = dict(before_epoch=before_epoch, after_epoch=after_epoch, after_iter=after_iter)
+    def __init__(self, before_epoch=False, after_epoch=True, after_iter=False):
+        self.when = dict(before_epoch=before_epoch, after_epoch=after_epoch, after_iter=after_iter)
     def _at(self, when):
-        if self.when[when] and torch.accelerator.is_available(): torch.accelerator.memory.empty_cache()
+        if self.when[when] and torch.accelerator.is_available():
+            torch.accelerator.memory.empty_cache()
     def before_epoch(self, runner): self._at('before_epoch')
     def after_epoch(self, runner): self._at('after_epoch')
     def after_iter(self, runner): self._at('after_iter')
@@ -35,7 +37,10 @@ class EmptyCacheHook(Hook):
 class DistSamplerSeedHook(Hook):
     "Tell a sampler the epoch; our own loaders know it already"
     def before_epoch(self, runner):
-        for o in (getattr(runner.data_loader, 'sampler', None), getattr(getattr(runner.data_loader, 'batch_sampler', None), 'sampler', None)):
+        for o in (
+            getattr(runner.data_loader, 'sampler', None),
+            getattr(getattr(runner.data_loader, 'batch_sampler', None), 'sampler', None),
+        ):
             if hasattr(o, 'set_epoch'): o.set_epoch(runner.epoch)
 
 # %% ../../nbs/train/small_hooks.ipynb #543338e9
@@ -43,37 +48,79 @@ class DistSamplerSeedHook(Hook):
 class ClassNumCheckHook(Hook):
     "Raise `ConfigError` where a head's `num_classes` is not the number of the data's classes"
     def before_epoch(self, runner):
-        data = getattr(runner.data_loader, 'dataset', None); classes = getattr(data, 'CLASSES', None)
-        if classes is None: return runner.logger.warning(f"{type(data).__name__} has no CLASSES; the head's num_classes is not checked.") if not runner.epoch else None
-        if isinstance(classes, str): raise ConfigError(f"{type(data).__name__}.CLASSES is the text {classes!r}; make it a list: [{classes!r}].")
+        data = getattr(runner.data_loader, 'dataset', None)
+        classes = getattr(data, 'CLASSES', None)
+        if classes is None:
+            if not runner.epoch:
+                return runner.logger.warning(
+                    f"{type(data).__name__} has no CLASSES; the head's num_classes is not checked."
+                )
+            return None
+        if isinstance(classes, str):
+            raise ConfigError(
+                f"{type(data).__name__}.CLASSES is the text {classes!r}; make it a list: [{classes!r}]."
+            )
         for name,m in runner.model.named_modules():
             n = getattr(m, 'num_classes', None)
-            if name.endswith('head') and isinstance(n, int) and n>0 and n!=len(classes): raise ConfigError(f"model.{name}.num_classes is {n}, but {type(data).__name__} has {len(classes)} classes.")
+            if name.endswith('head') and isinstance(n, int) and n>0 and n!=len(classes):
+                raise ConfigError(
+                    f"model.{name}.num_classes is {n}, but {type(data).__name__} has {len(classes)} classes."
+                )
 
 # %% ../../nbs/train/small_hooks.ipynb #6b5c529d
 @HOOKS.register
 class ProfilerHook(Hook):
     "torch's profiler over the first `profile_iters` epochs or iterations"
-    def __init__(self, by_epoch=True, profile_iters=1, activities=('cpu', 'cuda'), # What is counted
-                 schedule=None, # Arguments of `torch.profiler.schedule`
-                 on_trace_ready=None, # A function, dict(type='log_trace', ...) or dict(type='tb_trace', dir_name=...)
-                 record_shapes=False, profile_memory=False, with_stack=False, with_flops=False, json_trace_path=None): # As torch has them; where to write a trace
+    def __init__(
+        self,
+        by_epoch=True,
+        profile_iters=1,
+        activities=('cpu', 'cuda'), # What is counted
+        schedule=None, # Arguments of `torch.profiler.schedule`
+        on_trace_ready=None, # A function, dict(type='log_trace', ...) or dict(type='tb_trace', dir_name=...)
+        record_shapes=False,
+        profile_memory=False,
+        with_stack=False,
+        with_flops=False,
+        json_trace_path=None, # As torch has them; where to write a trace
+    ):
         known = dict(cpu=torch.profiler.ProfilerActivity.CPU, cuda=torch.profiler.ProfilerActivity.CUDA)
-        if bad := [a for a in activities if a not in known]: raise ConfigError(f"ProfilerHook: activities has {bad[0]!r}; choose from 'cpu', 'cuda'.")
-        self.by_epoch,self.n,self.ready,self.path,self.prof = by_epoch,profile_iters,on_trace_ready,json_trace_path,None
-        self.kw = dict(activities=[known[a] for a in activities if a=='cpu' or torch.cuda.is_available()], record_shapes=record_shapes, profile_memory=profile_memory,
-                       with_stack=with_stack, with_flops=with_flops, schedule=torch.profiler.schedule(**schedule) if schedule else None)
+        if bad := [a for a in activities if a not in known]:
+            raise ConfigError(f"ProfilerHook: activities has {bad[0]!r}; choose from 'cpu', 'cuda'.")
+        self.by_epoch = by_epoch
+        self.n = profile_iters
+        self.ready = on_trace_ready
+        self.path = json_trace_path
+        self.prof = None
+        self.kw = dict(
+            activities=[known[a] for a in activities if a=='cpu' or torch.cuda.is_available()],
+            record_shapes=record_shapes,
+            profile_memory=profile_memory,
+            with_stack=with_stack,
+            with_flops=with_flops,
+            schedule=torch.profiler.schedule(**schedule) if schedule else None,
+        )
     def handler(self, runner):
         r = self.ready
         if r is None or callable(r): return r
         kw = {k: v for k,v in r.items() if k!='type'}
-        if r.get('type')=='log_trace': return lambda p: runner.logger.info('\n'+p.key_averages().table(**{'row_limit': 20, **kw}))
-        if r.get('type')=='tb_trace': return torch.profiler.tensorboard_trace_handler(**{'dir_name': str(Path(runner.work_dir)/'tf_tracing_logs'), **kw})
-        raise ConfigError(f"ProfilerHook: on_trace_ready has the type {r.get('type')!r}; choose 'log_trace' or 'tb_trace'.")
-    def before_run(self, runner): self.left = self.n; self.prof = torch.profiler.profile(on_trace_ready=self.handler(runner), **self.kw); self.prof.__enter__()
+        if r.get('type')=='log_trace':
+            return lambda p: runner.logger.info('\n'+p.key_averages().table(**{'row_limit': 20, **kw}))
+        if r.get('type')=='tb_trace':
+            return torch.profiler.tensorboard_trace_handler(
+                **{'dir_name': str(Path(runner.work_dir)/'tf_tracing_logs'), **kw}
+            )
+        raise ConfigError(
+            f"ProfilerHook: on_trace_ready has the type {r.get('type')!r}; choose 'log_trace' or 'tb_trace'."
+        )
+    def before_run(self, runner):
+        self.left = self.n
+        self.prof = torch.profiler.profile(on_trace_ready=self.handler(runner), **self.kw)
+        self.prof.__enter__()
     def _tick(self, runner):
         if self.prof is None: return
-        self.left -= 1; self.prof.step()
+        self.left -= 1
+        self.prof.step()
         if self.left<=0: self.close(runner)
     def after_train_epoch(self, runner):
         if self.by_epoch: self._tick(runner)
@@ -83,4 +130,6 @@ class ProfilerHook(Hook):
         prof,self.prof = self.prof,None
         if prof is None: return
         prof.__exit__(None, None, None)
-        if self.path: prof.export_chrome_trace(str(self.path)); runner.logger.info(f"Trace: {self.path}")
+        if self.path:
+            prof.export_chrome_trace(str(self.path))
+            runner.logger.info(f"Trace: {self.path}")

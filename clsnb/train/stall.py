@@ -24,7 +24,9 @@ def is_foreign(path):
 def _frames(thread):
     "A thread's frames, the innermost first"
     f,out = sys._current_frames().get(thread),[]
-    while f is not None: out.append(f); f = f.f_back
+    while f is not None:
+        out.append(f)
+        f = f.f_back
     return out
 
 def _place(f): return f"{Path(f.f_code.co_filename).name}:{f.f_lineno} {f.f_code.co_name}"
@@ -35,10 +37,15 @@ def where_is(
     "What a thread is doing now"
     frames = _frames(thread)
     if not frames: return dict(at='nowhere', line='', waits=False)
-    path = frames[0].f_code.co_filename.replace('\\', '/'); waits = '/torch/distributed/' in path or '/torch/autograd/' in path
+    path = frames[0].f_code.co_filename.replace('\\', '/')
+    waits = '/torch/distributed/' in path or '/torch/autograd/' in path
     f = next((o for o in frames if not is_foreign(o.f_code.co_filename)), frames[0])
     inner = '' if f is frames[0] else f", in {frames[0].f_code.co_name}"
-    return dict(at=_place(f)+inner, line=linecache.getline(f.f_code.co_filename, f.f_lineno).strip()[:100], waits=waits)
+    return dict(
+        at=_place(f)+inner,
+        line=linecache.getline(f.f_code.co_filename, f.f_lineno).strip()[:100],
+        waits=waits,
+    )
 
 # %% ../../nbs/train/stall.ipynb #a9769819
 def stall_report(
@@ -47,14 +54,31 @@ def stall_report(
     seconds, # How long nothing happened
 )->str:
     "Which process is stuck, and where"
-    def tell(r, d): return f"Process {r} of {world} (pid {d['pid']} on {d['host']}) is in iteration {d['iter']}, {d['at']}" + (f": `{d['line']}`" if d['line'] else '')
-    there = {r: d for r,d in said.items() if isinstance(d, dict)}; silent = [r for r in range(world) if r not in said]
+    def tell(r, d):
+        return (
+            f"Process {r} of {world} (pid {d['pid']} on {d['host']}) is in iteration {d['iter']}, {d['at']}"
+            + (f": `{d['line']}`" if d['line'] else '')
+        )
+    there = {r: d for r,d in said.items() if isinstance(d, dict)}
+    silent = [r for r in range(world) if r not in said]
     stuck = {r: d for r,d in there.items() if not d['waits']} if not silent else {}
-    lines = [f"Process {r} of {world} does not answer: it is stopped, or busy outside of Python" for r in silent] + [tell(r, d) for r,d in stuck.items()]
-    if not lines: lines = ["Each waits for another one"] + [tell(r, d) for r,d in there.items()]
+    lines = (
+        [f"Process {r} of {world} does not answer: it is stopped, or busy outside of Python" for r in silent]
+        + [tell(r, d) for r,d in stuck.items()]
+    )
+    if not lines:
+        lines = ["Each waits for another one"] + [tell(r, d) for r,d in there.items()]
     waiting = [r for r in there if r not in stuck] if silent or stuck else []
-    if waiting: lines.append(f"Waiting for it: {', '.join(map(str, waiting[:8]))}{' ...' if len(waiting)>8 else ''}, in iteration {there[waiting[0]]['iter']}, {there[waiting[0]]['at']}")
-    return f"Nothing has happened for {seconds:g} s. " + '. '.join(lines[:5]) + '. The limit is dist_params.timeout.'
+    if waiting:
+        lines.append(
+            f"Waiting for it: {', '.join(map(str, waiting[:8]))}{' ...' if len(waiting)>8 else ''}, "
+            f"in iteration {there[waiting[0]]['iter']}, {there[waiting[0]]['at']}"
+        )
+    return (
+        f"Nothing has happened for {seconds:g} s. "
+        + '. '.join(lines[:5])
+        + '. The limit is dist_params.timeout.'
+    )
 
 # %% ../../nbs/train/stall.ipynb #4a21c6a6
 @HOOKS.register
@@ -64,17 +88,36 @@ class StallHook(Hook):
     def __init__(self, timeout=None): self.timeout,self.thread = timeout,None # Seconds; None: that of `init_dist`
     def before_run(self, runner):
         if runner.world_size==1: return
-        StallHook.count += 1; limit = self.timeout or dist_timeout(); self.limit = limit-min(30, limit/4); self.every = min(1, limit/20)
-        self.runner,self.main,self.ended,self.beats,self.poll = runner,threading.get_ident(),threading.Event(),0,runner.poll
-        runner.poll = self.beat; self.store = dist.PrefixStore(f'stall{self.count}', _own_store())
-        self.thread = threading.Thread(target=self.watch, daemon=True, name='clsnb-stall'); self.thread.start()
-    def beat(self): self.beats += 1; self.poll()
+        StallHook.count += 1
+        limit = self.timeout or dist_timeout()
+        self.limit = limit-min(30, limit/4)
+        self.every = min(1, limit/20)
+        self.runner = runner
+        self.main = threading.get_ident()
+        self.ended = threading.Event()
+        self.beats = 0
+        self.poll = runner.poll
+        runner.poll = self.beat
+        self.store = dist.PrefixStore(f'stall{self.count}', _own_store())
+        self.thread = threading.Thread(target=self.watch, daemon=True, name='clsnb-stall')
+        self.thread.start()
+    def beat(self):
+        self.beats += 1
+        self.poll()
     def close(self, runner):
         if self.thread is None: return
-        self.ended.set(); self.thread.join(10); self.thread,self.runner = None,None
+        self.ended.set()
+        self.thread.join(10)
+        self.thread,self.runner = None,None
         try: self.store.set(f'{dist.get_rank()}', json.dumps('done'))
         except Exception: pass # the first process, which has the store, has ended
-    def progress(self): return self.runner.iter,self.runner.inner_iter,self.beats,[(id(f.f_code), f.f_lasti) for f in _frames(self.main)]
+    def progress(self):
+        return (
+            self.runner.iter,
+            self.runner.inner_iter,
+            self.beats,
+            [(id(f.f_code), f.f_lasti) for f in _frames(self.main)],
+        )
     def watch(self):
         "The thread's life"
         last,since = None,time.monotonic()
@@ -95,13 +138,25 @@ def _own_store():
 def end(self:StallHook, stuck):
     "Say where we are, let one process put it together, and leave"
     rank,world = dist.get_rank(),dist.get_world_size()
-    leave = threading.Timer(3*self.grace, os._exit, (2,)); leave.daemon = True; leave.start() # whatever happens
+    leave = threading.Timer(3*self.grace, os._exit, (2,))
+    leave.daemon = True
+    leave.start() # whatever happens
     first = self.store.add('alarm', 1)==1
-    self.store.set(f'{rank}', json.dumps(dict(where_is(self.main), iter=self.runner.iter+1, pid=os.getpid(), host=socket.gethostname())))
+    self.store.set(
+        f'{rank}',
+        json.dumps(dict(
+            where_is(self.main), iter=self.runner.iter+1, pid=os.getpid(), host=socket.gethostname()
+        )),
+    )
     if self.runner.work_dir:
-        with open(Path(self.runner.work_dir)/f'stalled_{rank}.txt', 'w') as f: faulthandler.dump_traceback(f)
-    if first: text = stall_report(self.answers(world), world, round(stuck, 1)); self.store.set('text', text)
-    else: self.store.wait(['text'], datetime.timedelta(seconds=2*self.grace)); text = self.store.get('text').decode()
+        with open(Path(self.runner.work_dir)/f'stalled_{rank}.txt', 'w') as f:
+            faulthandler.dump_traceback(f)
+    if first:
+        text = stall_report(self.answers(world), world, round(stuck, 1))
+        self.store.set('text', text)
+    else:
+        self.store.wait(['text'], datetime.timedelta(seconds=2*self.grace))
+        text = self.store.get('text').decode()
     if note := os.environ.get('CLSNB_ERROR'): Path(note).write_text(text) # for `launch`
     elif first: print(f'clsnb: {text}', file=sys.stderr, flush=True)
     if rank==0: time.sleep(1) # it has the store
@@ -113,6 +168,7 @@ def answers(self:StallHook, world):
     said,end = {},time.monotonic()+self.grace
     while len(said)<world and time.monotonic()<end:
         for r in range(world):
-            if r not in said and self.store.check([f'{r}']): said[r] = json.loads(self.store.get(f'{r}'))
+            if r not in said and self.store.check([f'{r}']):
+                said[r] = json.loads(self.store.get(f'{r}'))
         time.sleep(.05)
     return dict(sorted(said.items()))

@@ -19,43 +19,69 @@ from .loggers import LoggerHook
 class TensorboardLoggerHook(LoggerHook):
     "Curves for `tensorboard --logdir work_dir/tf_logs`"
     def __init__(self, log_dir=None, interval=10, ignore_last=True, reset_flag=False, by_epoch=True):
-        super().__init__(interval, ignore_last, reset_flag, by_epoch); self.log_dir,self.writer = log_dir,None
+        super().__init__(interval, ignore_last, reset_flag, by_epoch)
+        self.log_dir,self.writer = log_dir,None
         self.lib = need('torch.utils.tensorboard', 'TensorboardLoggerHook', 'tensorboard')
     @master_only
-    def before_run(self, runner): self.writer = self.lib.SummaryWriter(self.log_dir or str(Path(runner.work_dir or '.')/'tf_logs'))
+    def before_run(self, runner):
+        self.writer = self.lib.SummaryWriter(self.log_dir or str(Path(runner.work_dir or '.')/'tf_logs'))
     def log(self, runner):
         for k,v in self.get_loggable_tags(runner, allow_text=True).items():
-            (self.writer.add_text if isinstance(v, str) else self.writer.add_scalar)(k, v, self.get_step(runner))
+            (self.writer.add_text if isinstance(v, str) else self.writer.add_scalar)(
+                k, v, self.get_step(runner)
+            )
     def close(self, runner):
-        if self.writer: self.writer.close(); self.writer = None
+        if self.writer:
+            self.writer.close()
+            self.writer = None
 
 # %% ../../nbs/train/trackers.ipynb #0333faa4
 @HOOKS.register
 class WandbLoggerHook(LoggerHook):
     "Curves, and the run's logs as an artifact"
-    def __init__(self, init_kwargs=None, # Of `wandb.init`
-                 interval=10, ignore_last=True, reset_flag=False, commit=True, by_epoch=True,
-                 with_step=True, log_artifact=True, out_suffix=('.log.json', '.log', '.py'), define_metric_cfg=None): # As mmcv has them
+    def __init__(
+        self,
+        init_kwargs=None, # Of `wandb.init`
+        interval=10,
+        ignore_last=True,
+        reset_flag=False,
+        commit=True,
+        by_epoch=True,
+        with_step=True,
+        log_artifact=True,
+        out_suffix=('.log.json', '.log', '.py'),
+        define_metric_cfg=None, # As mmcv has them
+    ):
         super().__init__(interval, ignore_last, reset_flag, by_epoch)
-        self.init_kwargs,self.commit,self.with_step,self.log_artifact,self.out_suffix,self.metrics,self.run = \
-            init_kwargs or {},commit,with_step,log_artifact,tuple(out_suffix),define_metric_cfg or {},None
+        self.init_kwargs = init_kwargs or {}
+        self.commit = commit
+        self.with_step = with_step
+        self.log_artifact = log_artifact
+        self.out_suffix = tuple(out_suffix)
+        self.metrics = define_metric_cfg or {}
+        self.run = None
         self.wandb = need('wandb', type(self).__name__, 'wandb')
     @master_only
     def before_run(self, runner):
         self.run = self.wandb.init(**{'dir': runner.work_dir, **self.init_kwargs})
-        for k,summary in self.metrics.items(): self.run.define_metric(k, summary=summary)
+        for k,summary in self.metrics.items():
+            self.run.define_metric(k, summary=summary)
     def log(self, runner):
         tags = self.get_loggable_tags(runner)
-        if self.with_step: self.run.log(tags, step=self.get_iter(runner), commit=self.commit)
-        else: self.run.log({**tags, 'global_step': self.get_step(runner)}, commit=self.commit)
+        if self.with_step:
+            self.run.log(tags, step=self.get_iter(runner), commit=self.commit)
+        else:
+            self.run.log({**tags, 'global_step': self.get_step(runner)}, commit=self.commit)
     def close(self, runner):
         if self.run is None: return
         if self.log_artifact and runner.work_dir:
             a = self.wandb.Artifact('artifacts', type='model')
             for p in sorted(Path(runner.work_dir).iterdir()):
-                if p.name.endswith(self.out_suffix): a.add_file(str(p), name=p.name)
+                if p.name.endswith(self.out_suffix):
+                    a.add_file(str(p), name=p.name)
             self.run.log_artifact(a)
-        self.run.finish(); self.run = None
+        self.run.finish()
+        self.run = None
 
 # %% ../../nbs/train/trackers.ipynb #3fe0a7ea
 def prediction_rows(
@@ -65,31 +91,55 @@ def prediction_rows(
 ):
     "Rows of (index, file or None, truth, prediction, score)"
     truth,infos = data.get_gt_labels(),getattr(data, 'data_infos', None)
-    def name(i): return str(names[i]) if names and i<len(names) else str(i)
+    def name(i):
+        return str(names[i]) if names and i<len(names) else str(i)
     for i,s in enumerate(scores[:n]):
-        info = infos[i] if infos is not None else {}; file = (info.get('img_info') or {}).get('filename')
+        info = infos[i] if infos is not None else {}
+        file = (info.get('img_info') or {}).get('filename')
         path = os.path.join(info.get('img_prefix') or '', file) if file else None
-        yield i,path if path and os.path.exists(path) else None,name(int(truth[i])),name(int(s.argmax())),float(s.max())
+        yield (
+            i,
+            path if path and os.path.exists(path) else None,
+            name(int(truth[i])),
+            name(int(s.argmax())),
+            float(s.max()),
+        )
 
 @HOOKS.register
 class MMClsWandbHook(WandbLoggerHook):
     "Checkpoints with their metrics, and a table of validation pictures"
-    def __init__(self, init_kwargs=None, interval=10, log_checkpoint=False, log_checkpoint_metadata=False, num_eval_images=100, **kwargs):
+    def __init__(
+        self,
+        init_kwargs=None,
+        interval=10,
+        log_checkpoint=False,
+        log_checkpoint_metadata=False,
+        num_eval_images=100,
+        **kwargs,
+    ):
         super().__init__(init_kwargs, interval, **kwargs)
         self.checkpoints,self.metadata,self.n = log_checkpoint,log_checkpoint_metadata,num_eval_images
     def after_train_epoch(self, runner):
-        out = {k: v for k,v in runner.log_buffer.output.items() if k!='eval_iter_num'}; evaluated = len(out)<len(runner.log_buffer.output)
+        out = {k: v for k,v in runner.log_buffer.output.items() if k!='eval_iter_num'}
+        evaluated = len(out)<len(runner.log_buffer.output)
         if self.run is not None and evaluated: self.table(runner)
         super().after_train_epoch(runner)
         path = (runner.meta.get('hook_msgs') or {}).get('last_ckpt')
         if self.run is not None and self.checkpoints and path and Path(path).stem==f'epoch_{runner.epoch+1}':
-            a = self.wandb.Artifact(f'run_{self.run.id}_model', type='model', metadata=dict(epoch=runner.epoch+1, **out) if self.metadata else None)
-            a.add_file(path); self.run.log_artifact(a, aliases=[f'epoch_{runner.epoch+1}', 'latest'])
+            a = self.wandb.Artifact(
+                f'run_{self.run.id}_model',
+                type='model',
+                metadata=dict(epoch=runner.epoch+1, **out) if self.metadata else None,
+            )
+            a.add_file(path)
+            self.run.log_artifact(a, aliases=[f'epoch_{runner.epoch+1}', 'latest'])
     def table(self, runner):
         hook = next((h for h in runner.hooks if hasattr(h, 'evaluate') and hasattr(h, 'loader')), None)
         if hook is None or not self.n: return
         rows = self.wandb.Table(columns=['index', 'picture', 'truth', 'prediction', 'score'])
-        for i,path,*rest in prediction_rows(hook.loader.dataset, runner.scores, getattr(runner.model, 'CLASSES', None), self.n):
+        for i,path,*rest in prediction_rows(
+            hook.loader.dataset, runner.scores, getattr(runner.model, 'CLASSES', None), self.n
+        ):
             rows.add_data(i, self.wandb.Image(path) if path else None, *rest)
         self.run.log({'val/predictions': rows}, step=self.get_iter(runner), commit=False)
 
@@ -97,9 +147,22 @@ class MMClsWandbHook(WandbLoggerHook):
 @HOOKS.register
 class MlflowLoggerHook(LoggerHook):
     "Metrics in an MLflow store, local or where MLFLOW_TRACKING_URI says"
-    def __init__(self, exp_name=None, tags=None, params=None, log_model=True, # Names of the experiment; the last checkpoint too
-                 interval=10, ignore_last=True, reset_flag=False, by_epoch=True):
-        super().__init__(interval, ignore_last, reset_flag, by_epoch); self.exp_name,self.tags,self.params,self.log_model = exp_name,tags,params,log_model
+    def __init__(
+        self,
+        exp_name=None,
+        tags=None,
+        params=None,
+        log_model=True, # Names of the experiment; the last checkpoint too
+        interval=10,
+        ignore_last=True,
+        reset_flag=False,
+        by_epoch=True,
+    ):
+        super().__init__(interval, ignore_last, reset_flag, by_epoch)
+        self.exp_name = exp_name
+        self.tags = tags
+        self.params = params
+        self.log_model = log_model
         self.lib,self.on = need('mlflow', 'MlflowLoggerHook', 'mlflow'),False
     @master_only
     def before_run(self, runner):
@@ -107,12 +170,15 @@ class MlflowLoggerHook(LoggerHook):
         self.on = True
         if self.tags: self.lib.set_tags(self.tags)
         if self.params: self.lib.log_params(self.params)
-    def log(self, runner): self.lib.log_metrics(self.get_loggable_tags(runner), step=self.get_step(runner))
+    def log(self, runner):
+        self.lib.log_metrics(self.get_loggable_tags(runner), step=self.get_step(runner))
     def close(self, runner):
         if not self.on: return
         path = (runner.meta.get('hook_msgs') or {}).get('last_ckpt')
-        if self.log_model and path and Path(path).exists(): self.lib.log_artifact(path, 'models')
-        self.lib.end_run(); self.on = False
+        if self.log_model and path and Path(path).exists():
+            self.lib.log_artifact(path, 'models')
+        self.lib.end_run()
+        self.on = False
 
 # %% ../../nbs/train/trackers.ipynb #cb8a0a6c
 @HOOKS.register
@@ -121,11 +187,16 @@ class DvcliveLoggerHook(LoggerHook):
     def __init__(self, model_file=None, # Where to save the weights after each epoch
                  interval=10, ignore_last=True, reset_flag=False, by_epoch=True,
                  dvclive=None): # A `Live`, or a dict of its arguments
-        super().__init__(interval, ignore_last, reset_flag, by_epoch); self.model_file = model_file
-        self.live = need('dvclive', 'DvcliveLoggerHook', 'dvclive').Live(**(dvclive or {})) if dvclive is None or isinstance(dvclive, dict) else dvclive
+        super().__init__(interval, ignore_last, reset_flag, by_epoch)
+        self.model_file = model_file
+        if dvclive is None or isinstance(dvclive, dict):
+            self.live = need('dvclive', 'DvcliveLoggerHook', 'dvclive').Live(**(dvclive or {}))
+        else:
+            self.live = dvclive
     def log(self, runner):
         self.live.step = self.get_step(runner)
-        for k,v in self.get_loggable_tags(runner).items(): self.live.log_metric(k, v)
+        for k,v in self.get_loggable_tags(runner).items():
+            self.live.log_metric(k, v)
         self.live.make_summary()
     def after_train_epoch(self, runner):
         super().after_train_epoch(runner)
@@ -135,12 +206,26 @@ class DvcliveLoggerHook(LoggerHook):
 @HOOKS.register
 class NeptuneLoggerHook(LoggerHook):
     "Metrics in a Neptune run"
-    def __init__(self, init_kwargs=None, interval=10, ignore_last=True, reset_flag=True, with_step=True, by_epoch=True):
-        super().__init__(interval, ignore_last, reset_flag, by_epoch); self.init_kwargs,self.with_step,self.run = init_kwargs or {},with_step,None
+    def __init__(
+        self,
+        init_kwargs=None,
+        interval=10,
+        ignore_last=True,
+        reset_flag=True,
+        with_step=True,
+        by_epoch=True,
+    ):
+        super().__init__(interval, ignore_last, reset_flag, by_epoch)
+        self.init_kwargs = init_kwargs or {}
+        self.with_step = with_step
+        self.run = None
         self.lib = need('neptune', 'NeptuneLoggerHook', 'neptune')
     @master_only
     def before_run(self, runner): self.run = self.lib.init_run(**self.init_kwargs)
     def log(self, runner):
-        for k,v in self.get_loggable_tags(runner).items(): self.run[k].append(v, **({'step': self.get_step(runner)} if self.with_step else {}))
+        for k,v in self.get_loggable_tags(runner).items():
+            self.run[k].append(v, **({'step': self.get_step(runner)} if self.with_step else {}))
     def close(self, runner):
-        if self.run is not None: self.run.stop(); self.run = None
+        if self.run is not None:
+            self.run.stop()
+            self.run = None

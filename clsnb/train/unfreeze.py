@@ -17,11 +17,17 @@ class FreezeHook(Hook):
     "Hold the parts up to `upto` still for the first `epochs`, then train everything"
     def __init__(self, upto='backbone', # As for `freeze`: a number of stages, or the name of a part or module
                  epochs=1): # How long
-        if not isinstance(epochs, int) or epochs<0: raise ConfigError(f"FreezeHook: epochs is a number of epochs, not {epochs!r}.")
+        if not isinstance(epochs, int) or epochs<0:
+            raise ConfigError(f"FreezeHook: epochs is a number of epochs, not {epochs!r}.")
         self.upto,self.epochs,self.held = upto,epochs,None
     def before_train_epoch(self, runner):
         held = runner.epoch<self.epochs
         if held==self.held or not held and self.held is None and not self.epochs: return
-        self.held = held; freeze(runner.model, self.upto if held else None)
-        ps = list(runner.model.parameters()); n = sum(p.numel() for p in ps if p.requires_grad)
-        runner.logger.info(f"Epoch {runner.epoch+1}: {n:,} of {sum(p.numel() for p in ps):,} parameters are trained" + (f", those above {self.upto!r}." if held else '.'))
+        self.held = held
+        freeze(runner.model, self.upto if held else None)
+        ps = list(runner.model.parameters())
+        n = sum(p.numel() for p in ps if p.requires_grad)
+        runner.logger.info(
+            f"Epoch {runner.epoch+1}: {n:,} of {sum(p.numel() for p in ps):,} parameters are trained"
+            + (f", those above {self.upto!r}." if held else '.')
+        )

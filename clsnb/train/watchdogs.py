@@ -21,20 +21,33 @@ class EarlyStopHook(Hook):
     def __init__(self, monitor='auto', # Name of a metric; 'auto': the first
                  patience=5, min_delta=0., # Evaluations to wait; what counts as better
                  rule=None): # 'greater' or 'less'; None: less for losses
-        self.monitor,self.patience,self.min_delta,self.rule,self.best,self.bad = monitor,patience,min_delta,rule,None,0
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.rule = rule
+        self.best = None
+        self.bad = 0
     def listen(self, runner):
         out = runner.log_buffer.output
         if 'eval_iter_num' not in out: return
         k = next(o for o in out if o!='eval_iter_num') if self.monitor=='auto' else self.monitor
-        if k not in out: raise ClsnbError(f"EarlyStopHook: monitor={k!r} is not among the metrics: {', '.join(o for o in out if o!='eval_iter_num')}.")
+        if k not in out:
+            raise ClsnbError(
+                f"EarlyStopHook: monitor={k!r} is not among the metrics: "
+                f"{', '.join(o for o in out if o!='eval_iter_num')}."
+            )
         v = out[k] if (self.rule or ('less' if 'loss' in k else 'greater'))=='greater' else -out[k]
-        if self.best is None or v>self.best+self.min_delta: self.best,self.bad = v,0
-        else: self.bad += 1
+        if self.best is None or v>self.best+self.min_delta:
+            self.best,self.bad = v,0
+        else:
+            self.bad += 1
         if self.bad>=self.patience:
-            runner.stop = f'{k} has not improved for {self.bad} evaluations'; runner.logger.info(f"Stopped early: {runner.stop}.")
+            runner.stop = f'{k} has not improved for {self.bad} evaluations'
+            runner.logger.info(f"Stopped early: {runner.stop}.")
     def after_train_epoch(self, runner): self.listen(runner)
     def after_train_iter(self, runner): self.listen(runner)
-    def state_dict(self): return dict(best=self.best, bad=self.bad) if self.best is not None else {}
+    def state_dict(self):
+        return dict(best=self.best, bad=self.bad) if self.best is not None else {}
     def load_state_dict(self, s): self.best,self.bad = s['best'],s['bad']
 
 # %% ../../nbs/train/watchdogs.ipynb #90d1dcb6
@@ -42,17 +55,20 @@ class EarlyStopHook(Hook):
 def first_bad(model, batch):
     "Where non-finite numbers begin: the batch, a parameter, or a layer; as words"
     for k,v in batch.items():
-        if torch.is_tensor(v) and v.is_floating_point() and not v.isfinite().all(): return f"the batch itself: {k} is not finite"
+        if torch.is_tensor(v) and v.is_floating_point() and not v.isfinite().all():
+            return f"the batch itself: {k} is not finite"
     for n,p in model.named_parameters():
         if not p.isfinite().all(): return f"the parameter {n}"
     found,handles = [],[]
     def look(name):
         def hook(m, args, out):
             for o in out if isinstance(out, (list, tuple)) else [out]:
-                if torch.is_tensor(o) and o.is_floating_point() and not o.isfinite().all(): found.append(f"the output of {name} ({type(m).__name__})")
+                if torch.is_tensor(o) and o.is_floating_point() and not o.isfinite().all():
+                    found.append(f"the output of {name} ({type(m).__name__})")
         return hook
     for n,m in model.named_modules():
-        if not any(True for _ in m.children()) and n: handles.append(m.register_forward_hook(look(n)))
+        if not any(True for _ in m.children()) and n:
+            handles.append(m.register_forward_hook(look(n)))
     try: model.train_step(batch, None)
     except Exception as e: found.append(f"a step that fails with {e}")
     finally:
@@ -64,13 +80,32 @@ def first_bad(model, batch):
 class StopOnNanHook(Hook):
     "End the run when the loss is no number, naming where it began and keeping the batch"
     priority = 35 # before the optimiser
-    def __init__(self, interval=None): self.interval,self.bad = interval,None # Steps between looks; None: 1 on a CPU, 10 elsewhere
+    def __init__(self, interval=None): # Steps between looks; None: 1 on a CPU, 10 elsewhere
+        self.interval,self.bad = interval,None
     def after_train_iter(self, runner):
-        loss = runner.outputs['loss'].detach(); bad = ~loss.isfinite(); self.bad = bad if self.bad is None else self.bad | bad
-        if not self.every_n_iters(runner, self.interval or (1 if loss.device.type=='cpu' else 10)) or not self.bad: return
-        where = 'a place that one process cannot look for alone, as parameters are split' if is_split(runner.model) else first_bad(runner.model, runner.data_batch); kept = ''
+        loss = runner.outputs['loss'].detach()
+        bad = ~loss.isfinite()
+        if self.bad is None: self.bad = bad
+        else: self.bad = self.bad | bad
+        if (
+            not self.every_n_iters(runner, self.interval or (1 if loss.device.type=='cpu' else 10))
+            or not self.bad
+        ):
+            return
+        if is_split(runner.model):
+            where = 'a place that one process cannot look for alone, as parameters are split'
+        else:
+            where = first_bad(runner.model, runner.data_batch)
+        kept = ''
         if runner.work_dir:
-            path = Path(runner.work_dir)/f'nan_batch_rank{runner.rank}.pth'; path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({k: v.cpu() for k,v in runner.data_batch.items() if torch.is_tensor(v)}, path); kept = f" The batch is in {path}."
-        raise ClsnbError(f"The loss is {float(loss)} at iteration {runner.iter+1}; it begins in {where}.{kept} "
-                         "Lower the learning rate, clip gradients (optimizer_config.grad_clip), or use bfloat16 instead of float16.")
+            path = Path(runner.work_dir)/f'nan_batch_rank{runner.rank}.pth'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(
+                {k: v.cpu() for k,v in runner.data_batch.items() if torch.is_tensor(v)}, path
+            )
+            kept = f" The batch is in {path}."
+        raise ClsnbError(
+            f"The loss is {float(loss)} at iteration {runner.iter+1}; it begins in {where}.{kept} "
+            "Lower the learning rate, clip gradients (optimizer_config.grad_clip), "
+            "or use bfloat16 instead of float16."
+        )

@@ -18,11 +18,16 @@ def as_pil(
     from PIL import Image
     if isinstance(img, Image.Image): return img
     if isinstance(img, (str, os.PathLike)): return Image.open(img).convert('RGB')
-    if hasattr(img, 'detach'): img,bgr = img.detach().cpu().float().numpy().transpose(1,2,0),False
+    if hasattr(img, 'detach'):
+        img = img.detach().cpu().float().numpy().transpose(1,2,0)
+        bgr = False
     img = np.asarray(img)
     if img.ndim==3 and img.shape[2]==1: img = img[...,0]
     if img.dtype!=np.uint8:
-        lo,hi = (img.min(),img.max()) if img.min()<0 or img.max()<=1 else (0,255)
+        if img.min()<0 or img.max()<=1:
+            lo,hi = img.min(),img.max()
+        else:
+            lo,hi = 0,255
         img = ((img-lo)*(255/max(hi-lo, 1e-6))).clip(0, 255).astype(np.uint8)
     return Image.fromarray(img[...,::-1] if img.ndim==3 and bgr else img)
 
@@ -31,7 +36,9 @@ class Montage:
     "A picture that notebooks show as a JPEG; `image` is the PIL image"
     def __init__(self, image): self.image = image
     def _repr_jpeg_(self):
-        out = io.BytesIO(); self.image.save(out, 'JPEG', quality=70); return out.getvalue()
+        out = io.BytesIO()
+        self.image.save(out, 'JPEG', quality=70)
+        return out.getvalue()
     def save(self, path): self.image.save(path)
     def __repr__(self): return f'Montage {self.image.width}x{self.image.height}'
     @property
@@ -67,15 +74,21 @@ def show_images(
 )->Montage:
     "A grid of images with titles"
     from PIL import Image, ImageDraw
-    if isinstance(imgs, dict): imgs,titles = list(imgs.values()),list(imgs)
+    if isinstance(imgs, dict):
+        imgs,titles = list(imgs.values()),list(imgs)
     imgs = [_cell(as_pil(o, bgr), size) for o in imgs]
     cols = cols or min(6, max(1, len(imgs)))
     head,gap = 14 if titles else 0, 4
     w,h = size+gap,size+gap+head
-    out = Image.new('RGB', (cols*w, max(1, math.ceil(len(imgs)/cols))*h), 'white')
+    out = Image.new(
+        'RGB', (cols*w, max(1, math.ceil(len(imgs)/cols))*h), 'white'
+    )
     draw = ImageDraw.Draw(out)
     for i,o in enumerate(imgs):
         x,y = i%cols*w,i//cols*h
         out.paste(o, (x+(size-o.width)//2, y+head+(size-o.height)//2))
-        if titles: draw.text((x+1, y), _fitting(str(titles[i]), size-1), fill='black', font=_font())
+        if titles:
+            draw.text(
+                (x+1, y), _fitting(str(titles[i]), size-1), fill='black', font=_font()
+            )
     return Montage(out)

@@ -8,7 +8,10 @@ __all__ = ['page_css', 'html_page', 'data_uri', 'chart_figure', 'page_section', 
 
 # %% ../../nbs/view/page.ipynb #021e0a11
 import base64, io
-from fastcore.xml import to_xml, B, Code, Details, Div, Figcaption, Figure, H2, I, Img, P, Pre, Section, Span, Summary, Table, Tbody, Td, Th, Thead, Tr
+from fastcore.xml import (
+    to_xml, B, Code, Details, Div, Figcaption, Figure, H2, I, Img, P, Pre, Section, Span, Summary, Table,
+    Tbody, Td, Th, Thead, Tr
+)
 from .style import percent
 
 # %% ../../nbs/view/page.ipynb #dc3a11e6
@@ -82,9 +85,13 @@ def html_page(title, # Of the browser's tab
               *parts)->str: # Elements of fastcore.xml
     "A whole document, with nothing outside it"
     from html import escape
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<meta http-equiv="Content-Security-Policy" content="{_csp}"><title>{escape(title)}</title><style>{page_css}</style></head>\n'
-            f'<body><main>\n{to_xml(parts, indent=False)}\n</main></body></html>\n')
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta '
+        'name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" '
+        f'content="{_csp}"><title>{escape(title)}</title><style>{page_css}</style></head>\n'
+        f'<body><main>\n{to_xml(parts, indent=False)}\n</main></body></html>\n'
+    )
 
 # %% ../../nbs/view/page.ipynb #0274ada8
 def data_uri(o, quality=82, size=None): # A PIL image, a chart, or PNG bytes; longest side in pixels
@@ -92,15 +99,20 @@ def data_uri(o, quality=82, size=None): # A PIL image, a chart, or PNG bytes; lo
     if hasattr(o, 'image_bytes'): kind,data = 'png',o.image_bytes(dpi=160)
     elif isinstance(o, bytes): kind,data = 'png',o
     else:
-        kind,out = 'jpeg',io.BytesIO(); o = o.convert('RGB')
+        kind,out = 'jpeg',io.BytesIO()
+        o = o.convert('RGB')
         if size: o.thumbnail((size, size))
-        o.save(out, 'JPEG', quality=quality); data = out.getvalue()
+        o.save(out, 'JPEG', quality=quality)
+        data = out.getvalue()
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
 def chart_figure(chart, caption='', width=None):
     "A chart in a page, with its description"
     w,h = chart.get_size_inches()
-    return Figure(Img(src=data_uri(chart), alt=chart.alt, style=f'width:{width or round(w*96)}px'), Figcaption(caption) if caption else None)
+    return Figure(
+        Img(src=data_uri(chart), alt=chart.alt, style=f'width:{width or round(w*96)}px'),
+        Figcaption(caption) if caption else None,
+    )
 
 # %% ../../nbs/view/page.ipynb #d1e28e2c
 def page_section(title, *parts, lead=None): # lead: one grey line under the title
@@ -117,16 +129,30 @@ def folded(title, text): # Shown after a click
 
 def score_bar(name, p, kind): # kind: 'right', 'wrong' or 'truth', which sets the colour
     "A class name, its score and a bar"
-    return Div(Div(Span(name), Span(percent(float(p), 0)), cls='p'), Div(I(cls=kind, style=f'width:{100*float(p):.1f}%'), cls='track'))
+    return Div(
+        Div(Span(name), Span(percent(float(p), 0)), cls='p'),
+        Div(I(cls=kind, style=f'width:{100*float(p):.1f}%'), cls='track'),
+    )
 
 def picture_card(imgs, # Pictures side by side, or none
                  row): # A row of `Results.table()`
     "A picture with its file, truth and prediction"
     said = f'{row.file}: {row.label}, predicted {row.predicted} with {percent(float(row.score), 0)}'
-    pics = [Img(src=data_uri(o, size=300), alt=said, loading='lazy') for o in imgs] or [Div('not readable', cls='t muted')]
-    bars = [score_bar(f"{'✓' if row.correct else '✗'} {row.predicted}", row.score, 'right' if row.correct else 'wrong')]
+    pics = (
+        [Img(src=data_uri(o, size=300), alt=said, loading='lazy') for o in imgs]
+        or [Div('not readable', cls='t muted')]
+    )
+    bars = [
+        score_bar(
+            f"{'✓' if row.correct else '✗'} {row.predicted}", row.score, 'right' if row.correct else 'wrong'
+        )
+    ]
     if not row.correct: bars.append(score_bar(f'is: {row.label}', row.p_true, 'truth'))
-    return Div(Div(*pics, cls='pair' if len(pics)>1 else ''), Div(Div(row.file, cls='file'), *bars, cls='t'), cls='card')
+    return Div(
+        Div(*pics, cls='pair' if len(pics)>1 else ''),
+        Div(Div(row.file, cls='file'), *bars, cls='t'),
+        cls='card',
+    )
 
 # %% ../../nbs/view/page.ipynb #2edcb73f
 def bar_cell(v): # 0 to 1
@@ -138,6 +164,15 @@ def html_table(df, # A DataFrame; its first column (or named index) leads the ro
                names={}): # Headings, where they differ from the column's name
     "A table that scrolls sideways on a phone rather than breaking"
     if df.index.name: df = df.reset_index()
-    def cell(k, v): return bar_cell(v) if k in bars else Td(f'{v:.3g}' if isinstance(v, float) else str(v))
-    rows = [Tr(*[cell(k, v) for k,v in zip(df.columns, r)]) for r in df.itertuples(index=False)]
-    return Div(Table(Thead(Tr(*[Th(names.get(k, k)) for k in df.columns])), Tbody(*rows)), cls='scroll')
+    def cell(k, v):
+        return bar_cell(v) if k in bars else Td(f'{v:.3g}' if isinstance(v, float) else str(v))
+    rows = [
+        Tr(*[cell(k, v) for k,v in zip(df.columns, r)])
+        for r in df.itertuples(index=False)
+    ]
+    return Div(
+        Table(
+            Thead(Tr(*[Th(names.get(k, k)) for k in df.columns])), Tbody(*rows)
+        ),
+        cls='scroll',
+    )

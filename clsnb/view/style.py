@@ -10,14 +10,17 @@ import io
 from functools import lru_cache
 
 # %% ../../nbs/view/style.ipynb #8a216281
-chart_colors = dict(blue='#0072B2', orange='#D55E00', green='#009E73', purple='#CC79A7', sky='#56B4E9', yellow='#E69F00',
-              ink='#24303c', muted='#66727f', grid='#e6eaee', faint='#c9d1d8')
+chart_colors = dict(
+    blue='#0072B2', orange='#D55E00', green='#009E73', purple='#CC79A7', sky='#56B4E9', yellow='#E69F00',
+    ink='#24303c', muted='#66727f', grid='#e6eaee', faint='#c9d1d8'
+)
 
 # %% ../../nbs/view/style.ipynb #eaaddc3b
 def _fewer_colors(png):
     "The same picture with 256 colours, a third of the size: notebooks hold many"
     from PIL import Image
-    out = io.BytesIO(); Image.open(io.BytesIO(png)).convert('RGB').quantize(256).save(out, 'PNG', optimize=True)
+    out = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert('RGB').quantize(256).save(out, 'PNG', optimize=True)
     return out.getvalue()
 
 @lru_cache
@@ -28,7 +31,8 @@ def _chart_class():
         alt = ''
         def image_bytes(self, format='png', dpi=None, **kw):
             "The encoded picture"
-            out = io.BytesIO(); self.savefig(out, format=format, dpi=dpi or self.dpi, facecolor='white', **kw)
+            out = io.BytesIO()
+            self.savefig(out, format=format, dpi=dpi or self.dpi, facecolor='white', **kw)
             return out.getvalue()
         def _repr_mimebundle_(self, include=None, exclude=None):
             return {'text/plain': repr(self), 'image/png': _fewer_colors(self.image_bytes())}
@@ -55,14 +59,16 @@ def calm(ax, title='', xlabel='', ylabel='', grid='y'):
     ax.set_axisbelow(True)
     ax.grid(False)
     if grid: ax.grid(True, axis=grid, color=chart_colors['grid'], lw=.8)
-    if title: ax.set_title(title, fontsize=10, loc='left', color=chart_colors['ink'], fontweight='bold')
+    if title:
+        ax.set_title(title, fontsize=10, loc='left', color=chart_colors['ink'], fontweight='bold')
     if xlabel: ax.set_xlabel(xlabel, fontsize=8, color=chart_colors['muted'])
     if ylabel: ax.set_ylabel(ylabel, fontsize=8, color=chart_colors['muted'])
     return ax
 
 def chart_legend(ax, **kw):
     "A legend without a box, in the colour of text"
-    if ax.get_legend_handles_labels()[0]: ax.legend(frameon=False, fontsize=8, labelcolor=chart_colors['ink'], handlelength=1.4, **kw)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, fontsize=8, labelcolor=chart_colors['ink'], handlelength=1.4, **kw)
 
 # %% ../../nbs/view/style.ipynb #a014be07
 def percent(v, digits=1):

@@ -20,8 +20,10 @@ def jpeg_bytes(o, quality=90): # A chart, a PIL image, a `Montage`, or bytes tha
     if hasattr(o, 'savefig'):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         canvas = o.canvas if isinstance(o.canvas, FigureCanvasAgg) else FigureCanvasAgg(o)
-        canvas.draw(); o = Image.fromarray(np.asarray(canvas.buffer_rgba()))
-    out = io.BytesIO(); o.convert('RGB').save(out, 'JPEG', quality=quality)
+        canvas.draw()
+        o = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    out = io.BytesIO()
+    o.convert('RGB').save(out, 'JPEG', quality=quality)
     return out.getvalue(),o.size
 
 def img_tag(data, size, alt, scale=1.): # JPEG bytes; CSS pixels per pixel
@@ -31,37 +33,62 @@ def img_tag(data, size, alt, scale=1.): # JPEG bytes; CSS pixels per pixel
             f'src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">')
 
 # %% ../../nbs/widgets/explorer.ipynb #d70cd836
-_grid = dict(grid_template_columns='repeat(auto-fill, minmax(min(395px, 100%), 1fr))', max_width='900px', margin='0 0 8px')
+_grid = dict(
+    grid_template_columns='repeat(auto-fill, minmax(min(395px, 100%), 1fr))',
+    max_width='900px',
+    margin='0 0 8px',
+)
 _wide = dict(style=dict(description_width='95px'), layout=dict(width='300px', max_width='100%'))
 
 def _step(lo, value, hi):
     "A step that `value` is a multiple of: a browser moves sliders to the nearest step, unasked"
     ks = [100, 200, 500, 1000, 10_000, 100_000]
-    return (hi-lo)/next((k for k in ks if abs((r := (value-lo)/(hi-lo)*k)-round(r))<1e-6), ks[-1])
+    return (hi-lo)/next(
+        (k for k in ks if abs((r := (value-lo)/(hi-lo)*k)-round(r))<1e-6),
+        ks[-1],
+    )
 
 def make_control(name, spec, value=None): # What to choose from; where to start
     "A widget from what can be chosen"
     label = name.replace('_', ' ')
-    if isinstance(spec, W.Widget): w = spec
+    if isinstance(spec, W.Widget):
+        w = spec
     elif isinstance(spec, range):
-        w = W.IntSlider(min=spec.start, max=spec[-1] if len(spec) else spec.start, step=spec.step, description=label, **_wide)
-    elif isinstance(spec, bool): w = W.Checkbox(value=spec, description=label, indent=True, **_wide)
+        w = W.IntSlider(
+            min=spec.start,
+            max=spec[-1] if len(spec) else spec.start,
+            step=spec.step,
+            description=label,
+            **_wide,
+        )
+    elif isinstance(spec, bool):
+        w = W.Checkbox(value=spec, description=label, indent=True, **_wide)
     elif isinstance(spec, tuple) and len(spec)==3:
-        step = _step(*spec); digits = max(2, len(f'{step:.6f}'.rstrip('0').split('.')[1]))
-        w = W.FloatSlider(min=spec[0], value=spec[1], max=spec[2], step=step, readout_format=f'.{digits}f', description=label, **_wide)
-    elif isinstance(spec, (list, dict)): w = W.Dropdown(options=spec, description=label, **_wide)
-    else: raise TypeError(f"{name}: a range, list, dict, bool, (low, value, high) or a widget was expected, not {spec!r}")
+        step = _step(*spec)
+        digits = max(2, len(f'{step:.6f}'.rstrip('0').split('.')[1]))
+        w = W.FloatSlider(
+            min=spec[0], value=spec[1], max=spec[2], step=step, readout_format=f'.{digits}f',
+            description=label, **_wide
+        )
+    elif isinstance(spec, (list, dict)):
+        w = W.Dropdown(options=spec, description=label, **_wide)
+    else:
+        raise TypeError(
+            f"{name}: a range, list, dict, bool, (low, value, high) or a widget was expected, not {spec!r}"
+        )
     if value is not None: w.value = value
     w.add_class(f'clsnb-{name.replace("_", "-")}')
     return w
 
 def _stepper(w):
     "◀ ▶ for a slider of whole numbers"
-    def go(d): w.value = min(w.max, max(w.min, w.value+d*w.step))
+    def go(d):
+        w.value = min(w.max, max(w.min, w.value+d*w.step))
     out = []
     for text,d,tip in (('◀', -1, 'one back'), ('▶', 1, 'one on')):
         b = W.Button(description=text, tooltip=f'{w.description}: {tip}', layout=dict(width='40px'))
-        b.on_click(lambda _, d=d: go(d)); out.append(b)
+        b.on_click(lambda _, d=d: go(d))
+        out.append(b)
     return out
 
 # %% ../../nbs/widgets/explorer.ipynb #76f21596
@@ -70,22 +97,46 @@ class Explorer(W.VBox):
     title,scale = '',1. # Heading; CSS pixels for a pixel
     def __init__(self, **start): # Values to start with, by name of control
         super().__init__()
-        self.errors,self.drawn,self.ms,self._lock,self._held = [],0,0.,threading.RLock(),False
-        self._jpeg,self._px,self._alt,self._shown = b'',(1, 1),'nothing could be drawn yet',{}
+        self.errors = []
+        self.drawn = 0
+        self.ms = 0.
+        self._lock = threading.RLock()
+        self._held = False
+        self._jpeg = b''
+        self._px = (1, 1)
+        self._alt = 'nothing could be drawn yet'
+        self._shown = {}
         specs = self.controls()
         if wrong := ', '.join(k for k in start if k not in specs):
             raise TypeError(f"{type(self).__name__} has no control {wrong}; it has {', '.join(specs)}")
         self._ctl = {k: make_control(k, v, start.get(k)) for k,v in specs.items()}
         self._img,self._status = W.HTML().add_class('clsnb-picture'),W.HTML().add_class('clsnb-status')
-        rows = [W.HBox([w, *_stepper(w)]) if isinstance(w, W.IntSlider) else w for w in self._ctl.values()]
+        rows = [
+            W.HBox([w, *_stepper(w)]) if isinstance(w, W.IntSlider) else w
+            for w in self._ctl.values()
+        ]
         head = [W.HTML(f'<b>{html.escape(self.title)}</b>')] if self.title else []
-        self.children = [*head, W.GridBox(rows+self.extras(), layout=_grid), self._img, *self.below(), self._status]
+        self.children = [
+            *head,
+            W.GridBox(rows+self.extras(), layout=_grid),
+            self._img,
+            *self.below(),
+            self._status,
+        ]
         for w in self._ctl.values(): w.observe(self._changed, 'value')
         self.redraw()
-    def controls(self): "What can be chosen, by argument of `draw`"; return {}
-    def extras(self): "More widgets beside the controls"; return []
-    def below(self): "More widgets under the picture"; return []
-    def draw(self, **state): "A chart or a PIL image"; raise NotImplementedError
+    def controls(self):
+        "What can be chosen, by argument of `draw`"
+        return {}
+    def extras(self):
+        "More widgets beside the controls"
+        return []
+    def below(self):
+        "More widgets under the picture"
+        return []
+    def draw(self, **state):
+        "A chart or a PIL image"
+        raise NotImplementedError
     def describe(self, **state):
         "The picture in words: its alternative text and the status line"
         return ', '.join(f'{k} {v}' for k,v in state.items())
@@ -94,8 +145,10 @@ class Explorer(W.VBox):
     def _changed(self, change):
         if not self._held: self.redraw()
     def __setattr__(self, k, v):
-        if k in self.__dict__.get('_ctl', ()): self._ctl[k].value = v
-        else: super().__setattr__(k, v)
+        if k in self.__dict__.get('_ctl', ()):
+            self._ctl[k].value = v
+        else:
+            super().__setattr__(k, v)
     def __getattr__(self, k):
         if k in self.__dict__.get('_ctl', ()): return self._ctl[k].value
         raise AttributeError(f"{type(self).__name__} has no attribute {k!r}")
@@ -109,12 +162,19 @@ def redraw(self:Explorer):
         try:
             self._jpeg,self._px = jpeg_bytes(self.draw(**self.state))
             self._alt,self._shown = self.describe(**self.state),self.state
-            self._img.value,text = img_tag(self._jpeg, self._px, self._alt, self.scale),html.escape(self._alt)
+            self._img.value,text = (
+                img_tag(self._jpeg, self._px, self._alt, self.scale),html.escape(self._alt),
+            )
         except Exception as e:
-            self.errors.append(e); text = f'<b>⚠ {html.escape(type(e).__name__)}</b>: {html.escape(str(e))}'
-        self.drawn += 1; self.ms = 1000*(time.perf_counter()-t)
-        self._status.value = (f'<span role="status" aria-live="polite">{text} <small style="opacity:.65">· drawing {self.drawn}'
-                              '</small></span>')
+            self.errors.append(e)
+            text = f'<b>⚠ {html.escape(type(e).__name__)}</b>: {html.escape(str(e))}'
+        self.drawn += 1
+        self.ms = 1000*(time.perf_counter()-t)
+        self._status.value = (
+            f'<span role="status" aria-live="polite">{text} <small style="opacity:.65">· '
+            f'drawing {self.drawn}'
+            '</small></span>'
+        )
 
 @patch
 def set(self:Explorer, **state):
@@ -130,38 +190,63 @@ def set(self:Explorer, **state):
 class Still:
     "A picture of an explorer at one moment, with its settings"
     def __init__(self, title, state, jpeg, px, alt, scale=1.):
-        self.title,self.state,self.jpeg,self.px,self.alt,self.scale = title,state,jpeg,px,alt,scale
+        self.title = title
+        self.state = state
+        self.jpeg = jpeg
+        self.px = px
+        self.alt = alt
+        self.scale = scale
     @property
     def image(self):
         from PIL import Image
         return Image.open(io.BytesIO(self.jpeg))
     def _repr_html_(self):
         head = f'<b>{html.escape(self.title)}</b> ' if self.title else ''
-        sets = ', '.join(f'{html.escape(k.replace("_", " "))}: <b>{html.escape(str(v))}</b>' for k,v in self.state.items())
-        return (f'<figure style="margin:0">{head}<small>{sets}</small><br>{img_tag(self.jpeg, self.px, self.alt, self.scale)}'
-                f'<figcaption><small>{html.escape(self.alt)}</small></figcaption></figure>')
+        sets = ', '.join(
+            f'{html.escape(k.replace("_", " "))}: <b>{html.escape(str(v))}</b>'
+            for k,v in self.state.items()
+        )
+        return (
+            '<figure '
+            f'style="margin:0">{head}<small>{sets}</small><br>'
+            f'{img_tag(self.jpeg, self.px, self.alt, self.scale)}'
+            f'<figcaption><small>{html.escape(self.alt)}</small></figcaption></figure>'
+        )
     def __repr__(self): return f'{self.title or "Explorer"}: {self.alt}'
 
 @patch
 def snapshot(self:Explorer):
     "The present picture and settings as a `Still`"
-    with self._lock: return Still(self.title, self._shown, self._jpeg, self._px, self._alt, self.scale)
+    with self._lock:
+        return Still(self.title, self._shown, self._jpeg, self._px, self._alt, self.scale)
 
 @patch
 def save_html(self:Explorer, path):
     "Write the present picture and settings as a page of its own"
     with atomic_write(path, 'w') as f:
-        f.write(f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self.title or type(self).__name__)}</title>'
-                f'<body style="font:15px system-ui,sans-serif;margin:24px">{self.snapshot()._repr_html_()}</body></html>')
+        f.write(
+            '<!doctype html><html lang="en"><meta '
+            f'charset="utf-8"><title>{html.escape(self.title or type(self).__name__)}</title>'
+            '<body style="font:15px '
+            f'system-ui,sans-serif;margin:24px">{self.snapshot()._repr_html_()}</body></html>'
+        )
 
 # %% ../../nbs/widgets/explorer.ipynb #c18a838e
 @patch
 def _repr_mimebundle_(self:Explorer, **kw):
     "Live controls where there is a front end for them, and the still picture beside them"
-    out = W.VBox._repr_mimebundle_(self, **kw); data,meta = out if isinstance(out, tuple) else (out or {}, {})
+    out = W.VBox._repr_mimebundle_(self, **kw)
+    data,meta = out if isinstance(out, tuple) else (out or {}, {})
     if self._jpeg:
-        still = self.snapshot(); png = io.BytesIO(); still.image.save(png, 'PNG')
-        data = {**data, 'text/plain': repr(still), 'text/html': still._repr_html_(), 'image/png': base64.b64encode(png.getvalue()).decode()}
+        still = self.snapshot()
+        png = io.BytesIO()
+        still.image.save(png, 'PNG')
+        data = {
+            **data,
+            'text/plain': repr(still),
+            'text/html': still._repr_html_(),
+            'image/png': base64.b64encode(png.getvalue()).decode(),
+        }
     return data,meta
 
 # %% ../../nbs/widgets/explorer.ipynb #b275f60f

@@ -15,21 +15,29 @@ from .explorer import Explorer
 # %% ../../nbs/widgets/pipeline.ipynb #ea1cabf4
 class Step:
     "What a sample looked like after one step of a pipeline"
-    def __init__(self, name, text, data): self.name,self.text,self.data = name,text,data
+    def __init__(self, name, text, data):
+        self.name,self.text,self.data = name,text,data
     @property
     def img(self): return self.data.get('img')
     def pil(self):
         "The picture, RGB; floats are stretched from their lowest to their highest value"
-        img,norm = self.img,self.data.get('img_norm_cfg') or self.data.get('img_metas', {}).get('img_norm_cfg') or {}
+        img = self.img
+        norm = self.data.get('img_norm_cfg') or self.data.get('img_metas', {}).get('img_norm_cfg') or {}
         if img is None: return None
-        if hasattr(img, 'detach'): img = img.detach().cpu().float().numpy(); img = img.transpose(1, 2, 0) if img.ndim==3 else img
+        if hasattr(img, 'detach'):
+            img = img.detach().cpu().float().numpy()
+            if img.ndim==3: img = img.transpose(1, 2, 0)
+            else: img = img
         return as_pil(img, bgr=not norm.get('to_rgb'))
     def facts(self):
         "Shape, type and range of the picture"
         img = self.img
         if img is None: return 'no picture yet'
         if not hasattr(img, 'dtype'): return str(img)
-        return f"{' × '.join(map(str, img.shape))}, {str(img.dtype).replace('torch.', '')}, {float(img.min()):.3g} to {float(img.max()):.3g}"
+        return (
+            f"{' × '.join(map(str, img.shape))}, {str(img.dtype).replace('torch.', '')}, "
+            f"{float(img.min()):.3g} to {float(img.max()):.3g}"
+        )
     def __repr__(self): return f'{self.name}: {self.facts()}'
 
 def trace_pipeline(dataset, # With `data_infos` and `pipeline`
@@ -51,23 +59,39 @@ def _fit(img, size):
     "Enlarged with hard edges, or reduced with soft ones, to fit a square"
     from PIL import Image
     r = size/max(img.size)
-    return img.convert('RGB').resize([max(1, round(o*r)) for o in img.size], Image.Resampling.NEAREST if r>1 else Image.Resampling.LANCZOS)
+    return img.convert('RGB').resize(
+        [max(1, round(o*r)) for o in img.size],
+        Image.Resampling.NEAREST if r>1 else Image.Resampling.LANCZOS,
+    )
 
 def walk_picture(steps, # Of `trace_pipeline`
                  at, # The one to show large
                  size=300, width=800): # Pixels
     "One step large, all steps small below it"
     from PIL import Image, ImageDraw
-    cols = max(1, min(len(steps), 10)); rows = -(-len(steps)//cols); cell = min(100, width//cols); small = cell-8
+    cols = max(1, min(len(steps), 10))
+    rows = -(-len(steps)//cols)
+    cell = min(100, width//cols)
+    small = cell-8
     w,top = max(cols*cell, size),size+12
-    out = Image.new('RGB', (w, top+rows*(cell+14)), 'white'); draw = ImageDraw.Draw(out)
-    if (img := steps[at].pil()) is not None: big = _fit(img, size); out.paste(big, ((w-big.width)//2, (size-big.height)//2))
-    else: draw.text((w//2-40, size//2), 'no picture yet', fill='#66727f')
+    out = Image.new('RGB', (w, top+rows*(cell+14)), 'white')
+    draw = ImageDraw.Draw(out)
+    if (img := steps[at].pil()) is not None:
+        big = _fit(img, size)
+        out.paste(big, ((w-big.width)//2, (size-big.height)//2))
+    else:
+        draw.text((w//2-40, size//2), 'no picture yet', fill='#66727f')
     for i,s in enumerate(steps):
         x,y = i%cols*cell,top+i//cols*(cell+14)
-        if i==at: draw.rectangle((x, y, x+cell-3, y+cell+10), outline='#0072B2', width=3)
+        if i==at:
+            draw.rectangle((x, y, x+cell-3, y+cell+10), outline='#0072B2', width=3)
         draw.text((x+5, y+3), f'{i} {s.name}'[:small//6], fill='#24303c')
-        if (img := s.pil()) is not None: img = _fit(img, small-8); out.paste(img, (x+4+(small-8-img.width)//2, y+17+(small-8-img.height)//2))
+        if (img := s.pil()) is not None:
+            img = _fit(img, small-8)
+            out.paste(
+                img,
+                (x+4+(small-8-img.width)//2, y+17+(small-8-img.height)//2),
+            )
     return out
 
 # %% ../../nbs/widgets/pipeline.ipynb #6123a15f
@@ -80,26 +104,41 @@ class PipelineExplorer(Explorer):
         super().__init__(**{'step': len(dataset.pipeline.transforms), **start})
     def controls(self):
         n = len(self.dataset.pipeline.transforms)
-        return dict(index=range(len(self.dataset)), step=range(n+1), view=['step by step', 'twelve epochs'], seed=range(100), epoch=range(1000))
+        return dict(
+            index=range(len(self.dataset)),
+            step=range(n+1),
+            view=['step by step', 'twelve epochs'],
+            seed=range(100),
+            epoch=range(1000),
+        )
     def extras(self):
-        self.resample = W.Button(description='resample', icon='refresh', tooltip='The same picture in the next epoch').add_class('clsnb-resample')
+        self.resample = W.Button(
+            description='resample', icon='refresh', tooltip='The same picture in the next epoch'
+        ).add_class('clsnb-resample')
         self.resample.on_click(lambda _: setattr(self, 'epoch', (self.epoch+1)%1000))
         return [self.resample]
     def trace(self, index, seed, epoch):
         "The walk of one sample; the last few are kept"
         key = index,seed,epoch
         if key not in self._cache:
-            if len(self._cache)>=24: self._cache.pop(next(iter(self._cache)))
+            if len(self._cache)>=24:
+                self._cache.pop(next(iter(self._cache)))
             self._cache[key] = trace_pipeline(self.dataset, *key)
         return self._cache[key]
     def draw(self, index, step, view, seed, epoch):
-        if view=='step by step': s = self.trace(index, seed, epoch); return walk_picture(s, min(step, len(s)-1))
+        if view=='step by step':
+            s = self.trace(index, seed, epoch)
+            return walk_picture(s, min(step, len(s)-1))
         many = [(e, self.trace(index, seed, e)) for e in range(epoch, epoch+12)]
         pics = {f'epoch {e}': s[min(step, len(s)-1)].pil() for e,s in many}
         return show_images({k: v for k,v in pics.items() if v is not None}, cols=6, size=130)
     def describe(self, index, step, view, seed, epoch):
-        s = self.trace(index, seed, epoch); s = s[min(step, len(s)-1)]; info = self.dataset.data_infos[index]
-        name = info.get('img_info', {}).get('filename', f'sample {index}'); classes,k = self.dataset.CLASSES,info.get('gt_label')
+        s = self.trace(index, seed, epoch)
+        s = s[min(step, len(s)-1)]
+        info = self.dataset.data_infos[index]
+        name = info.get('img_info', {}).get('filename', f'sample {index}')
+        classes = self.dataset.CLASSES
+        k = info.get('gt_label')
         label = f' ({classes[int(k)]})' if classes is not None and np.ndim(k)==0 and k is not None else ''
         when = f'seed {seed}, epoch {epoch}' + (f' to {epoch+11}' if view!='step by step' else '')
         return f'{name}{label}, {when}: after step {step}, {s.text}: {s.facts()}'

@@ -27,9 +27,18 @@ class LiveCurve:
         key = float(x[-1]),title,xlabel,top,log
         if key!=self.key:
             lo = max(min(y[y>0], default=1e-6), top*1e-7)/1.5 if log else 0
-            self.ax.set(yscale='log' if log else 'linear', xlim=(0, max(float(x[-1]), 1e-9)), ylim=(lo, top)); calm(self.ax, title, xlabel)
-            self.canvas.draw(); self.background,self.key = self.canvas.copy_from_bbox(self.fig.bbox),key if not log else None
-        self.canvas.restore_region(self.background); self.line.set_data(x, y); self.ax.draw_artist(self.line)
+            self.ax.set(
+                yscale='log' if log else 'linear',
+                xlim=(0, max(float(x[-1]), 1e-9)),
+                ylim=(lo, top),
+            )
+            calm(self.ax, title, xlabel)
+            self.canvas.draw()
+            self.background = self.canvas.copy_from_bbox(self.fig.bbox)
+            self.key = key if not log else None
+        self.canvas.restore_region(self.background)
+        self.line.set_data(x, y)
+        self.ax.draw_artist(self.line)
         return Image.fromarray(np.asarray(self.canvas.buffer_rgba()))
 
 # %% ../../nbs/widgets/training.ipynb #b958f6e3
@@ -47,14 +56,19 @@ def policy_config(policy, total, # Epochs of the run, or iterations if the sched
                   base, floor, gamma, # Highest and lowest value, factor of a step
                   start=None): # The config's own `lr_config`
     "The `lr_config` of a policy"
-    if start and start.get('policy')==policy: kw = {k: v for k,v in start.items() if not k.startswith('warmup')}
-    else: kw = dict(policy=policy, **lr_policies[policy])
+    if start and start.get('policy')==policy:
+        kw = {k: v for k,v in start.items() if not k.startswith('warmup')}
+    else:
+        kw = dict(policy=policy, **lr_policies[policy])
     if policy=='step':
-        if not start or start.get('policy')!='step': kw['step'] = sorted({max(1, round(o*total)) for o in kw['step']})
+        if not start or start.get('policy')!='step':
+            kw['step'] = sorted({max(1, round(o*total)) for o in kw['step']})
         kw['gamma'] = gamma
     if policy=='exp': kw['gamma'] = gamma
     if policy=='OneCycle': kw['max_lr'] = base
-    if policy in ('poly', 'CosineAnnealing', 'FlatCosineAnnealing', 'LinearAnnealing'): kw.pop('min_lr_ratio', None); kw['min_lr'] = floor
+    if policy in ('poly', 'CosineAnnealing', 'FlatCosineAnnealing', 'LinearAnnealing'):
+        kw.pop('min_lr_ratio', None)
+        kw['min_lr'] = floor
     return kw
 
 # %% ../../nbs/widgets/training.ipynb #be9e7648
@@ -68,11 +82,22 @@ def _lr_controls(plan): # Of `lr_plan`
     floor = float(lr['min_lr_ratio']*base if lr.get('min_lr_ratio') is not None else lr.get('min_lr') or 0)
     base_lr = W.BoundedFloatText(value=base, min=1e-9, max=1e3, step=float(f'{base/10:.0e}'), description='base lr',
                                  style=dict(description_width='95px'), layout=dict(width='220px'))
-    return dict(policy=list(dict.fromkeys([lr['policy'], *lr_policies])), base_lr=base_lr, epochs=range(1, max(301, 2*n)),
-                warmup=list(dict.fromkeys([lr.get('warmup') or 'none', 'none', 'linear', 'exp', 'constant'])),
-                warmup_iters=range(max(20*plan['epoch_len'], 2*warm)+1), warmup_ratio=(0., float(lr.get('warmup_ratio', .1)), 1.),
-                min_lr={f'{o:g}': o for o in sorted({floor, *_floors})}, gamma=(0., float(lr.get('gamma', .1)), 1.),
-                by_epoch=bool(lr.get('by_epoch', True)), axis=['epoch', 'iteration'], log_scale=False),dict(epochs=n, warmup_iters=warm, min_lr=floor)
+    return (
+        dict(
+            policy=list(dict.fromkeys([lr['policy'], *lr_policies])),
+            base_lr=base_lr,
+            epochs=range(1, max(301, 2*n)),
+            warmup=list(dict.fromkeys([lr.get('warmup') or 'none', 'none', 'linear', 'exp', 'constant'])),
+            warmup_iters=range(max(20*plan['epoch_len'], 2*warm)+1),
+            warmup_ratio=(0., float(lr.get('warmup_ratio', .1)), 1.),
+            min_lr={f'{o:g}': o for o in sorted({floor, *_floors})},
+            gamma=(0., float(lr.get('gamma', .1)), 1.),
+            by_epoch=bool(lr.get('by_epoch', True)),
+            axis=['epoch', 'iteration'],
+            log_scale=False,
+        ),
+        dict(epochs=n, warmup_iters=warm, min_lr=floor),
+    )
 
 # %% ../../nbs/widgets/training.ipynb #d6d29ea0
 class LRExplorer(Explorer):
@@ -81,7 +106,9 @@ class LRExplorer(Explorer):
     def __init__(self, cfg=None, # A config, its `lr_config`, or nothing
                  epochs=None, iters_per_epoch=100, base=None, # As in `plot_lr`
                  **start):
-        self.plan = lr_plan(cfg or dict(policy='CosineAnnealing', min_lr=0, by_epoch=False), epochs, iters_per_epoch, base)
+        self.plan = lr_plan(
+            cfg or dict(policy='CosineAnnealing', min_lr=0, by_epoch=False), epochs, iters_per_epoch, base
+        )
         self.curve,self.line = LiveCurve(),W.HTML().add_class('clsnb-line')
         self._specs,values = _lr_controls(self.plan)
         super().__init__(**{**values, **start})
@@ -90,17 +117,30 @@ class LRExplorer(Explorer):
     @property
     def lr_config(self):
         "The `lr_config` of the present settings"
-        s = self.state; total = s['epochs']*(1 if s['by_epoch'] else self.plan['epoch_len'])
-        kw = policy_config(s['policy'], total, s['base_lr'], s['min_lr'], s['gamma'], self.plan['lr_config'])
+        s = self.state
+        total = s['epochs']*(1 if s['by_epoch'] else self.plan['epoch_len'])
+        kw = policy_config(
+            s['policy'], total, s['base_lr'], s['min_lr'], s['gamma'], self.plan['lr_config']
+        )
         if s['policy'] not in ('OneCycle', 'cyclic'): kw['by_epoch'] = s['by_epoch']
-        if s['warmup']!='none' and s['warmup_iters']: kw.update({k: s[k] for k in ('warmup', 'warmup_iters', 'warmup_ratio')})
+        if s['warmup']!='none' and s['warmup_iters']:
+            kw.update({k: s[k] for k in ('warmup', 'warmup_iters', 'warmup_ratio')})
         return kw
     def draw(self, epochs, base_lr, axis, log_scale, **_):
         kw,n = self.lr_config,self.plan['epoch_len']
         self.its,self.lrs = lr_values(kw, epochs, n, base_lr, 800)
         x = self.its/n if axis=='epoch' else self.its
-        self.line.value = f'<pre style="line-height:1.35;margin:0">{html.escape(pretty(dict(lr_config=kw)))}</pre>'
-        return self.curve.image(x, self.lrs, 'Learning rate', f'{axis} ({epochs*n:,} iterations in all)', _nice(max(self.lrs)), log_scale)
+        self.line.value = (
+            f'<pre style="line-height:1.35;margin:0">{html.escape(pretty(dict(lr_config=kw)))}</pre>'
+        )
+        return self.curve.image(
+            x,
+            self.lrs,
+            'Learning rate',
+            f'{axis} ({epochs*n:,} iterations in all)',
+            _nice(max(self.lrs)),
+            log_scale,
+        )
     def describe(self, policy, epochs, **_):
         k = int(np.argmax(self.lrs))
         return (f'{policy}: starts at {self.lrs[0]:.3g}, highest {self.lrs[k]:.3g} at iteration {self.its[k]:,}, '
@@ -109,4 +149,8 @@ class LRExplorer(Explorer):
 def _nice(v):
     "A round number above `v`, so that the axis seldom changes"
     k = 10.**np.floor(np.log10(max(v, 1e-12)))
-    return float(next(o*k for o in (1.1, 1.6, 2.2, 3.2, 5.2, 8.5, 11) if o*k>=v*1.04))
+    return float(next(
+        o*k
+        for o in (1.1, 1.6, 2.2, 3.2, 5.2, 8.5, 11)
+        if o*k>=v*1.04
+    ))

@@ -27,16 +27,29 @@ def zoo_server()->str:
 
 def _rows():
     "One dict per checkpoint, and one per config without any"
-    f = _facts(); rows = [dict(zip(f['columns'], r)) for r in f['rows']]
+    f = _facts()
+    rows = [dict(zip(f['columns'], r)) for r in f['rows']]
     known = {r['config'] for r in rows}
-    rows += [dict.fromkeys(f['columns']) | dict(name=n, config=n, family=find_config(n).parent.name, note='') for n in list_configs() if n not in known]
+    rows += [
+        dict.fromkeys(f['columns']) | dict(
+            name=n, config=n, family=find_config(n).parent.name, note=''
+        )
+        for n in list_configs()
+        if n not in known
+    ]
     for r in rows:
         paper = f['papers'].get('rsb' if '-rsb-' in r['name'] else r['family']) or ('', None, None)
-        r |= dict(zip(('paper', 'year', 'paper_url'), paper)) | dict(weights=r['weights'] and zoo_server()+r['weights'])
+        r |= (
+            dict(zip(('paper', 'year', 'paper_url'), paper))
+            | dict(weights=r['weights'] and zoo_server()+r['weights'])
+        )
     return rows
 
 # %% ../../nbs/zoo/index.ipynb #a9714d06
-_heads = dict(name='model', params='parameters', flops='multiply-adds', top1='top-1', top5='top-5', training_data='trained on', input_size='pixels')
+_heads = dict(
+    name='model', params='parameters', flops='multiply-adds', top1='top-1', top5='top-5',
+    training_data='trained on', input_size='pixels'
+)
 _hidden = {'weights', 'paper_url', 'year', 'family', 'config', 'note'}
 
 def _short(n):
@@ -45,7 +58,9 @@ def _short(n):
         if n>=k: return f'{n/k:.3g} {unit}'
     return str(n)
 
-def _link(url, text): return f'<a href="{html.escape(url, True)}">{text}</a>' if isinstance(url, str) and url else text
+def _link(url, text):
+    if isinstance(url, str) and url: return f'<a href="{html.escape(url, True)}">{text}</a>'
+    return text
 
 def _cell(k, r):
     "One value of row `r` as HTML"
@@ -55,32 +70,67 @@ def _cell(k, r):
     if k in ('top1', 'top5'): return f'{v:.2f}'
     if k in ('input_size', 'year'): return f'{v:.0f}'
     text = html.escape(str(v))
-    if k=='name': return _link(r.get('weights'), f'<b>{text}</b>' if isinstance(r.get('weights'), str) else text)
+    if k=='name':
+        return _link(r.get('weights'), f'<b>{text}</b>' if isinstance(r.get('weights'), str) else text)
     if k!='paper': return text
-    year = r.get('year'); return _link(r.get('paper_url'), f'<span title="{text}">{text.split(":")[0]}</span>')+(f' ({year})' if year else '')
+    year = r.get('year')
+    return (
+        _link(r.get('paper_url'), f'<span title="{text}">{text.split(":")[0]}</span>')
+        + (f' ({year})' if year else '')
+    )
 
 # %% ../../nbs/zoo/index.ipynb #4b80b2e7
 def zoo_lines(df)->list:
     "A table as lines of text for the command line; * marks published weights"
     num = lambda v, f: '' if v is None or v!=v else f(v)
-    rows = [(o['name']+('*' if isinstance(o['weights'], str) else ''), num(o['params'], _short), num(o['flops'], _short), num(o['top1'], '{:.2f}'.format),
-             num(o['input_size'], str), o['training_data'] or '') for o in df.astype(object).where(df.notna(), None).to_dict('records')]
+    rows = [
+        (
+            o['name']+('*' if isinstance(o['weights'], str) else ''),
+            num(o['params'], _short),
+            num(o['flops'], _short),
+            num(o['top1'], '{:.2f}'.format),
+            num(o['input_size'], str),
+            o['training_data'] or '',
+        )
+        for o in df.astype(object).where(df.notna(), None).to_dict('records')
+    ]
     rows = [('model', 'params', 'flops', 'top-1', 'pixels', 'trained on'), *rows]
     wide = [max(len(r[i]) for r in rows) for i in range(6)]
-    return [(f'{r[0]:<{wide[0]}}  '+'  '.join(f'{v:>{w}}' for v,w in zip(r[1:5], wide[1:5]))+f'  {r[5]}').rstrip() for r in rows]
+    return [
+        (
+            f'{r[0]:<{wide[0]}}  '+'  '.join(f'{v:>{w}}' for v,w in zip(r[1:5], wide[1:5]))+f'  {r[5]}'
+        ).rstrip()
+        for r in rows
+    ]
 
 # %% ../../nbs/zoo/index.ipynb #fc5f13a4
-_style = ('<style>.zoo{border-collapse:collapse;font-size:90%;display:block;overflow-x:auto}.zoo td,.zoo th{padding:2px 8px;text-align:left!important;white-space:nowrap;'
-          'border-bottom:1px solid #8884}.zoo .n{text-align:right!important;font-variant-numeric:tabular-nums}.zoo caption{caption-side:bottom;opacity:.7;text-align:left}</style>')
+_style = (
+    '<style>.zoo{border-collapse:collapse;font-size:90%;display:block;overflow-x:auto}.zoo td,.zoo '
+    'th{padding:2px 8px;text-align:left!important;white-space:nowrap;'
+    'border-bottom:1px solid #8884}.zoo '
+    '.n{text-align:right!important;font-variant-numeric:tabular-nums}.zoo '
+    'caption{caption-side:bottom;opacity:.7;text-align:left}</style>'
+)
 
 def _zoo_html(df, most=60, few=10):
     "The rows as a table of HTML; a long one shows its first rows"
-    cols = sorted((c for c in df.columns if c not in _hidden), key='paper'.__eq__) or list(df.columns); rows = df.head(few if len(df)>most else most).to_dict('records')
-    kind = {c: ' class="n"' if c in ('params', 'flops', 'top1', 'top5', 'input_size', 'year') else '' for c in cols}
+    cols = sorted((c for c in df.columns if c not in _hidden), key='paper'.__eq__) or list(df.columns)
+    rows = df.head(few if len(df)>most else most).to_dict('records')
+    kind = {
+        c: ' class="n"' if c in ('params', 'flops', 'top1', 'top5', 'input_size', 'year') else ''
+        for c in cols
+    }
     head = ''.join(f'<th{kind[c]}>{html.escape(_heads.get(c, str(c)))}</th>' for c in cols)
     body = ''.join('<tr>'+''.join(f'<td{kind[c]}>{_cell(c, r)}</td>' for c in cols)+'</tr>' for r in rows)
-    more = f"{len(df):,} models" + (f"; the first {len(rows)} are shown" if len(rows)<len(df) else '') + ("; <b>bold</b>: with published weights" if 'weights' in df else '')
-    return f'{_style}<table class="zoo"><caption>{more}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    more = (
+        f"{len(df):,} models"
+        + (f"; the first {len(rows)} are shown" if len(rows)<len(df) else '')
+        + ("; <b>bold</b>: with published weights" if 'weights' in df else '')
+    )
+    return (
+        f'{_style}<table '
+        f'class="zoo"><caption>{more}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
 
 @functools.cache
 def _table_class():
@@ -91,9 +141,13 @@ def _table_class():
         def _repr_html_(self): return _zoo_html(self)
         def __reduce__(self): return pd.DataFrame,(dict(self.items()),)
         def __repr__(self):
-            if set(_heads) <= set(self): return '\n'.join(zoo_lines(self.head(10 if len(self)>60 else 60)) + [f'{len(self)} models']*(len(self)>60))
+            if set(_heads) <= set(self):
+                return '\n'.join(
+                    zoo_lines(self.head(10 if len(self)>60 else 60)) + [f'{len(self)} models']*(len(self)>60)
+                )
             df = pd.DataFrame(self)
-            for c in {'params', 'flops'} & set(df): df[c] = df[c].map(_short, na_action='ignore')
+            for c in {'params', 'flops'} & set(df):
+                df[c] = df[c].map(_short, na_action='ignore')
             return repr(df)
     return ZooTable
 
@@ -102,8 +156,13 @@ def zoo(
     pretrained=None, # True: with published weights only; False: without only
 ): # A DataFrame, one row per checkpoint and per config that has none
     "All models: config, paper, size, accuracy, training data and the address of the weights"
-    df = _table_class()(_rows())[['name', 'config', 'family', 'paper', 'year', 'params', 'flops', 'top1', 'top5', 'training_data', 'input_size', 'weights', 'paper_url', 'note']]
-    df = df.astype(dict(year='Int64', input_size='Int64', params='Int64', flops='Int64', top1=float, top5=float))
+    df = _table_class()(_rows())[[
+        'name', 'config', 'family', 'paper', 'year', 'params', 'flops', 'top1', 'top5', 'training_data',
+        'input_size', 'weights', 'paper_url', 'note'
+    ]]
+    df = df.astype(dict(
+        year='Int64', input_size='Int64', params='Int64', flops='Int64', top1=float, top5=float
+    ))
     return df if pretrained is None else df[df.weights.notna()==pretrained].reset_index(drop=True)
 
 # %% ../../nbs/zoo/index.ipynb #a80bcb3f
@@ -112,9 +171,14 @@ def search(
     pretrained=None, # True: with published weights only
 ): # A DataFrame as from `zoo`
     "Models in which every word of `query` occurs"
-    df = zoo(pretrained); hay = df[['name', 'config', 'family', 'paper', 'training_data']].fillna('').agg(' '.join, axis=1).str.lower()
+    df = zoo(pretrained)
+    hay = df[['name', 'config', 'family', 'paper', 'training_data']].fillna('').agg(
+        ' '.join, axis=1
+    ).str.lower()
     hay += df.input_size.map(lambda n: f' {n}px')
-    return df[[all(w in h for w in query.lower().split()) for h in hay]].reset_index(drop=True)
+    return df[[all(w in h for w in query.lower().split()) for h in hay]].reset_index(
+        drop=True
+    )
 
 def list_models(
     pattern='*', # With * and ?
@@ -122,7 +186,11 @@ def list_models(
 )->list:
     "Names of models; a name without * matches anywhere in it"
     pattern = pattern if set(pattern) & set('*?[') else f'*{pattern}*'
-    return [r['name'] for r in _rows() if fnmatch(r['name'].lower(), pattern.lower()) and pretrained in (None, r['weights'] is not None)]
+    return [
+        r['name']
+        for r in _rows()
+        if fnmatch(r['name'].lower(), pattern.lower()) and pretrained in (None, r['weights'] is not None)
+    ]
 
 # %% ../../nbs/zoo/index.ipynb #e496f117
 def _words(name): return set(name.replace('_', '-').split('-'))
@@ -131,14 +199,24 @@ def zoo_entry(
     name, # Of a checkpoint or a config, also an old one
 )->dict: # A row of the table
     "The model that a name means; raises `ConfigError` for a name that nothing has"
-    name = str(name).removesuffix('.py').split('/')[-1]; rows = _rows()
+    name = str(name).removesuffix('.py').split('/')[-1]
+    rows = _rows()
     hits = [r for r in rows if r['name']==name]
     if not hits:
         try: name = find_config(name).name.removesuffix('.py')
-        except ConfigError: raise ConfigError(f"The zoo has no model {name!r}.{near(name, {r['name'] for r in rows} | {r['config'] for r in rows}) or ' clsnb zoo WORD searches in it.'}") from None
+        except ConfigError:
+            raise ConfigError(
+                "The zoo has no model "
+                f"{name!r}.{near(name, {r['name'] for r in rows} | {r['config'] for r in rows}) or ' clsnb zoo WORD searches in it.'}"
+            ) from None
         hits = [r for r in rows if r['config']==name]
     if not hits: raise ConfigError(f"The zoo has no model {name!r}: it is a config of your own.")
-    return min(hits, key=lambda r: (not r['weights'], len(_words(r['name'])-_words(name)), r['name']))
+    return min(
+        hits,
+        key=lambda r: (
+            not r['weights'], len(_words(r['name'])-_words(name)), r['name']
+        ),
+    )
 
 def zoo_config(
     name, # Of a checkpoint or a config
@@ -157,11 +235,17 @@ def zoo_file(
     r = zoo_entry(name)
     if not r['weights']:
         there = [o['name'] for o in _rows() if o['family']==r['family'] and o['weights']]
-        raise CheckpointError(f"No weights were published for {name}." + (f" For {r['family']} there are: {', '.join(there[:6])}." if there else ''))
+        raise CheckpointError(
+            f"No weights were published for {name}."
+            + (f" For {r['family']} there are: {', '.join(there[:6])}." if there else '')
+        )
     try: return local_checkpoint(r['weights'])
     except (CheckpointError, DataError) as e:
         file = r['weights'].split('/')[-1]
-        raise CheckpointError(f"{str(e).rstrip('.')}. Without a network: put {file} into {cache_dir('checkpoints')}, or name a mirror in $CLSNB_ZOO.") from None
+        raise CheckpointError(
+            f"{str(e).rstrip('.')}. Without a network: "
+            f"put {file} into {cache_dir('checkpoints')}, or name a mirror in $CLSNB_ZOO."
+        ) from None
 
 @CHECKPOINT_SCHEMES.register('zoo')
 def zoo_checkpoint(name):

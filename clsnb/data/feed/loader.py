@@ -6,7 +6,8 @@
 __all__ = ['Batch', 'collate', 'why_not_send', 'Loader', 'build_dataloader']
 
 # %% ../../../nbs/data/feed/loader.ipynb #53758322
-import ctypes, gc, inspect, io, multiprocessing, multiprocessing.connection, os, pickle, shutil, signal, sys, time, warnings
+import ctypes, gc, inspect, io, multiprocessing, multiprocessing.connection, os, pickle, shutil
+import signal, sys, time, warnings
 import numpy as np, torch
 from collections import namedtuple
 from collections.abc import Mapping
@@ -31,21 +32,28 @@ class Batch(dict):
 
 def _stacked(values):
     v,w = values[0],get_worker_info()
-    if v.dtype==torch.uint8 and v.ndim==3 and not v.is_contiguous(): return _stacked([o.permute(1,2,0) for o in values]).permute(0,3,1,2)
-    return torch.stack(values) if w is None or getattr(w.dataset, 'ahead', 1) else default_collate(list(values))
+    if v.dtype==torch.uint8 and v.ndim==3 and not v.is_contiguous():
+        return _stacked([o.permute(1,2,0) for o in values]).permute(0,3,1,2)
+    if w is None or getattr(w.dataset, 'ahead', 1): return torch.stack(values)
+    return default_collate(list(values))
 
 def _stack(key, values, tokens):
     v = values[0]
     if isinstance(v, (np.ndarray, torch.Tensor)):
         for o,t in zip(values, tokens):
-            if o.shape!=v.shape: raise DataError(_unequal(key, v.shape, tokens[0], o.shape, t))
+            if o.shape!=v.shape:
+                raise DataError(_unequal(key, v.shape, tokens[0], o.shape, t))
         return _stacked(values) if isinstance(v, torch.Tensor) else torch.from_numpy(np.stack(values))
     if isinstance(v, (bool, int, float, np.number)): return torch.tensor(values)
     return list(values)
 
 def _unequal(key, a, ta, b, tb):
-    return (f"Samples of one batch must agree in size, but {key!r} is {tuple(a)} for sample {ta[1]} and {tuple(b)} for sample {tb[1]}. "
-            "End the pipeline with Resize(size=(h, w)), CenterCrop or RandomResizedCrop, or use samples_per_gpu=1.")
+    return (
+        f"Samples of one batch must agree in size, but {key!r} is {tuple(a)} for sample "
+        f"{ta[1]} and {tuple(b)} for sample {tb[1]}. "
+        "End the pipeline with Resize(size=(h, w)), CenterCrop or RandomResizedCrop, "
+        "or use samples_per_gpu=1."
+    )
 
 # %% ../../../nbs/data/feed/loader.ipynb #78fbb348
 def collate(samples, tokens=None)->Batch:
@@ -54,8 +62,14 @@ def collate(samples, tokens=None)->Batch:
     if not isinstance(samples[0], Mapping): return default_collate(samples)
     for s,t in zip(samples, tokens):
         if s.keys()!=samples[0].keys():
-            raise DataError(f"Samples of one batch must have the same keys, but {tokens[0][1]} has {sorted(samples[0])} and {t[1]} has {sorted(s)}.")
-    batch = Batch({k: _stack(k, [s[k] for s in samples], tokens) for k in samples[0]})
+            raise DataError(
+                "Samples of one batch must have the same keys, "
+                f"but {tokens[0][1]} has {sorted(samples[0])} and {t[1]} has {sorted(s)}."
+            )
+    batch = Batch({
+        k: _stack(k, [s[k] for s in samples], tokens)
+        for k in samples[0]
+    })
     batch.index = [t[1] for t in tokens]
     return batch
 
@@ -74,18 +88,23 @@ def _called(ds, i):
 
 def _with_sample(e, ds, i):
     "The same exception, which says by which sample it was raised"
-    if not isinstance(e, ClsnbError) and hasattr(e, 'add_note'): e.add_note(f"This was {_called(ds, i)}.")
+    if not isinstance(e, ClsnbError) and hasattr(e, 'add_note'):
+        e.add_note(f"This was {_called(ds, i)}.")
     return e
 
 class _Fetcher:
     "What workers get: the data set, the seed, and how to make a batch"
     skip,busy,ahead = False,None,0 # Leave out broken pictures? What each worker is at; batches under way
-    def __init__(self, dataset, seed, collate): self.dataset,self.seed,self.collate = dataset,seed,collate
+    def __init__(self, dataset, seed, collate):
+        self.dataset,self.seed,self.collate = dataset,seed,collate
     def __len__(self): return len(self.dataset)
     def _good(self, token, broken):
         "A sample, or another one in the place of a broken one, and its token"
         for k in range(_tries):
-            t = (token[0], mix(self.seed, *token, k)%len(self.dataset), token[2]) if k else token
+            if k:
+                t = token[0], mix(self.seed, *token, k)%len(self.dataset), token[2]
+            else:
+                t = token
             if self.busy is not None: self._tell(t[1])
             seed_sample(self.seed, *t)
             try: return self.dataset[t[1]],t
@@ -95,7 +114,8 @@ class _Fetcher:
             except Exception as e: raise _with_sample(e, self.dataset, t[1])
         raise DataError(f"{_tries} pictures in a row are broken. The first: {broken[-_tries][1]}")
     def _tell(self, index):
-        if (w := get_worker_info()) is not None: self.busy.numpy()[w.id] = index,time.time()
+        if (w := get_worker_info()) is not None:
+            self.busy.numpy()[w.id] = index,time.time()
 
 # %% ../../../nbs/data/feed/loader.ipynb #5375c364
 def _batch(fetcher, tokens):
@@ -103,7 +123,9 @@ def _batch(fetcher, tokens):
     samples,tokens = zip(*(fetcher._good(t, broken) for t in tokens))
     batch = fetcher.collate(list(samples), list(tokens))
     if fetcher.busy is not None: fetcher._tell(-1)
-    if fetcher.ahead: _check_shared_memory(batch, fetcher.ahead); fetcher.ahead = 0
+    if fetcher.ahead:
+        _check_shared_memory(batch, fetcher.ahead)
+        fetcher.ahead = 0
     return _Patched(batch, broken) if broken else batch
 
 def _fetch(self, tokens):
@@ -114,16 +136,24 @@ def _fetch(self, tokens):
 _Fetcher.__getitems__ = _fetch
 
 # %% ../../../nbs/data/feed/loader.ipynb #e8e502bf
-def _shared_memory(): return shutil.disk_usage('/dev/shm').free if os.path.isdir('/dev/shm') else float('inf')
+def _shared_memory():
+    return shutil.disk_usage('/dev/shm').free if os.path.isdir('/dev/shm') else float('inf')
 
 def _check_shared_memory(batch, ahead):
     "Raise a `DataError` if `ahead` batches like this one do not fit"
-    tensors,free = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else [batch],_shared_memory()
+    if isinstance(batch, Mapping): tensors = batch.values()
+    elif isinstance(batch, (list, tuple)): tensors = batch
+    else: tensors = [batch]
+    free = _shared_memory()
     one = sum(o.nbytes for o in tensors if isinstance(o, torch.Tensor))
     if one*ahead<=free+one*(ahead//2): return # others may be there already
-    raise DataError(f"{ahead} batches under way need {one*ahead/1e6:,.0f} MB of shared memory ({one/1e6:,.1f} MB each), but /dev/shm has "
-                    f"{free/1e6:,.0f} MB free: use fewer workers_per_gpu, smaller samples_per_gpu or prefetch_factor=1, or give the "
-                    f"container more (docker run --shm-size {max(1, -(-one*ahead*2//10**9))}g).")
+    raise DataError(
+        f"{ahead} batches under way need {one*ahead/1e6:,.0f} MB of shared memory "
+        f"({one/1e6:,.1f} MB each), but /dev/shm has "
+        f"{free/1e6:,.0f} MB free: use fewer workers_per_gpu, "
+        "smaller samples_per_gpu or prefetch_factor=1, or give the "
+        f"container more (docker run --shm-size {max(1, -(-one*ahead*2//10**9))}g)."
+    )
 
 # %% ../../../nbs/data/feed/loader.ipynb #92d943e9
 def _as_is(batch): return batch
@@ -132,19 +162,26 @@ def _keep_memory():
     "glibc gives a picture's memory back to the system, and asks for it anew: a third of decoding time in some processes"
     try: mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError): return # not glibc
-    mallopt(-3, 32<<20); mallopt(-1, 128<<20) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    mallopt(-3, 32<<20)
+    mallopt(-1, 128<<20) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 def _start_worker(_):
     "Workers are many, so each is one thread; they leave this process's garbage alone, and Ctrl-C to it"
     import cv2
-    cv2.setNumThreads(0); _keep_memory(); gc.freeze(); signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    _keep_memory()
+    gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 # %% ../../../nbs/data/feed/loader.ipynb #ae23995e
 class _Scout(pickle.Pickler):
     "Collects what lives in `__main__`"
-    def __init__(self, *a): super().__init__(*a); self.homeless = set()
+    def __init__(self, *a):
+        super().__init__(*a)
+        self.homeless = set()
     def reducer_override(self, o):
-        if getattr(o, '__module__', None)=='__main__' and hasattr(o, '__qualname__'): self.homeless.add(o.__qualname__)
+        if getattr(o, '__module__', None)=='__main__' and hasattr(o, '__qualname__'):
+            self.homeless.add(o.__qualname__)
         return NotImplemented
 
 def why_not_send(
@@ -155,7 +192,8 @@ def why_not_send(
     if (method or multiprocessing.get_start_method())=='fork': return None
     scout = _Scout(io.BytesIO())
     try: scout.dump(o)
-    except Exception as e: return f"it cannot be pickled ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
+    except Exception as e:
+        return f"it cannot be pickled ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
     if scout.homeless and not getattr(sys.modules['__main__'], '__file__', None):
         return f"this notebook defines {', '.join(sorted(scout.homeless))}; move that into a module"
 
@@ -169,21 +207,32 @@ def _start_method(fetch, n, kwargs):
     if why and method is None and 'fork' in multiprocessing.get_all_start_methods():
         warnings.warn(f"Workers are forked: they cannot be started afresh, because {why}.", stacklevel=4)
         return n,dict(kwargs, multiprocessing_context='fork')
-    if why: warnings.warn(f"Loading with 0 workers instead of {n}: workers cannot be given the data set, because {why}.", stacklevel=4)
-    return (n,kwargs) if n and not why else (0,{k:v for k,v in kwargs.items() if k not in _only_workers})
+    if why:
+        warnings.warn(
+            f"Loading with 0 workers instead of {n}: workers cannot be given the data set, because {why}.",
+            stacklevel=4,
+        )
+    if n and not why: return n,kwargs
+    return 0,{k:v for k,v in kwargs.items() if k not in _only_workers}
 
 class Loader:
     "Batches of a data set, the same ones for the same seed and epoch"
     norm,at_work = None,False # A `DeviceNormalize`, if that is left to do; is a loop under way?
     def __init__(self, dataset, sampler, batch_size, num_workers=0, seed=0, drop_last=False, persistent_workers=True,
                  pin_memory=True, collate_fn=collate, max_broken=0, **kwargs):
-        self.dataset,self.sampler,self.seed,self.max_broken,self.broken,self.seen = dataset,sampler,seed,max_broken,{},0
+        self.dataset = dataset
+        self.sampler = sampler
+        self.seed = seed
+        self.max_broken = max_broken
+        self.broken = {}
+        self.seen = 0
         fetch,how = self.reads(batch_size, drop_last, collate_fn)
         self.fetcher = fetch
         fetch.skip = max_broken>0
         self.num_workers,kwargs = n,kwargs = _start_method(fetch, num_workers, kwargs)
         self.timeout = kwargs.get('timeout', 0)
-        if n and self.timeout: fetch.busy = torch.full((n, 2), -1., dtype=torch.float64).share_memory_()
+        if n and self.timeout:
+            fetch.busy = torch.full((n, 2), -1., dtype=torch.float64).share_memory_()
         fetch.ahead = n*(kwargs.get('prefetch_factor') or 2)
         self.loader = DataLoader(fetch, num_workers=n, collate_fn=_as_is,
             worker_init_fn=_start_worker, persistent_workers=persistent_workers and n>0,
@@ -197,7 +246,10 @@ class Loader:
     @property
     def batch_size(self): return self.batch_sampler.batch_size
     def __repr__(self):
-        return f"Loader: {len(self)} batches of {self.batch_size} from {self.dataset!r}, {self.num_workers} workers"
+        return (
+            f"Loader: {len(self)} batches of {self.batch_size} from {self.dataset!r}, "
+            f"{self.num_workers} workers"
+        )
 
 # %% ../../../nbs/data/feed/loader.ipynb #0eb1fbde
 @patch
@@ -208,30 +260,56 @@ def _note(self:Loader, broken):
     read = max(min(self.seen, len(self.dataset)), min(len(self.dataset), 1000))
     if len(self.broken)>self.max_broken*read:
         first = next(iter(self.broken.values()))
-        raise DataError(f"{len(self.broken)} of {read} pictures are broken, more than max_broken={self.max_broken:g} allows (data.train_dataloader=dict(max_broken=...)). clsnb verify lists them all. The first: {first}")
-    for i,m in new[:max(0, 3-len(self.broken)+len(new))]: warnings.warn(f"Left out: {m}", stacklevel=3)
+        raise DataError(
+            f"{len(self.broken)} of {read} pictures are broken, more than max_broken={self.max_broken:g} "
+            "allows (data.train_dataloader=dict(max_broken=...)). "
+            f"clsnb verify lists them all. The first: {first}"
+        )
+    for i,m in new[:max(0, 3-len(self.broken)+len(new))]:
+        warnings.warn(f"Left out: {m}", stacklevel=3)
 
 @patch
 def _stuck(self:Loader):
     "Who is stuck, and with what"
-    at = self.fetcher.busy.numpy(); w = np.where(at[:,0]>=0, at[:,1], np.inf).argmin(); i,since = at[w]
+    at = self.fetcher.busy.numpy()
+    w = np.where(at[:,0]>=0, at[:,1], np.inf).argmin()
+    i,since = at[w]
     if i<0: return f"No batch came for {self.timeout} s."
-    return (f"Loading is stuck: a process has been busy with {_called(self.dataset, int(i))} for {time.time()-since:.0f} s, and "
-            f"timeout is {self.timeout} s. Is the disk answering, does a step of the pipeline wait for something?")
+    return (
+        "Loading is stuck: a process has been busy with "
+        f"{_called(self.dataset, int(i))} for {time.time()-since:.0f} s, and "
+        f"timeout is {self.timeout} s. Is the disk answering, "
+        "does a step of the pipeline wait for something?"
+    )
 
 # %% ../../../nbs/data/feed/loader.ipynb #cdd15702
-_deaths = {-9: "was killed: most likely memory ran out. Use fewer workers_per_gpu or smaller samples_per_gpu",
-           -7: "found no room in /dev/shm: use fewer workers_per_gpu, smaller samples_per_gpu, or more shared memory",
-           -11: "crashed (SIGSEGV), most likely while decoding: clsnb verify finds pictures that do this", -6: "crashed (SIGABRT): what it said is above"}
+_deaths = {
+    -9: "was killed: most likely memory ran out. Use fewer workers_per_gpu or smaller samples_per_gpu",
+    -7: "found no room in /dev/shm: use fewer workers_per_gpu, smaller samples_per_gpu, "
+        "or more shared memory",
+    -11: "crashed (SIGSEGV), most likely while decoding: clsnb verify finds pictures that do this",
+    -6: "crashed (SIGABRT): what it said is above",
+}
 
 def _death(workers, e):
     "What became of a process that has ended, if one has"
     with suppress(RuntimeError): # the news of its end, from torch
-        gone = multiprocessing.connection.wait([o.sentinel for o in workers], 1.) if isinstance(e, (ConnectionError, EOFError, FileNotFoundError)) else ()
+        if isinstance(e, (ConnectionError, EOFError, FileNotFoundError)):
+            gone = multiprocessing.connection.wait([o.sentinel for o in workers], 1.)
+        else:
+            gone = ()
         for o in workers: o.join(1.*(o.sentinel in gone))
     c = next((o.exitcode for o in workers if o.exitcode is not None), None)
-    return c is not None and "A loading process " + _deaths.get(c, f"ended by itself (exit status {c}); what it said is above. With spawn or forkserver a "
-                                                                   "script begins its work below `if __name__=='__main__':`") + '.'
+    return (
+        c is not None
+        and "A loading process "
+        + _deaths.get(
+            c,
+            f"ended by itself (exit status {c}); what it said is above. With spawn or forkserver a "
+            "script begins its work below `if __name__=='__main__':`",
+        )
+        + '.'
+    )
 
 @patch
 def _batches(self:Loader):
@@ -243,7 +321,8 @@ def _batches(self:Loader):
         yield from it
     except (RuntimeError, OSError, EOFError, KeyboardInterrupt) as e:
         it = it or self.loader._iterator
-        why = self._stuck() if 'timed out' in str(e) and self.timeout else _death(getattr(it, '_workers', ()), e)
+        if 'timed out' in str(e) and self.timeout: why = self._stuck()
+        else: why = _death(getattr(it, '_workers', ()), e)
         if not inner: self.loader._iterator = None
         if hasattr(it, '_shutdown_workers'): it._shutdown_workers()
         if why: raise DataError(why) from e
@@ -256,10 +335,16 @@ def __iter__(self:Loader):
     for b in self._batches():
         self.seen += self.batch_size
         if isinstance(b, _Failed): b.throw()
-        if isinstance(b, _Patched): self._note(b.broken); b = b.batch
+        if isinstance(b, _Patched):
+            self._note(b.broken)
+            b = b.batch
         if self.norm is not None: b.norm = self.norm
         yield b
-    if len(self.broken)>max(n, 3): warnings.warn(f"{len(self.broken)} broken pictures were left out so far; loader.broken lists them.", stacklevel=2)
+    if len(self.broken)>max(n, 3):
+        warnings.warn(
+            f"{len(self.broken)} broken pictures were left out so far; loader.broken lists them.",
+            stacklevel=2,
+        )
 
 # %% ../../../nbs/data/feed/loader.ipynb #fcd0b0b8
 class _OnlySamples:
@@ -290,7 +375,8 @@ def build_dataloader(
     per = 1 if world_size>1 else max(num_gpus, 1)
     if seed is None: seed = _common_seed(world_size if dist else 1)
     share = dict(dataset=dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
-    sampler = SAMPLERS.build(sampler_cfg, share) if sampler_cfg else DistributedSampler(round_up=round_up, **share)
+    if sampler_cfg: sampler = SAMPLERS.build(sampler_cfg, share)
+    else: sampler = DistributedSampler(round_up=round_up, **share)
     make = getattr(dataset, 'loader_class', Loader) # streams have their own
     loader = make(dataset, sampler, per*samples_per_gpu, per*workers_per_gpu, seed, drop_last, persistent_workers,
                   pin_memory, _OnlySamples(collate_fn) if collate_fn else collate,
@@ -302,14 +388,25 @@ def build_dataloader(
 _more = 'prefetch_factor','timeout','multiprocessing_context','in_order','pin_memory_device' # torch's
 
 def _check_arguments(samples_per_gpu, workers_per_gpu, **kw):
-    for k,v,least in [('samples_per_gpu', samples_per_gpu, 1), ('workers_per_gpu', workers_per_gpu, 0), *((k, v, 1) for k,v in kw.items() if k==_more[0] and v is not None)]:
-        if not isinstance(v, (int, np.integer)) or v<least: raise ConfigError(f"{k} is a whole number from {least} on, not {v!r}.")
+    for k,v,least in [
+        ('samples_per_gpu', samples_per_gpu, 1),
+        ('workers_per_gpu', workers_per_gpu, 0),
+        *((k, v, 1) for k,v in kw.items() if k==_more[0] and v is not None),
+    ]:
+        if not isinstance(v, (int, np.integer)) or v<least:
+            raise ConfigError(f"{k} is a whole number from {least} on, not {v!r}.")
     for k in kw:
-        if k not in _more: raise ConfigError(f"data, or build_dataloader, has no {k!r}.{near(k, [*inspect.signature(build_dataloader).parameters, *_more])}")
+        if k not in _more:
+            raise ConfigError(
+                "data, or build_dataloader, "
+                f"has no {k!r}.{near(k, [*inspect.signature(build_dataloader).parameters, *_more])}"
+            )
 
 def _common_seed(world_size):
     "A random seed that all processes agree on"
-    seed = torch.empty((), dtype=torch.int64).random_(2**31, generator=(g:=torch.Generator(), g.seed())[0])
+    seed = torch.empty((), dtype=torch.int64).random_(
+        2**31, generator=(g:=torch.Generator(), g.seed())[0]
+    )
     if world_size>1:
         box = [int(seed)]
         torch.distributed.broadcast_object_list(box, src=0)
@@ -320,14 +417,22 @@ def _common_seed(world_size):
 def _speed_up(loader, fast_decode, device_normalize):
     "Other pipelines for the samples of a loader"
     notes,norms = [],[]
-    if device_normalize and isinstance(loader.fetcher.collate, _OnlySamples): device_normalize = notes.append("device_normalize: not with a collate_fn of one's own.")
+    if device_normalize and isinstance(loader.fetcher.collate, _OnlySamples):
+        device_normalize = notes.append("device_normalize: not with a collate_fn of one's own.")
     def faster(p):
-        if fast_decode: p,note = fast_decoding(p, fast_decode); notes.append(note)
+        if fast_decode:
+            p,note = fast_decoding(p, fast_decode)
+            notes.append(note)
         return p
-    def later(p): p,norm,note = normalize_later(p, device_normalize); notes.append(note); norms.append(norm); return p
+    def later(p):
+        p,norm,note = normalize_later(p, device_normalize)
+        notes.append(note)
+        norms.append(norm)
+        return p
     ds = with_pipeline(loader.dataset, faster)
     if device_normalize:
         other = with_pipeline(ds, later)
-        if norms and all(o is not None and o==norms[0] for o in norms): ds,loader.norm = other,norms[0]
+        if norms and all(o is not None and o==norms[0] for o in norms):
+            ds,loader.norm = other,norms[0]
     loader.fetcher.dataset = ds
     for o in dict.fromkeys(notes): get_logger().info(o)

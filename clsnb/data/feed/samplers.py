@@ -18,14 +18,19 @@ from ...core.seed import mix
 def seed_sample(*ints):
     "Set the three global generators from `ints`; devices are left alone, workers must not touch them"
     h = mix(*ints)
-    random.seed(h); np.random.seed(h & 0xFFFFFFFF); torch.default_generator.manual_seed(h)
+    random.seed(h)
+    np.random.seed(h & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(h)
 
 @contextmanager
 def kept_rng():
     "Leave the three global generators as they were found"
     was = random.getstate(),np.random.get_state(),torch.get_rng_state()
     try: yield
-    finally: random.setstate(was[0]); np.random.set_state(was[1]); torch.set_rng_state(was[2])
+    finally:
+        random.setstate(was[0])
+        np.random.set_state(was[1])
+        torch.set_rng_state(was[2])
 
 # %% ../../../nbs/data/feed/samplers.ipynb #7ce4d054
 @SAMPLERS.register
@@ -37,7 +42,10 @@ class DistributedSampler(torch.utils.data.Sampler):
         self.dataset,self.num_replicas,self.rank = dataset,num_replicas or n,r if rank is None else rank
         if not 0<=self.rank<self.num_replicas:
             raise ConfigError(f"Sampler: rank {self.rank} of {self.num_replicas} processes does not exist.")
-        self.shuffle,self.round_up,self.seed,self.epoch = shuffle,round_up,seed or 0,0
+        self.shuffle = shuffle
+        self.round_up = round_up
+        self.seed = seed or 0
+        self.epoch = 0
     def set_epoch(self, epoch): self.epoch = epoch
     def permutation(self):
         n = len(self.dataset)
@@ -66,17 +74,25 @@ class RepeatAugSampler(DistributedSampler):
         super().__init__(dataset, num_replicas, rank, shuffle, seed=seed)
         n,ratio = len(dataset),selected_ratio or self.num_replicas
         self.num_repeats = num_repeats
-        self.num_selected_samples = int(n//selected_round*selected_round//ratio) if selected_round else math.ceil(n/ratio)
+        if selected_round:
+            self.num_selected_samples = int(n//selected_round*selected_round//ratio)
+        else:
+            self.num_selected_samples = math.ceil(n/ratio)
         if n and not self.num_selected_samples:
-            raise ConfigError(f"RepeatAugSampler: of {n} samples none is selected with selected_round={selected_round}: say selected_round=0.")
+            raise ConfigError(
+                f"RepeatAugSampler: of {n} samples none is selected with "
+                f"selected_round={selected_round}: say selected_round=0."
+            )
     @property
-    def total_size(self): return math.ceil(len(self.dataset)*self.num_repeats/self.num_replicas)*self.num_replicas
+    def total_size(self):
+        return math.ceil(len(self.dataset)*self.num_repeats/self.num_replicas)*self.num_replicas
     def order(self):
         idx = self.permutation()
         at = np.arange(self.rank, self.total_size, self.num_replicas)[:self.num_selected_samples]
         once = len(idx)*self.num_repeats
         return idx[at%once//self.num_repeats],at%self.num_repeats + at//once*self.num_repeats
-    def __len__(self): return len(range(self.rank, self.total_size, self.num_replicas)[:self.num_selected_samples])
+    def __len__(self):
+        return len(range(self.rank, self.total_size, self.num_replicas)[:self.num_selected_samples])
 
 # %% ../../../nbs/data/feed/samplers.ipynb #34570a21
 def _order(sampler):
@@ -84,16 +100,25 @@ def _order(sampler):
     if hasattr(sampler, 'order'): return sampler.order()
     idx = np.fromiter((int(o) for o in sampler), np.int64)
     by = np.argsort(idx, kind='stable')
-    start = np.r_[True, np.diff(idx[by])!=0] if len(idx) else np.zeros(0, bool)
+    if len(idx):
+        start = np.r_[True, np.diff(idx[by])!=0]
+    else:
+        start = np.zeros(0, bool)
     copy = np.empty_like(idx)
-    copy[by] = np.arange(len(idx))-np.maximum.accumulate(np.where(start, np.arange(len(idx)), 0))
+    copy[by] = np.arange(len(idx))-np.maximum.accumulate(np.where(
+        start, np.arange(len(idx)), 0
+    ))
     return idx,copy
 
 # %% ../../../nbs/data/feed/samplers.ipynb #0978ec0b
 class TokenBatches:
     "Lists of (epoch, index, copy), one list per batch"
     def __init__(self, sampler, batch_size, drop_last=False):
-        self.sampler,self.batch_size,self.drop_last,self.epoch,self.start = sampler,batch_size,drop_last,0,0
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.start = 0
     def set_epoch(self, epoch, start=0):
         "Go to `epoch`, and there to batch `start`"
         self.epoch,self.start = epoch,start
@@ -105,7 +130,10 @@ class TokenBatches:
         idx,copy = _order(self.sampler)
         for b in range(self.start, len(self)):
             at = slice(b*self.batch_size, (b+1)*self.batch_size)
-            yield [(self.epoch, i, c) for i,c in zip(idx[at].tolist(), copy[at].tolist())]
+            yield [
+                (self.epoch, i, c)
+                for i,c in zip(idx[at].tolist(), copy[at].tolist())
+            ]
 
 # %% ../../../nbs/data/feed/samplers.ipynb #4ccb88e9
 @SAMPLERS.register
@@ -118,13 +146,20 @@ class ClassBalancedSampler(DistributedSampler):
         y = np.asarray(dataset.get_gt_labels())
         rows,cats = np.nonzero(y==1) if y.ndim==2 else (np.arange(len(y)),y)
         by = np.argsort(cats, kind='stable')
-        self.members = [o for o in np.split(rows[by], np.cumsum(np.bincount(cats))[:-1]) if len(o)]
+        self.members = [
+            o
+            for o in np.split(rows[by], np.cumsum(np.bincount(cats))[:-1])
+            if len(o)
+        ]
         if not self.members: raise ConfigError("ClassBalancedSampler: no sample has a class.")
         self.power = power
     def permutation(self):
-        rng,n = np.random.default_rng(mix(self.seed, self.epoch)),len(self.dataset)
-        w = np.array([len(o)**self.power for o in self.members]); w = w/w.sum()*n
-        take = np.floor(w).astype(int); take[np.argsort(take-w, kind='stable')[:n-take.sum()]] += 1
+        rng = np.random.default_rng(mix(self.seed, self.epoch))
+        n = len(self.dataset)
+        w = np.array([len(o)**self.power for o in self.members])
+        w = w/w.sum()*n
+        take = np.floor(w).astype(int)
+        take[np.argsort(take-w, kind='stable')[:n-take.sum()]] += 1
         idx = np.concatenate([self._some(o, k, rng) for o,k in zip(self.members, take)])
         return rng.permutation(idx) if self.shuffle else idx
     def _some(self, members, k, rng):
@@ -133,4 +168,6 @@ class ClassBalancedSampler(DistributedSampler):
     def order(self): # which copy is which matters: each has its own random numbers
         idx,copy = _order(iter(self.permutation()))
         at = np.arange(self.rank, self.total_size, self.num_replicas)
-        return idx[at%len(idx)],copy[at%len(idx)]+at//max(len(idx), 1)*len(idx)
+        return (
+            idx[at%len(idx)],copy[at%len(idx)]+at//max(len(idx), 1)*len(idx),
+        )

@@ -24,17 +24,25 @@ _per_shard = 1<<32
 
 def read_shard(path, number, client, ext='cls', key='label'):
     "`(number of the sample, name, bytes, label's text)` of each picture of a shard, in its order"
-    place,now,picture,label = 0,None,None,None
+    place = 0
+    now = None
+    picture = None
+    label = None
     def whole():
-        if label is None: raise DataError(f"{path}: {picture[0]} has no {now}.{ext} beside it to tell its label.")
+        if label is None:
+            raise DataError(f"{path}: {picture[0]} has no {now}.{ext} beside it to tell its label.")
         return (number*_per_shard+place, *picture, label)
     with open_shard(path, client) as tar:
         for m,stem,end in shard_files(tar):
             if stem!=now:
-                if picture: yield whole(); place += 1
+                if picture:
+                    yield whole()
+                    place += 1
                 now,picture,label = stem,None,None
-            if '.'+end in _pictures: picture = m.name,tar.extractfile(m).read()
-            elif end==ext: label = label_of(ext, tar.extractfile(m).read(), key, f'{path}: {m.name}')
+            if '.'+end in _pictures:
+                picture = m.name,tar.extractfile(m).read()
+            elif end==ext:
+                label = label_of(ext, tar.extractfile(m).read(), key, f'{path}: {m.name}')
         if picture: yield whole()
 
 # %% ../../../nbs/data/feed/streams.ipynb #fd1723f2
@@ -52,9 +60,14 @@ def lane(
         for s in shards:
             for sample in read(s):
                 some = True
-                if not buffer: yield turn,sample
-                elif len(pool)<buffer: pool.append(sample)
-                else: j = rng.randrange(buffer); pool[j],sample = sample,pool[j]; yield turn,sample
+                if not buffer:
+                    yield turn,sample
+                elif len(pool)<buffer:
+                    pool.append(sample)
+                else:
+                    j = rng.randrange(buffer)
+                    pool[j],sample = sample,pool[j]
+                    yield turn,sample
         if not some: raise DataError(f"The {len(shards)} shards of this lane have no pictures.")
         rng.shuffle(pool)
         for sample in pool: yield turn,sample
@@ -71,30 +84,46 @@ class ShardStream(BaseDataset):
                  buffer=2000, # Samples of each process that wait to be mixed
                  lanes=8, # Shards that each process reads at once; workers_per_gpu should divide it
                  test_mode=False, file_client_args=None): # Of `FileClient`; addresses need none
-        self.samples,self.label_ext,self.label_key,self.buffer,self.lanes = samples,label_ext,label_key,buffer,lanes
+        self.samples = samples
+        self.label_ext = label_ext
+        self.label_key = label_key
+        self.buffer = buffer
+        self.lanes = lanes
         self.file_client_args = file_client_args
-        if not samples or samples<1: raise ConfigError(f"ShardStream: samples={samples!r} must say how many samples the shards hold.")
+        if not samples or samples<1:
+            raise ConfigError(f"ShardStream: samples={samples!r} must say how many samples the shards hold.")
         super().__init__(data_prefix, pipeline, classes, test_mode=test_mode)
         self.client = file_client(file_client_args)
         self.paths = expand_shards(data_prefix, self.client)
-        self.number = {str(c):i for i,c in enumerate(self.CLASSES or ())}; self.named = any(map(str.isdigit, self.number)) # called by numbers?
+        self.number = {str(c):i for i,c in enumerate(self.CLASSES or ())}
+        self.named = any(map(str.isdigit, self.number)) # called by numbers?
     def load_annotations(self): return ()
     def check_labels(self): pass
     def __len__(self): return self.samples
     def get_gt_labels(self):
-        raise ConfigError("ShardStream knows no labels before it has read them: validate and balance with ShardDataset, "
-                          f"which lists {self.data_prefix}.")
+        raise ConfigError(
+            "ShardStream knows no labels before it has read them: validate and balance with ShardDataset, "
+            f"which lists {self.data_prefix}."
+        )
     def get_cat_ids(self, idx): return self.get_gt_labels()
-    def read(self, s): return read_shard(self.paths[s], s, self.client, self.label_ext, self.label_key)
-    def sample_name(self, idx): s,i = divmod(int(idx), _per_shard); return f'{self.paths[s]}, picture {i}'
+    def read(self, s):
+        return read_shard(self.paths[s], s, self.client, self.label_ext, self.label_key)
+    def sample_name(self, idx):
+        s,i = divmod(int(idx), _per_shard)
+        return f'{self.paths[s]}, picture {i}'
     def prepare(self, sample):
         "A sample after the pipeline"
         index,name,data,label = sample
         path = self.paths[index//_per_shard]
         y = self.number.get(label, int(label) if label.isdigit() and not self.named else None)
         if y is None or self.number and y>=len(self.number):
-            raise DataError(f"{path}: the label {label!r} of {name} is none of the {len(self.number)} classes.{near(label, self.number)}")
-        return self.run_pipeline(dict(img_prefix=path, img_info=dict(filename=name), img_bytes=data, gt_label=np.array(y)), index)
+            raise DataError(
+                f"{path}: the label {label!r} of {name} is none of the {len(self.number)} "
+                f"classes.{near(label, self.number)}"
+            )
+        return self.run_pipeline(
+            dict(img_prefix=path, img_info=dict(filename=name), img_bytes=data, gt_label=np.array(y)), index
+        )
     def __getitem__(self, idx):
         every = itertools.chain.from_iterable(map(self.read, range(len(self.paths))))
         return self.prepare(next(itertools.islice(every, int(idx)%len(self), None)))
@@ -105,18 +134,34 @@ class _Streamer(_Fetcher, torch.utils.data.IterableDataset):
     def __init__(self, dataset, sampler, seed, collate, batch_size, drop_last):
         super().__init__(dataset, seed, collate)
         if type(sampler) is not DistributedSampler:
-            raise ConfigError(f"ShardStream: {type(sampler).__name__} cannot choose samples of a stream: leave sampler_cfg out.")
+            raise ConfigError(
+                f"ShardStream: {type(sampler).__name__} cannot choose samples of a "
+                "stream: leave sampler_cfg out."
+            )
         self.batch_size,self.drop_last,self.shuffle = batch_size,drop_last,sampler.shuffle
         n,(self.rank,self.world_size) = len(dataset.paths),(sampler.rank,world := sampler.num_replicas)
-        if n<world: raise ConfigError(f"ShardStream: {n} shards cannot be shared by {world} processes: each needs one at least.")
+        if n<world:
+            raise ConfigError(
+                f"ShardStream: {n} shards cannot be shared by {world} processes: each needs one at least."
+            )
         self.lanes,self.n = min(dataset.lanes, n//world),math.ceil(len(dataset)/world)
         self.place = torch.zeros(2, dtype=torch.int64).share_memory_() # epoch and first batch
-    def __len__(self): return self.n//self.batch_size if self.drop_last else math.ceil(self.n/self.batch_size)
+    def __len__(self):
+        return self.n//self.batch_size if self.drop_last else math.ceil(self.n/self.batch_size)
     def open_lanes(self, epoch):
         n = len(self.dataset.paths)
-        shards = np.random.default_rng(mix(self.seed, epoch)).permutation(n) if self.shuffle else np.arange(n)
-        shards,wait = shards[self.rank::self.world_size],-(-self.dataset.buffer//self.lanes) if self.shuffle else 0
-        return [lane(self.dataset.read, shards[k::self.lanes], mix(self.seed, epoch, self.rank, k), wait) for k in range(self.lanes)]
+        if self.shuffle:
+            shards = np.random.default_rng(mix(self.seed, epoch)).permutation(n)
+        else:
+            shards = np.arange(n)
+        shards = shards[self.rank::self.world_size]
+        wait = -(-self.dataset.buffer//self.lanes) if self.shuffle else 0
+        return [
+            lane(
+                self.dataset.read, shards[k::self.lanes], mix(self.seed, epoch, self.rank, k), wait
+            )
+            for k in range(self.lanes)
+        ]
     def __iter__(self):
         w = torch.utils.data.get_worker_info()
         epoch,start = self.place.tolist()
@@ -124,10 +169,13 @@ class _Streamer(_Fetcher, torch.utils.data.IterableDataset):
         for b in range(start+(w.id if w else 0), len(self), w.num_workers if w else 1):
             k,turn = b%self.lanes,b//self.lanes
             try:
-                skip = (turn-done[k])*self.batch_size; done[k] = turn+1
+                skip = (turn-done[k])*self.batch_size
+                done[k] = turn+1
                 rows = itertools.islice(lanes[k], skip, skip+min(self.batch_size, self.n-b*self.batch_size))
                 self.now = [(epoch, s[0], t, s) for t,s in rows]
-            except ClsnbError as e: yield _Failed(e); return
+            except ClsnbError as e:
+                yield _Failed(e)
+                return
             yield self.__getitems__(self.now)
 
 # %% ../../../nbs/data/feed/streams.ipynb #2a2c65e9
@@ -151,13 +199,18 @@ def _good(self:_Streamer, row, broken):
 class StreamLoader(Loader):
     "Batches of a `ShardStream`; of the sampler it takes who shares the shards, and whether to mix"
     def __init__(self, *args, **kwargs): # Those of `Loader`
-        super().__init__(*args, **kwargs); n,lanes = self.num_workers,self.fetcher.lanes
+        super().__init__(*args, **kwargs)
+        n,lanes = self.num_workers,self.fetcher.lanes
         if n and lanes%n:
             warnings.warn(f"ShardStream: {n} workers read {lanes} lanes, so some shards are fetched more than once: "
                           "let workers_per_gpu divide lanes.", stacklevel=4)
     def reads(self, batch_size, drop_last, collate):
-        return _Streamer(self.dataset, self.sampler, self.seed, collate, batch_size, drop_last),dict(batch_size=None)
-    def set_epoch(self, epoch, start=0): self.fetcher.place[:] = torch.tensor([epoch, start])
+        return (
+            _Streamer(self.dataset, self.sampler, self.seed, collate, batch_size, drop_last),
+            dict(batch_size=None),
+        )
+    def set_epoch(self, epoch, start=0):
+        self.fetcher.place[:] = torch.tensor([epoch, start])
     def __len__(self): return len(self.fetcher)
     @property
     def batch_size(self): return self.fetcher.batch_size

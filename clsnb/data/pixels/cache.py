@@ -20,7 +20,10 @@ def parse_bytes(v):
     "A number of bytes from 4_000_000 or '4MB'"
     if isinstance(v, (int, float)): return int(v)
     m = re.fullmatch(r'\s*([\d.]+)\s*([kmgt]?i?b?)\s*', str(v), re.I)
-    if not m: raise ConfigError(f"cache: limit={v!r} is no amount of memory; write '4GB', '500MB' or a number of bytes.")
+    if not m:
+        raise ConfigError(
+            f"cache: limit={v!r} is no amount of memory; write '4GB', '500MB' or a number of bytes."
+        )
     unit = m[2].upper().replace('I', '').rstrip('B')+'B'
     return int(float(m[1])*_units[unit])
 
@@ -28,21 +31,32 @@ def _free_memory():
     "Bytes that are available, as the system and the container say"
     try:
         kb = int(re.search(r'MemAvailable: +(\d+)', Path('/proc/meminfo').read_text())[1])
-        group = Path('/sys/fs/cgroup/memory.max'); most = group.read_text().strip() if group.exists() else 'max'
+        group = Path('/sys/fs/cgroup/memory.max')
+        if group.exists(): most = group.read_text().strip()
+        else: most = 'max'
         return min(kb*1024, int(most) if most.isdigit() else kb*1024)
     except (OSError, TypeError): return float('inf')
 
 # %% ../../../nbs/data/pixels/cache.ipynb #481095e4
-_head,_slot = struct.Struct('<8s3q32x'),struct.Struct('<16s4qQ8x') # mark, slots, end, count; key, two of stamp, offset, length, sum
+# mark, slots, end, count; key, two of stamp, offset, length, sum
+_head,_slot = struct.Struct('<8s3q32x'),struct.Struct('<16s4qQ8x')
 _mark,_window,_per_slot = b'clsnbpc1',32,8192 # of a slot's bytes
 
 def _sum(data):
     "A number that changes with any bit"
     a = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
     whole = len(a)//8*8
-    return (int(np.add.reduce(a[:whole].view(np.uint64), dtype=np.uint64))+int.from_bytes(a[whole:].tobytes(), 'little')+len(a))%2**64
+    return (
+        (
+            int(np.add.reduce(a[:whole].view(np.uint64), dtype=np.uint64))
+            + int.from_bytes(a[whole:].tobytes(), 'little')
+            + len(a)
+        )
+        % 2**64
+    )
 
-def _no_place(path, e): return ConfigError(f"cache: cannot write {path or 'into memory'} ({e.strerror}): choose another folder.")
+def _no_place(path, e):
+    return ConfigError(f"cache: cannot write {path or 'into memory'} ({e.strerror}): choose another folder.")
 
 def _open_file(path):
     if path is not None:
@@ -58,16 +72,23 @@ def _open_file(path):
 class SharedFile:
     "Bytes by key, in one file that processes share and only add to"
     def __init__(self, path=None, limit=10**9): # without a path: in memory
-        self.path,self.limit,self.full,self._pid = path,limit,False,None
+        self.path = path
+        self.limit = limit
+        self.full = False
+        self._pid = None
         self.fd = _open_file(path)
         weakref.finalize(self, os.close, self.fd)
         with self.locked():
             if not self._read_head(): # new, or no longer readable
                 self.slots = max(64, 2*limit//_per_slot//64*64)
-                try: os.ftruncate(self.fd, 0); os.ftruncate(self.fd, self.first); self._write_head(self.first, 0)
+                try:
+                    os.ftruncate(self.fd, 0)
+                    os.ftruncate(self.fd, self.first)
+                    self._write_head(self.first, 0)
                 except OSError as e: raise _no_place(path, e) from None
     @property
-    def first(self): return -(-(64*(1+self.slots+_window))//4096)*4096 # where data begins
+    def first(self): # where data begins
+        return -(-(64*(1+self.slots+_window))//4096)*4096
     def _read_head(self):
         h = os.pread(self.fd, 64, 0)
         if len(h)<64 or h[:8]!=_mark: return None
@@ -75,13 +96,16 @@ class SharedFile:
         if not 64<=slots<2**40 or count<0: return None
         self.slots = slots
         return (end,count) if end>=self.first else None
-    def _write_head(self, end, count): os.pwrite(self.fd, _head.pack(_mark, self.slots, end, count), 0)
+    def _write_head(self, end, count):
+        os.pwrite(self.fd, _head.pack(_mark, self.slots, end, count), 0)
     def locked(self):
-        if self._pid!=os.getpid(): self._pid,self._lock = os.getpid(),threading.Lock() # another thread may have held it at the fork
+        if self._pid!=os.getpid(): # another thread may have held it at the fork
+            self._pid,self._lock = os.getpid(),threading.Lock()
         return _Locked(self)
     def __len__(self): return (self._read_head() or (0,0))[1]
     @property
-    def nbytes(self): return (self._read_head() or (self.first,0))[0]-self.first
+    def nbytes(self):
+        return (self._read_head() or (self.first,0))[0]-self.first
 
 class _Locked:
     "Only this thread of this process"
@@ -92,10 +116,13 @@ class _Locked:
         try: fcntl.lockf(self.file.fd, fcntl.LOCK_EX, 64)
         except OSError as e:
             self.file._lock.release()
-            raise ConfigError(f"cache: {self.file.path} cannot be locked ({e.strerror}): use a folder on a local disk.") from None
+            raise ConfigError(
+                f"cache: {self.file.path} cannot be locked ({e.strerror}): use a folder on a local disk."
+            ) from None
     def __exit__(self, *_):
         import fcntl
-        fcntl.lockf(self.file.fd, fcntl.LOCK_UN, 64); self.file._lock.release()
+        fcntl.lockf(self.file.fd, fcntl.LOCK_UN, 64)
+        self.file._lock.release()
 
 # %% ../../../nbs/data/pixels/cache.ipynb #9f9b485c
 @patch
@@ -129,14 +156,16 @@ def put(self:SharedFile, key, stamp, data):
     with self.locked():
         if (head := self._read_head()) is None: return self._stop('somebody has damaged it: ')
         end,count = head
-        if end-self.first+n>self.limit or 2*count>=self.slots: return self._stop()
+        if end-self.first+n>self.limit or 2*count>=self.slots:
+            return self._stop()
         self._write_head(-(-(end+n)//64)*64, count+1)
     try: written = os.pwrite(self.fd, data, end)
     except OSError as e: return self._stop(f"{e.strerror}: ")
     if written<n: return self._stop('the disk is full: ')
     with self.locked():
         at,_ = self._find(key)
-        if at is not None: os.pwrite(self.fd, _slot.pack(key, *stamp, end, n, _sum(data)), at)
+        if at is not None:
+            os.pwrite(self.fd, _slot.pack(key, *stamp, end, n, _sum(data)), at)
     return at is not None
 
 @patch
@@ -144,8 +173,12 @@ def _stop(self:SharedFile, why=''):
     self.full = True
     from torch.utils.data import get_worker_info
     if (w := get_worker_info()) is None or w.id==0:
-        warnings.warn(f"The cache of pictures {self.path or 'in memory'} has no more room ({why}{len(self):,} pictures, {self.nbytes/1e9:.3g} GB, "
-                      f"limit {self.limit/1e9:.3g} GB): the others are read and decoded each time.", stacklevel=6)
+        warnings.warn(
+            f"The cache of pictures {self.path or 'in memory'} has no more room "
+            f"({why}{len(self):,} pictures, {self.nbytes/1e9:.3g} GB, "
+            f"limit {self.limit/1e9:.3g} GB): the others are read and decoded each time.",
+            stacklevel=6,
+        )
     return False
 
 # %% ../../../nbs/data/pixels/cache.ipynb #5a612163
@@ -154,19 +187,26 @@ _caches = weakref.WeakValueDictionary()
 def _shared_file(where, path, limit):
     "The file of that place in this process"
     k = where,path,limit
-    if (f := _caches.get(k)) is None: f = _caches[k] = SharedFile(path, limit)
+    if (f := _caches.get(k)) is None:
+        f = _caches[k] = SharedFile(path, limit)
     return f
 
 def _handed(fd, path, limit):
     "In a new process: the file that it was given"
     f = SharedFile.__new__(SharedFile)
-    f.path,f.limit,f.full,f._pid,f.fd = path,limit,False,None,fd.detach()
-    f._read_head(); weakref.finalize(f, os.close, f.fd)
+    f.path = path
+    f.limit = limit
+    f.full = False
+    f._pid = None
+    f.fd = fd.detach()
+    f._read_head()
+    weakref.finalize(f, os.close, f.fd)
     return _caches.setdefault(('disk' if path else 'memory', path, limit), f)
 
 @patch
 def __reduce__(self:SharedFile):
-    if context.get_spawning_popen() is not None: return _handed,(reduction.DupFd(self.fd), self.path, self.limit)
+    if context.get_spawning_popen() is not None:
+        return _handed,(reduction.DupFd(self.fd), self.path, self.limit)
     return _shared_file,('disk' if self.path else 'memory', self.path, self.limit)
 
 # %% ../../../nbs/data/pixels/cache.ipynb #058156ca
@@ -182,13 +222,22 @@ class PictureCache:
                  how=''): # What else decides on the pixels
         for k,v,known in [('kind', kind, _kinds), ('where', where, _places)]:
             if v not in known: raise ConfigError(f"cache: {k} is not {v!r}.{near(v, known)}")
-        if (where=='disk')!=(folder is not None): raise ConfigError("cache: where='disk' needs folder='...', and where='memory' has none.")
-        if not hasattr(os, 'preadv'): raise ConfigError("cache: works on Linux and macOS only; leave it out.")
+        if (where=='disk')!=(folder is not None):
+            raise ConfigError("cache: where='disk' needs folder='...', and where='memory' has none.")
+        if not hasattr(os, 'preadv'):
+            raise ConfigError("cache: works on Linux and macOS only; leave it out.")
         limit,self.kind,self.how = parse_bytes(limit),kind,f'{kind} {how}' if kind=='decoded' else kind
         if where=='memory' and limit>(free := _free_memory()):
-            warnings.warn(f"cache: limit={limit/1e9:.3g} GB is more than the {free/1e9:.3g} GB of memory that are free: "
-                          "the system may end processes.", stacklevel=2)
-        path = None if folder is None else os.path.join(os.path.abspath(os.path.expanduser(folder)), 'pictures.cache')
+            warnings.warn(
+                f"cache: limit={limit/1e9:.3g} GB is more than the {free/1e9:.3g} GB of "
+                "memory that are free: "
+                "the system may end processes.",
+                stacklevel=2,
+            )
+        if folder is None:
+            path = None
+        else:
+            path = os.path.join(os.path.abspath(os.path.expanduser(folder)), 'pictures.cache')
         self.file = _shared_file(where, path, limit)
     def __repr__(self): return f"PictureCache: {self.kind}, {self.file.path or 'in memory'}"
 
@@ -201,7 +250,8 @@ def file_stamp(path, data=None):
     return s.st_mtime_ns,s.st_size
 
 @patch
-def _key(self:PictureCache, path): return hashlib.blake2b(os.fsencode(f'{self.how}\0{path}'), digest_size=16).digest()
+def _key(self:PictureCache, path):
+    return hashlib.blake2b(os.fsencode(f'{self.how}\0{path}'), digest_size=16).digest()
 
 @patch
 def look(self:PictureCache, path, stamp):
@@ -216,6 +266,15 @@ def keep(self:PictureCache, path, stamp, v):
     "Keep bytes or pixels"
     if self.file.full or self.kind=='decoded' and v.dtype.name not in _dtypes: return
     if self.kind=='decoded':
-        head = np.array([*v.shape[:2], v.shape[2] if v.ndim>2 else 0, _dtypes.index(v.dtype.name)], np.int32)
-        v = np.concatenate([head.view(np.uint8), np.ascontiguousarray(v).reshape(-1).view(np.uint8)])
+        head = np.array(
+            [
+                *v.shape[:2],
+                v.shape[2] if v.ndim>2 else 0,
+                _dtypes.index(v.dtype.name),
+            ],
+            np.int32,
+        )
+        v = np.concatenate([
+            head.view(np.uint8), np.ascontiguousarray(v).reshape(-1).view(np.uint8)
+        ])
     self.file.put(self._key(path), stamp, v)

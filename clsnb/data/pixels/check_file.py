@@ -11,8 +11,16 @@ import numpy as np
 from .file_client import FileClient
 
 # %% ../../../nbs/data/pixels/check_file.ipynb #28c80300
-_formats = dict(JPEG=('.jpg','.jpeg','.jpe','.jfif'), PNG=('.png',), GIF=('.gif',), BMP=('.bmp',), TIFF=('.tif','.tiff'), WEBP=('.webp',),
-                PPM=('.ppm','.pgm','.pbm','.pnm'), MPO=('.jpg','.jpeg','.mpo'))
+_formats = dict(
+    JPEG=('.jpg', '.jpeg', '.jpe', '.jfif'),
+    PNG=('.png',),
+    GIF=('.gif',),
+    BMP=('.bmp',),
+    TIFF=('.tif', '.tiff'),
+    WEBP=('.webp',),
+    PPM=('.ppm', '.pgm', '.pbm', '.pnm'),
+    MPO=('.jpg', '.jpeg', '.mpo'),
+)
 _plain_modes = 'RGB','L','1'
 
 _client = FileClient()
@@ -31,8 +39,11 @@ def _look(data):
         warnings.simplefilter('ignore')
         try: im = Image.open(io.BytesIO(data))
         except Exception: return None,f"no picture format known here: begins with {data[:8]!r}"
-        try: im.load(); return im,None
-        except Exception as e: return im,str(e).splitlines()[0] if str(e) else type(e).__name__
+        try:
+            im.load()
+            return im,None
+        except Exception as e:
+            return im,str(e).splitlines()[0] if str(e) else type(e).__name__
 
 # %% ../../../nbs/data/pixels/check_file.ipynb #a5427db5
 unusable = 'missing','unreadable','folder','empty','broken','truncated','crash'
@@ -43,25 +54,41 @@ def check_bytes(data, name, tiny=32):
     if not data: return [('empty','0 bytes')],None
     im,why = _look(data)
     was = cv2.utils.logging.setLogLevel(0) # it would tell of each on the screen
-    try: px = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        px = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error: px = None
     finally: cv2.utils.logging.setLogLevel(was)
     cut = im is not None and why
-    if px is None and (im is None or why): return [('truncated' if cut and 'truncated' in why else 'broken', (why or 'no decoder takes it')[:80])],None
+    if px is None and (im is None or why):
+        return (
+            [('truncated' if cut and 'truncated' in why else 'broken', (why or 'no decoder takes it')[:80])],
+            None,
+        )
     out = [('truncated' if 'truncated' in why else 'damaged', why[:80])] if cut else []
     if px is None: px = np.asarray(im.convert('RGB'))
     h,w = px.shape[:2]
     if min(h, w)<tiny: out.append(('tiny', f'{w} x {h}'))
-    if max(h, w)>20*min(h, w): out.append(('narrow', f'{w} x {h}'))
+    if max(h, w)>20*min(h, w):
+        out.append(('narrow', f'{w} x {h}'))
     if im is not None: out += _oddities(im, name)
-    return out,hashlib.blake2b(np.ascontiguousarray(px).data, digest_size=12, person=f'{w}x{h}'.encode()[:16]).hexdigest()
+    return (
+        out,
+        hashlib.blake2b(
+            np.ascontiguousarray(px).data, digest_size=12, person=f'{w}x{h}'.encode()[:16]
+        ).hexdigest(),
+    )
 
 def _oddities(im, name):
     frames = getattr(im, 'n_frames', 1)
-    if im.mode not in _plain_modes: yield 'mode',{'P':'palette','CMYK':'CMYK','RGBA':'transparency','LA':'transparency'}.get(im.mode, im.mode)
+    if im.mode not in _plain_modes:
+        yield (
+            'mode',
+            {'P':'palette','CMYK':'CMYK','RGBA':'transparency','LA':'transparency'}.get(im.mode, im.mode),
+        )
     if frames>1 and im.format!='MPO': yield 'animated',f'{frames} frames, the first is used'
     ext = os.path.splitext(str(name))[1].lower()
-    if ext and ext not in _formats.get(im.format, (ext,)): yield 'format',f'{im.format}, but called {ext}'
+    if ext and ext not in _formats.get(im.format, (ext,)):
+        yield 'format',f'{im.format}, but called {ext}'
     if im.getexif().get(0x112, 1)!=1: yield 'rotated','turned by its EXIF tag when read'
 
 # %% ../../../nbs/data/pixels/check_file.ipynb #2925b0f8

@@ -20,10 +20,16 @@ class DeviceNormalize:
     "`Normalize`, for a batch where it is"
     def __init__(self, mean, std, to_rgb=True, dtype=torch.float32):
         self.to_rgb,self.dtype,self._at = to_rgb,dtype,{}
-        self.mean,self.std = (np.asarray(o, np.float32).reshape(-1) for o in (mean, std))
+        self.mean,self.std = (
+            np.asarray(o, np.float32).reshape(-1)
+            for o in (mean, std)
+        )
     def _numbers(self, device):
         if device not in self._at:
-            self._at[device] = [torch.tensor(o, device=device).reshape(-1,1,1) for o in (self.mean, self.std)]
+            self._at[device] = [
+                torch.tensor(o, device=device).reshape(-1,1, 1)
+                for o in (self.mean, self.std)
+            ]
         return self._at[device]
     def __call__(self, x, # (..., channels, height, width)
                  memory_format=torch.preserve_format): # Of the result; preserve: one channel after the other
@@ -33,21 +39,34 @@ class DeviceNormalize:
         out = torch.empty(x.shape, dtype=torch.float32, device=x.device, memory_format=fmt)
         return torch.sub(x, mean, out=out).div_(std).to(self.dtype)
     def __getstate__(self): return dict(vars(self), _at={})
-    def __eq__(self, o): return type(o) is type(self) and (self.to_rgb,self.dtype,*self.mean,*self.std)==(o.to_rgb,o.dtype,*o.mean,*o.std)
+    def __eq__(self, o):
+        return (
+            type(o) is type(self)
+            and (self.to_rgb,self.dtype,*self.mean,*self.std)
+            == (o.to_rgb,o.dtype,*o.mean,*o.std)
+        )
     __hash__ = None
-    def __repr__(self): return f"DeviceNormalize(mean={self.mean.tolist()}, std={self.std.tolist()}, to_rgb={self.to_rgb}, dtype={self.dtype})"
+    def __repr__(self):
+        return (
+            f"DeviceNormalize(mean={self.mean.tolist()}, std={self.std.tolist()}, "
+            f"to_rgb={self.to_rgb}, dtype={self.dtype})"
+        )
 
 # %% ../../../nbs/data/pixels/device_normalize.ipynb #0002acb6
 @TRANSFORMS.register
 class LateNormalize:
     "In the place of a `Normalize` that is done on the device: writes down its numbers"
-    def __init__(self, mean, std, to_rgb=True): mean,std = np.array(mean, np.float32),np.array(std, np.float32); store_attr()
+    def __init__(self, mean, std, to_rgb=True):
+        mean = np.array(mean, np.float32)
+        std = np.array(std, np.float32)
+        store_attr()
     def __call__(self, results):
         results['img_norm_cfg'] = dict(mean=self.mean, std=self.std, to_rgb=self.to_rgb)
         return results
     __repr__ = repr_args
 
-def _looks_at_pixels(t): return not (type(t) in (ImageToTensor, Collect) or type(t) is ToTensor and 'img' not in t.keys)
+def _looks_at_pixels(t):
+    return not (type(t) in (ImageToTensor, Collect) or type(t) is ToTensor and 'img' not in t.keys)
 
 _dtypes = dict(float32=torch.float32, float16=torch.float16, bfloat16=torch.bfloat16)
 
@@ -57,14 +76,29 @@ def normalize_later(
 )->tuple: # (pipeline, `DeviceNormalize` or None, what happened)
     "The pipeline without its normalisation, and that by itself"
     dtype = 'float32' if dtype is True else dtype
-    if dtype not in _dtypes: raise ConfigError(f"device_normalize is not {dtype!r}.{near(dtype, _dtypes)}")
+    if dtype not in _dtypes:
+        raise ConfigError(f"device_normalize is not {dtype!r}.{near(dtype, _dtypes)}")
     steps = list(pipeline if isinstance(pipeline, Compose) else Compose(pipeline))
     at = [i for i,o in enumerate(steps) if type(o) is Normalize]
-    after = next((type(o).__name__ for o in steps[at[0]+1:] if _looks_at_pixels(o)), None) if at else None
-    why = "it has no Normalize" if not at else "it has several Normalize" if len(at)>1 else f"{after} comes after Normalize" if after else "it does not end with Collect" if type(steps[-1]) is not Collect else None
+    if at:
+        after = next(
+            (type(o).__name__ for o in steps[at[0]+1:] if _looks_at_pixels(o)), None
+        )
+    else:
+        after = None
+    if not at: why = "it has no Normalize"
+    elif len(at)>1: why = "it has several Normalize"
+    elif after: why = f"{after} comes after Normalize"
+    elif type(steps[-1]) is not Collect: why = "it does not end with Collect"
+    else: why = None
     if why: return Compose(steps),None,f"device_normalize: this pipeline stays as it is, for {why}."
-    n = steps[at[0]]; steps[at[0]] = LateNormalize(n.mean, n.std, n.to_rgb)
-    return Compose(steps),DeviceNormalize(n.mean, n.std, n.to_rgb, _dtypes[dtype]),"device_normalize: bytes go to the device and are normalised there; the numbers are the same."
+    n = steps[at[0]]
+    steps[at[0]] = LateNormalize(n.mean, n.std, n.to_rgb)
+    return (
+        Compose(steps),
+        DeviceNormalize(n.mean, n.std, n.to_rgb, _dtypes[dtype]),
+        "device_normalize: bytes go to the device and are normalised there; the numbers are the same.",
+    )
 
 # %% ../../../nbs/data/pixels/device_normalize.ipynb #830a5edc
 def with_pipeline(
@@ -73,7 +107,9 @@ def with_pipeline(
 ):
     "A data set like `ds` with another pipeline"
     ds = copy.copy(ds)
-    if isinstance(getattr(ds, 'pipeline', None), Compose): ds.pipeline = change(ds.pipeline)
+    if isinstance(getattr(ds, 'pipeline', None), Compose):
+        ds.pipeline = change(ds.pipeline)
     if hasattr(ds, 'dataset'): ds.dataset = with_pipeline(ds.dataset, change)
-    if hasattr(ds, 'datasets'): ds.datasets = [with_pipeline(o, change) for o in ds.datasets]
+    if hasattr(ds, 'datasets'):
+        ds.datasets = [with_pipeline(o, change) for o in ds.datasets]
     return ds

@@ -18,7 +18,8 @@ from ..transforms.resize_crop import BoxCrop, CenterCrop, RandomResizedCrop
 from ...imgops.geometric import imcrop
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #d6f4960e
-JpegHead = namedtuple('JpegHead', 'height width unit_h unit_w at rows') # at: where the height is written; rows: can the last be left out?
+# at: where the height is written; rows: can the last be left out?
+JpegHead = namedtuple('JpegHead', 'height width unit_h unit_w at rows')
 _turn = b'\x12\x01\x03\0\x01\0\0\0',b'\x01\x12\0\x03\0\0\0\x01' # Exif's note about orientation, in both byte orders
 _upright = _turn[0]+b'\x01\0',_turn[1]+b'\0\x01'
 
@@ -29,11 +30,20 @@ def _turned(exif):
 
 def _read_frame(data, i, kind, rows):
     "A `JpegHead` from the marker at `i` that describes the picture"
-    h,w,n = data[i+5]<<8|data[i+6],data[i+7]<<8|data[i+8],data[i+9]
-    if kind>0xC2 or data[i+4]!=8 or n not in (1,3) or not 0<h*w<2**28: return None
+    h = data[i+5]<<8|data[i+6]
+    w = data[i+7]<<8|data[i+8]
+    n = data[i+9]
+    if kind>0xC2 or data[i+4]!=8 or n not in (1,3) or not 0<h*w<2**28:
+        return None
     sub = [(data[j]>>4,data[j]&15) for j in range(i+11, i+11+3*n, 3)]
     if not all(0<o<5 for uv in sub for o in uv): return None
-    return JpegHead(h, w, 8*max(v for _,v in sub), 8*max(u for u,_ in sub) if n>1 else 8, i+5, rows and kind<0xC2)
+    return JpegHead(
+        h, w,
+        8*max(v for _,v in sub),
+        8*max(u for u,_ in sub) if n>1 else 8,
+        i+5,
+        rows and kind<0xC2,
+    )
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #6cee7848
 def jpeg_head(data):
@@ -41,47 +51,79 @@ def jpeg_head(data):
     if data[:2]!=b'\xff\xd8' or data[-2:]!=b'\xff\xd9': return None
     i,head,n = 2,None,0
     while i+20<len(data) and data[i]==0xFF:
-        kind,size = data[i+1],data[i+2]<<8|data[i+3]
-        if kind==0xE1 and data[i+4:i+8]==b'Exif' and _turned(data[i+8:i+2+size]): return None
-        if kind==0xDD and data[i+4:i+6]!=b'\0\0' or kind==0xE2 and data[i+4:i+8]==b'MPF\0': n = -1 # marks between rows; more pictures behind this one
+        kind = data[i+1]
+        size = data[i+2]<<8|data[i+3]
+        if (
+            kind==0xE1 and data[i+4:i+8]==b'Exif' and _turned(data[i+8:i+2+size])
+        ):
+            return None
+        # marks between rows; more pictures behind this one
+        if (
+            kind==0xDD and data[i+4:i+6]!=b'\0\0'
+            or kind==0xE2 and data[i+4:i+8]==b'MPF\0'
+        ):
+            n = -1
         if 0xC0<=kind<=0xCF and kind not in (0xC4,0xC8,0xCC):
             if head or not (head := _read_frame(data, i, kind, n==0)): return None
             n = data[i+9]
-        if kind==0xDA: return head if not head or head.rows and data[i+4]==n else head._replace(rows=False)
+        if kind==0xDA:
+            return head if not head or head.rows and data[i+4]==n else head._replace(rows=False)
         i += 2+size
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #b6032878
 def _shorten(data, head, rows):
     "The same bytes, but of a lower picture; it has `rows` rows, and those that they need"
     h = (-(-rows//head.unit_h)+1)*head.unit_h
-    return data if h>=head.height or not head.rows else b''.join([data[:head.at], h.to_bytes(2, 'big'), data[head.at+2:]])
+    if h>=head.height or not head.rows: return data
+    return b''.join([data[:head.at], h.to_bytes(2, 'big'), data[head.at+2:]])
 
 def _part_cv2(data, head, box, n):
     import cv2
     short = _shorten(data, head, -(-(box[3]+1)*8//n))
     flag = cv2.IMREAD_COLOR if n==8 else getattr(cv2, f'IMREAD_REDUCED_COLOR_{8//n}')
-    try: img = cv2.imdecode(np.frombuffer(short, np.uint8, len(short)-2 if short is not data else -1), flag)
+    try:
+        img = cv2.imdecode(
+            np.frombuffer(short, np.uint8, len(short)-2 if short is not data else -1), flag
+        )
     except cv2.error: return None
-    return None if img is None or img.shape[0]<=box[3] or img.shape[1]<=box[2] else imcrop(img, box)
+    if img is None or img.shape[0]<=box[3] or img.shape[1]<=box[2]:
+        return None
+    return imcrop(img, box)
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #356e9552
-class _Region(ctypes.Structure): _fields_ = [(o, ctypes.c_int) for o in ('x','y','w','h')]
-class _Scale(ctypes.Structure): _fields_ = [(o, ctypes.c_int) for o in ('num','denom')]
+class _Region(ctypes.Structure):
+    _fields_ = [(o, ctypes.c_int) for o in ('x','y','w','h')]
+class _Scale(ctypes.Structure):
+    _fields_ = [(o, ctypes.c_int) for o in ('num','denom')]
 
 class _TurboLib:
     "libturbojpeg 3, as far as it is needed here"
     def __init__(self, path):
         self.path,self.lib = path,ctypes.CDLL(path)
         p,i,n = ctypes.c_void_p,ctypes.c_int,ctypes.c_size_t
-        for name,res,args in [('Init', p, [i]), ('Destroy', None, [p]), ('DecompressHeader', i, [p,ctypes.c_char_p,n]), ('Set', i, [p,i,i]), ('SetCroppingRegion', i, [p,_Region]),
-                              ('SetScalingFactor', i, [p,_Scale]), ('Decompress8', i, [p,ctypes.c_char_p,n,p,i,i])]:
-            f = getattr(self.lib, 'tj3'+name); f.restype,f.argtypes = res,args; setattr(self, name, f)
+        for name,res,args in [
+            ('Init', p, [i]),
+            ('Destroy', None, [p]),
+            ('DecompressHeader', i, [p,ctypes.c_char_p,n]),
+            ('Set', i, [p, i, i]),
+            ('SetCroppingRegion', i, [p, _Region]),
+            ('SetScalingFactor', i, [p, _Scale]),
+            ('Decompress8', i, [p,ctypes.c_char_p,n,p,i,i]),
+        ]:
+            f = getattr(self.lib, 'tj3'+name)
+            f.restype,f.argtypes = res,args
+            setattr(self, name, f)
     def __call__(self, data, x, y, w, h, n):
         "That region (of the scaled picture) as an array, or None"
         tj = self.Init(1) # one for each picture: it would remember tables, and failures, of those before
         try:
             self.Set(tj, 0, 1) # stop at the first complaint
-            if self.DecompressHeader(tj, data, len(data)) or n<8 and self.SetScalingFactor(tj, _Scale(1, 8//n)) or self.SetCroppingRegion(tj, _Region(x, y, w, h)): return None
+            if (
+                self.DecompressHeader(tj, data, len(data))
+                or n<8 and self.SetScalingFactor(tj, _Scale(1, 8//n))
+                or self.SetCroppingRegion(tj, _Region(x, y, w, h))
+            ):
+                return None
             out = np.empty((h,w,3), np.uint8)
             return None if self.Decompress8(tj, data, len(data), out.ctypes.data, 0, 1) else out
         finally: self.Destroy(tj)
@@ -89,7 +131,13 @@ class _TurboLib:
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #24c62aac
 def _places():
     name = dict(win32='turbojpeg.dll', darwin='libturbojpeg.dylib').get(sys.platform, 'libturbojpeg.so.0')
-    return [os.environ.get('CLSNB_TURBOJPEG'), f'{sys.prefix}/lib/{name}', name, f'/opt/homebrew/lib/{name}', f'/opt/libjpeg-turbo/lib64/{name}']
+    return [
+        os.environ.get('CLSNB_TURBOJPEG'),
+        f'{sys.prefix}/lib/{name}',
+        name,
+        f'/opt/homebrew/lib/{name}',
+        f'/opt/libjpeg-turbo/lib64/{name}',
+    ]
 
 @functools.lru_cache(1)
 def turbo_library():
@@ -102,7 +150,8 @@ def _part_turbo(lib, data, head, box, n):
     x1,y1,x2,y2 = box
     unit = head.unit_w*n//8
     more = 1 if head.rows else 2 # a progressive picture whose last scans are missing is smoothed across blocks
-    left,right = max(0, x1//unit-more)*unit,min(-(-head.width*n//8), (x2//unit+1+more)*unit)
+    left = max(0, x1//unit-more)*unit
+    right = min(-(-head.width*n//8), (x2//unit+1+more)*unit)
     out = lib(data, left, y1, right-left, y2+1-y1, n)
     return None if out is None else out[:,x1-left:x2+1-left]
 
@@ -120,19 +169,31 @@ def read_part(
 ):
     "The pixels (BGR) inside a box, or None if only reading it all will do"
     x1,y1,x2,y2 = (int(o) for o in box)
-    x1,y1,x2,y2 = max(x1,0),max(y1,0),min(x2,head.width-1),min(y2,head.height-1)
+    x1 = max(x1,0)
+    y1 = max(y1,0)
+    x2 = min(x2,head.width-1)
+    y2 = min(y2,head.height-1)
     if x2<x1 or y2<y1: return None # to libturbojpeg, no height is all the height
-    if n<8: (x1,x2),(y1,y2) = _scaled(x1, x2, n, head.width),_scaled(y1, y2, n, head.height)
+    if n<8:
+        x1,x2 = _scaled(x1, x2, n, head.width)
+        y1,y2 = _scaled(y1, y2, n, head.height)
     box = x1,y1,x2,y2
     img = _part_turbo(lib, data, head, box, n) if (lib := turbo_library()) else None
     return _part_cv2(data, head, box, n) if img is None else img
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #ab6ac4ee
-_ways = dict(exact='the same pixels', scaled='crops of twice the size or more are decoded at 1/2, 1/4 or 1/8: other pixels')
+_ways = dict(
+    exact='the same pixels',
+    scaled='crops of twice the size or more are decoded at 1/2, 1/4 or 1/8: other pixels',
+)
 
 class _Part:
     "In the place of `LoadImageFromFile.pixels`: draws the box, decodes the part"
-    def __init__(self, load, crop, how): self.load,self.crop,self.how,self.size = load,crop,how,None
+    def __init__(self, load, crop, how):
+        self.load = load
+        self.crop = crop
+        self.how = how
+        self.size = None
     def __call__(self, path, data=None):
         if data is None: data = read_bytes(path, self.load._client)
         if not (head := jpeg_head(data)): return self.load.pixels(path, data)
@@ -140,14 +201,23 @@ class _Part:
         n = 8 if self.how=='exact' else _eighths(box, self.crop)
         self.size,img = head[:2],read_part(data, head, box, n)
         if img is not None: return img
-        if (img := self.load.pixels(path, data)).shape[:2]==self.size: return imcrop(img, box)
-        self.size = None; return img # the head was wrong
+        if (img := self.load.pixels(path, data)).shape[:2]==self.size:
+            return imcrop(img, box)
+        self.size = None
+        return img # the head was wrong
 
 def _eighths(box, crop):
     "The smallest n such that n/8 of the box still has all the pixels that are wanted"
     if not isinstance(crop, RandomResizedCrop): return 8
     h,w = crop.size
-    return next((n for n in (1,2,4) if (box[2]-box[0]+1)*n>=8*w and (box[3]-box[1]+1)*n>=8*h), 8)
+    return next(
+        (
+            n
+            for n in (1, 2, 4)
+            if (box[2]-box[0]+1)*n>=8*w and (box[3]-box[1]+1)*n>=8*h
+        ),
+        8,
+    )
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #fdcdaaf5
 @TRANSFORMS.register
@@ -161,7 +231,8 @@ class LoadCrop:
         if why := why_whole(load, crop): raise ConfigError(f"LoadCrop: {why}.")
         store_attr()
     def __call__(self, results):
-        load,part = object.__new__(LoadImageFromFile),_Part(self.load, self.crop, self.how)
+        load = object.__new__(LoadImageFromFile)
+        part = _Part(self.load, self.crop, self.how)
         load.__dict__ = {**self.load.__dict__, 'pixels':part} # a copy for this sample
         results = load(results)
         if part.size is None: return self.crop(results)
@@ -173,10 +244,14 @@ class LoadCrop:
 
 def why_whole(load, crop):
     "Why the whole picture must be read, or None"
-    if type(load) is not LoadImageFromFile: return f"{type(load).__name__} does not decode by itself, only LoadImageFromFile is known"
-    if load.imdecode_backend!='cv2' or load.color_type!='color' or load.reduce_to: return "loading has another backend or color_type than cv2 and color, or reduce_to"
-    if (load.cache or {}).get('kind', 'decoded' if load.cache else None)=='decoded': return "decoded pictures are kept, so decoding costs nothing"
-    if not isinstance(crop, BoxCrop) or crop.prob is not None: return f"{type(crop).__name__} needs the whole picture"
+    if type(load) is not LoadImageFromFile:
+        return f"{type(load).__name__} does not decode by itself, only LoadImageFromFile is known"
+    if load.imdecode_backend!='cv2' or load.color_type!='color' or load.reduce_to:
+        return "loading has another backend or color_type than cv2 and color, or reduce_to"
+    if (load.cache or {}).get('kind', 'decoded' if load.cache else None)=='decoded':
+        return "decoded pictures are kept, so decoding costs nothing"
+    if not isinstance(crop, BoxCrop) or crop.prob is not None:
+        return f"{type(crop).__name__} needs the whole picture"
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #7f756586
 def fast_decode(
@@ -192,5 +267,14 @@ def fast_decode(
     if why: return Compose(steps),f"fast_decode: this pipeline stays as it is, for {why}."
     if isinstance(steps[i+1], CenterCrop): how = 'exact' # evaluation is not to change
     lib = turbo_library()
-    by = "what lies around the crop is not decoded (libturbojpeg)" if lib else "rows below the crop are not decoded (with libturbojpeg 3, e.g. conda's libjpeg-turbo, other rows and columns neither)"
-    return Compose(steps[:i]+[LoadCrop(*steps[i:i+2], how)]+steps[i+2:]),f"fast_decode: {by}; {_ways[how]}."
+    if lib:
+        by = "what lies around the crop is not decoded (libturbojpeg)"
+    else:
+        by = (
+            "rows below the crop are not decoded (with libturbojpeg 3, e.g. "
+            "conda's libjpeg-turbo, other rows and columns neither)"
+        )
+    return (
+        Compose(steps[:i]+[LoadCrop(*steps[i:i+2], how)]+steps[i+2:]),
+        f"fast_decode: {by}; {_ways[how]}.",
+    )

@@ -30,15 +30,22 @@ def file_system_class(protocol, why=None):
     fsspec = need('fsspec', why := why or f'reading {protocol}://')
     try: return fsspec.get_filesystem_class(protocol)
     except ImportError as e:
-        raise DependencyError(f"{why} needs a package that is missing ({e}): pip install 'fsspec[{protocol}]'") from e
+        raise DependencyError(
+            f"{why} needs a package that is missing ({e}): pip install 'fsspec[{protocol}]'"
+        ) from e
     except ValueError:
-        raise ConfigError(f"Nothing knows {protocol}://.{near(protocol, [*file_backends, *_gone, *fsspec.available_protocols()])}") from None
+        raise ConfigError(
+            "Nothing knows "
+            f"{protocol}://.{near(protocol, [*file_backends, *_gone, *fsspec.available_protocols()])}"
+        ) from None
 
 def _protocol(backend):
     "fsspec's name of a backend"
-    if backend in _gone: raise ConfigError(f"file_client_args: backend={backend!r} does not exist any more, {_gone[backend]}.")
+    if backend in _gone:
+        raise ConfigError(f"file_client_args: backend={backend!r} does not exist any more, {_gone[backend]}.")
     p = file_backends.get(backend, backend)
-    if p not in ('file','lmdb'): file_system_class(p, f"file_client_args with backend={backend!r}")
+    if p not in ('file','lmdb'):
+        file_system_class(p, f"file_client_args with backend={backend!r}")
     return p
 
 # %% ../../../nbs/data/pixels/file_client.ipynb #dba823f5
@@ -53,22 +60,31 @@ class FileClient:
             if hit := difflib.get_close_matches(k, ('backend','path_mapping','tries'), 1, .75):
                 raise ConfigError(f"file_client_args has no {k!r}. Did you mean {hit[0]!r}?")
         self.backend = backend or prefix or 'disk'
-        self.protocol,self.path_mapping,self.tries = _protocol(self.backend),dict(path_mapping or {}),max(1, tries)
+        self.protocol = _protocol(self.backend)
+        self.path_mapping = dict(path_mapping or {})
+        self.tries = max(1, tries)
         self.options = {k:v for k,v in options.items() if k not in _unused}
         self.plain = self.protocol=='file' and not self.path_mapping # what has no :// is a file
         self._pid,self._known = None,{}
     def __getstate__(self): return dict(self.__dict__, _pid=None, _known={})
-    def __repr__(self): return f"FileClient(backend={self.backend!r}{f', path_mapping={self.path_mapping}' if self.path_mapping else ''})"
+    def __repr__(self):
+        return (
+            f"FileClient(backend={self.backend!r}{f', path_mapping={self.path_mapping}' if self.path_mapping else ''})"
+        )
     def address(self, path):
         "Where a path leads: mapped, and with a protocol unless it is a local file"
         path = os.fspath(path)
-        for k,v in self.path_mapping.items(): path = path.replace(k, v, 1)
+        for k,v in self.path_mapping.items():
+            path = path.replace(k, v, 1)
         if '://' in path: return re.sub(r'^[\w-]+:(?=\w+://)', '', path) # petrel's cluster:s3://bucket
         if self.protocol=='file': return path
         if self.protocol!='s3': return f'{self.protocol}://{path}'
         has = f" (it has {', '.join(map(repr, self.path_mapping))})" if self.path_mapping else ''
-        raise ConfigError(f"{path} is no s3:// address, and backend={self.backend!r} reads no others: add it to path_mapping{has}, "
-                          "or write s3://bucket/... in data_prefix.")
+        raise ConfigError(
+            f"{path} is no s3:// address, and backend={self.backend!r} reads no others: "
+            f"add it to path_mapping{has}, "
+            "or write s3://bucket/... in data_prefix."
+        )
 
 def file_client(args=None):
     "A `FileClient` from `file_client_args`"
@@ -76,15 +92,20 @@ def file_client(args=None):
 
 # %% ../../../nbs/data/pixels/file_client.ipynb #8c88e556
 _made,_inherited = weakref.WeakValueDictionary(),[]
-if hasattr(os, 'register_at_fork'): os.register_at_fork(before=lambda: _inherited.extend(_made.values()), after_in_parent=_inherited.clear)
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(before=lambda: _inherited.extend(_made.values()), after_in_parent=_inherited.clear)
 
 _lmdbs = {}
 
 def _lmdb(path, **kw):
     "A process may open an LMDB once, and must not use its parent's"
     pid,env = _lmdbs.get(path, (None,None))
-    if env is not None and pid!=os.getpid(): env.close(); env = None
-    if env is None: env = need('lmdb', "backend='lmdb'").open(path, subdir=os.path.isdir(path), **kw); _lmdbs[path] = os.getpid(),env
+    if env is not None and pid!=os.getpid():
+        env.close()
+        env = None
+    if env is None:
+        env = need('lmdb', "backend='lmdb'").open(path, subdir=os.path.isdir(path), **kw)
+        _lmdbs[path] = os.getpid(),env
     return env
 
 class _Lmdb:
@@ -93,7 +114,8 @@ class _Lmdb:
         if not os.path.exists(db_path): raise FileNotFoundError(2, 'No such LMDB', db_path)
         self.env = _lmdb(os.path.realpath(db_path), readonly=readonly, lock=lock, readahead=readahead, **kw)
     def cat_file(self, key, start=None, end=None):
-        with self.env.begin() as t: data = t.get(key.encode())
+        with self.env.begin() as t:
+            data = t.get(key.encode())
         if data is None: raise FileNotFoundError(key)
         return data[start:end]
     def _strip_protocol(self, address): return address.split('://', 1)[1]
@@ -111,14 +133,19 @@ def file_system(client, address):
     head,_,tail = address.partition('::')
     proto,sep,rest = head.partition('://')
     if not sep: return _connect(client, address) # e.g. simplecache::https://
-    if client._pid!=os.getpid() or len(client._known)>999: client._pid,client._known = os.getpid(),{}
+    if client._pid!=os.getpid() or len(client._known)>999:
+        client._pid,client._known = os.getpid(),{}
     key = proto,tail or rest.partition('/')[0]
-    if key not in client._known: fs = _connect(client, address); client._known[key] = fs if proto=='lmdb' else fs[0]
+    if key not in client._known:
+        fs = _connect(client, address)
+        client._known[key] = fs if proto=='lmdb' else fs[0]
     fs = client._known[key]
     return fs,fs._strip_protocol(head)
 
 # %% ../../../nbs/data/pixels/file_client.ipynb #fc232212
-_final = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ConfigError, DependencyError
+_final = (
+    FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ConfigError, DependencyError,
+)
 
 def _reason(e):
     "What really happened, and a server's status; fsspec says of all that it asks by HTTP that it was not found"
@@ -137,15 +164,21 @@ def ask(self:FileClient, address, read):
             if isinstance(last, _final): raise last
             if status in (404,410): raise FileNotFoundError(2, 'No such file', address) from e
             if 400<=status<500 and status not in (408,429):
-                raise PermissionError(1, f"the server says {status} {getattr(last, 'message', '')}".strip()) from e
+                raise PermissionError(
+                    1, f"the server says {status} {getattr(last, 'message', '')}".strip()
+                ) from e
             if k+1<self.tries: time.sleep(.2*2**k)
-    raise OSError(f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {self.tries} times") from last
+    raise OSError(
+        f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {self.tries} times"
+    ) from last
 
 def _only_files(path, flags):
     "Opens a file at once; a pipe would be waited for, and a device never ends"
-    fd = os.open(path, flags|getattr(os, 'O_NONBLOCK', 0)); mode = os.fstat(fd).st_mode
+    fd = os.open(path, flags|getattr(os, 'O_NONBLOCK', 0))
+    mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode): return fd # what folders are is told by `open`
-    os.close(fd); raise OSError(errno.EINVAL, 'it is a pipe or a device, not a file')
+    os.close(fd)
+    raise OSError(errno.EINVAL, 'it is a pipe or a device, not a file')
 
 def _local(path, start=0, end=None):
     with open(path, 'rb', -1 if end is None else 0, opener=_only_files) as f:
@@ -171,4 +204,5 @@ def get_part(self:FileClient, path, start, end):
 def size(self:FileClient, path):
     "Length of a file in bytes, or None if its server does not say; raises `OSError`"
     at = self.address(path)
-    return os.stat(at).st_size if '://' not in at else self.ask(at, lambda fs,p: fs.info(p).get('size'))
+    if '://' not in at: return os.stat(at).st_size
+    return self.ask(at, lambda fs,p: fs.info(p).get('size'))

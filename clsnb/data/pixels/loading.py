@@ -24,10 +24,16 @@ def nearest_folder(path):
 
 def _where(path):
     if '://' in path: return "Check the address, or take the sample out of the list."
-    if os.path.islink(path): return f"It is a link to {os.readlink(path)}, which does not exist: mend the link, or take the sample out of the list."
+    if os.path.islink(path):
+        return (
+            f"It is a link to {os.readlink(path)}, which does not exist: mend the link, "
+            "or take the sample out of the list."
+        )
     folder,name = os.path.split(os.path.abspath(path))
     if not os.path.isdir(folder):
-        return f"Its folder does not exist either, the nearest is {nearest_folder(folder)}: check data_prefix."
+        return (
+            f"Its folder does not exist either, the nearest is {nearest_folder(folder)}: check data_prefix."
+        )
     others = os.listdir(folder)[:5000]
     hint = near(name, others) if len(others)>12 else ''
     return "Its folder exists: take the name out of the list or put the picture there." + hint
@@ -35,7 +41,8 @@ def _where(path):
 # %% ../../../nbs/data/pixels/loading.ipynb #21099f8a
 def printable(text):
     "The same, on one line: names of files may hold new lines, and bytes that are no letters"
-    return text if text.isprintable() else ''.join(o if o.isprintable() else ascii(o)[1:-1] for o in text)
+    if text.isprintable(): return text
+    return ''.join(o if o.isprintable() else ascii(o)[1:-1] for o in text)
 
 class BrokenPicture(DataError):
     "A picture is missing, unreadable or damaged; training can go on without it"
@@ -50,12 +57,18 @@ def read_bytes(path, client=_disk):
         if client.plain and '://' not in path:
             with open(path, 'rb', opener=_only_files) as f: return f.read()
         return client.get(path)
-    except FileNotFoundError as e: raise BrokenPicture(f"No such picture: {_told(path, client)}. {_where(client.address(path))}") from e
-    except IsADirectoryError as e: raise BrokenPicture(f"{path} is a folder, not a picture: take it out of the list.") from e
+    except FileNotFoundError as e:
+        raise BrokenPicture(f"No such picture: {_told(path, client)}. {_where(client.address(path))}") from e
+    except IsADirectoryError as e:
+        raise BrokenPicture(f"{path} is a folder, not a picture: take it out of the list.") from e
     except (OSError, ValueError) as e:
         local = '://' not in client.address(path)
-        check = "its permissions and the disk" if local else "the address, the connection and what you may read there"
-        raise BrokenPicture(f"Cannot read the picture {_told(path, client)}: {getattr(e, 'strerror', None) or e}. Check {check}.") from e
+        if local: check = "its permissions and the disk"
+        else: check = "the address, the connection and what you may read there"
+        raise BrokenPicture(
+            f"Cannot read the picture {_told(path, client)}: "
+            f"{getattr(e, 'strerror', None) or e}. Check {check}."
+        ) from e
 
 def _told(path, client):
     "A path with all that decided where it leads"
@@ -69,7 +82,11 @@ def jpeg_size(data):
     i = 2
     while data[:2]==b'\xff\xd8' and i+9<len(data) and data[i]==0xFF:
         kind = data[i+1]
-        if 0xC0<=kind<=0xCF and kind not in (0xC4,0xC8,0xCC): return int.from_bytes(data[i+5:i+7], 'big'),int.from_bytes(data[i+7:i+9], 'big')
+        if 0xC0<=kind<=0xCF and kind not in (0xC4,0xC8,0xCC):
+            return (
+                int.from_bytes(data[i+5:i+7], 'big'),
+                int.from_bytes(data[i+7:i+9], 'big'),
+            )
         i += 2+int.from_bytes(data[i+2:i+4], 'big') if kind!=0xFF else 1
 
 def _reduction(data, least):
@@ -85,7 +102,10 @@ _imread_flags = dict(color='IMREAD_COLOR', grayscale='IMREAD_GRAYSCALE', unchang
 def _decode_cv2(data, color_type, reduce_to=None):
     import cv2
     if reduce_to and (f := _reduction(data, reduce_to))>1:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), getattr(cv2, f"IMREAD_REDUCED_{'GRAYSCALE' if color_type=='grayscale' else 'COLOR'}_{f}"))
+        return cv2.imdecode(
+            np.frombuffer(data, np.uint8),
+            getattr(cv2, f"IMREAD_REDUCED_{'GRAYSCALE' if color_type=='grayscale' else 'COLOR'}_{f}"),
+        )
     flags = _imread_flags[color_type]
     flag = sum(getattr(cv2, o) for o in ([flags] if isinstance(flags, str) else flags))
     try: return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -102,27 +122,37 @@ def _decode_pillow(data, color_type):
             if 'ignore' not in color_type: img = ImageOps.exif_transpose(img)
             out = np.array(img.convert('L' if color_type.startswith('gray') else 'RGB'))
     except Exception: return None
-    return out if out.ndim==2 else np.ascontiguousarray(np.concatenate([out[...,2::-1], out[...,3:]], -1))
+    if out.ndim==2: return out
+    return np.ascontiguousarray(np.concatenate(
+        [out[...,2::-1], out[...,3:]], -1
+    ))
 
 # %% ../../../nbs/data/pixels/loading.ipynb #7254befd
 def _decode_turbojpeg(data, color_type):
     turbo = need('turbojpeg', "imdecode_backend='turbojpeg'", 'PyTurboJPEG')
-    if data[:3]!=b'\xff\xd8\xff' or color_type not in ('color','grayscale'): return _decode_cv2(data, color_type)
+    if data[:3]!=b'\xff\xd8\xff' or color_type not in ('color','grayscale'):
+        return _decode_cv2(data, color_type)
     grey = color_type=='grayscale'
-    try: out = _turbo(turbo).decode(data, turbo.TJPF_GRAY if grey else turbo.TJPF_BGR)
+    try:
+        out = _turbo(turbo).decode(data, turbo.TJPF_GRAY if grey else turbo.TJPF_BGR)
     except OSError: return None
     return out[...,0] if grey else out
 
 @functools.lru_cache(1)
 def _turbo(turbo):
     try: return turbo.TurboJPEG()
-    except (OSError, RuntimeError) as e: raise DependencyError(f"PyTurboJPEG finds no libturbojpeg ({e}); install it, or use imdecode_backend='cv2'.") from e
+    except (OSError, RuntimeError) as e:
+        raise DependencyError(
+            f"PyTurboJPEG finds no libturbojpeg ({e}); install it, or use imdecode_backend='cv2'."
+        ) from e
 
 _decoders = dict(cv2=_decode_cv2, pillow=_decode_pillow, turbojpeg=_decode_turbojpeg)
 
 def _check_decoding(color_type, backend):
-    if color_type not in _imread_flags: raise ConfigError(f"No color_type {color_type!r}.{near(color_type, _imread_flags)}")
-    if backend not in _decoders: raise ConfigError(f"No backend {backend!r}.{near(backend, _decoders)}")
+    if color_type not in _imread_flags:
+        raise ConfigError(f"No color_type {color_type!r}.{near(color_type, _imread_flags)}")
+    if backend not in _decoders:
+        raise ConfigError(f"No backend {backend!r}.{near(backend, _decoders)}")
 
 def imdecode(data, color_type='color', backend='cv2', reduce_to=None):
     "An array (BGR or grey) from the bytes of a picture, or None"
@@ -132,12 +162,16 @@ def imdecode(data, color_type='color', backend='cv2', reduce_to=None):
     return _decode_pillow(data, color_type) if img is None and backend=='cv2' else img # it knows more formats
 
 # %% ../../../nbs/data/pixels/loading.ipynb #949d4100
-_magic = {b'\xff\xd8\xff':'JPEG', b'\x89PNG':'PNG', b'GIF8':'GIF', b'RIFF':'WebP', b'BM':'BMP', b'ftypavif':'AVIF', b'ftyphei':'HEIC', b'ftypmif1':'HEIC',
-          b'<!DO':'HTML', b'<htm':'HTML', b'version https':'Git LFS'}
+_magic = {
+    b'\xff\xd8\xff':'JPEG', b'\x89PNG':'PNG', b'GIF8':'GIF', b'RIFF':'WebP', b'BM':'BMP', b'ftypavif':'AVIF',
+    b'ftyphei':'HEIC', b'ftypmif1':'HEIC', b'<!DO':'HTML', b'<htm':'HTML', b'version https':'Git LFS'
+}
 
 def _unreadable(path, data):
     "Why a picture's bytes could not be decoded"
-    kind = next((v for k,v in _magic.items() if data.startswith(k, 4*k.startswith(b'ftyp'))), None)
+    kind = next(
+        (v for k,v in _magic.items() if data.startswith(k, 4*k.startswith(b'ftyp'))), None
+    )
     what = ("the file is empty" if not data else f"it is a {kind} text, not a picture" if kind in ('HTML','Git LFS')
             else "it is HEIC, which is not read here: convert it to JPEG or PNG" if kind=='HEIC'
             else f"it begins as {kind} but is broken or cut off ({len(data):,} bytes)" if kind
@@ -148,17 +182,24 @@ def _unreadable(path, data):
 @TRANSFORMS.register
 class LoadImageFromFile:
     "Read `img_info['filename']` below `img_prefix`"
-    def __init__(self, to_float32=False, color_type='color',
-                 file_client_args=dict(backend='disk'), # Of `FileClient`; addresses need none
-                 imdecode_backend='cv2', # or 'pillow', 'turbojpeg'
-                 reduce_to=None, # Read JPEGs at 1/2, 1/4 or 1/8 if their shorter side stays at least this: faster, other pixels
-                 cache=None # dict(kind='decoded', where='memory', limit='4GB'): see `PictureCache`
-                 ):
-        store_attr(); _check_decoding(color_type, imdecode_backend)
+    def __init__(
+        self,
+        to_float32=False,
+        color_type='color',
+        file_client_args=dict(backend='disk'), # Of `FileClient`; addresses need none
+        imdecode_backend='cv2', # or 'pillow', 'turbojpeg'
+        reduce_to=None, # Read JPEGs at 1/2, 1/4 or 1/8 if their shorter side stays at least this: faster, other pixels
+        cache=None, # dict(kind='decoded', where='memory', limit='4GB'): see `PictureCache`
+    ):
+        store_attr()
+        _check_decoding(color_type, imdecode_backend)
         self._client = file_client(file_client_args)
         self._cache = PictureCache(how=self._how(), **cache) if cache else None
         if reduce_to and (imdecode_backend!='cv2' or color_type not in ('color','grayscale')):
-            raise ConfigError("LoadImageFromFile: reduce_to needs imdecode_backend='cv2' and color_type 'color' or 'grayscale'.")
+            raise ConfigError(
+                "LoadImageFromFile: reduce_to needs imdecode_backend='cv2' and "
+                "color_type 'color' or 'grayscale'."
+            )
     def __call__(self, results):
         name,prefix = results['img_info']['filename'],results.get('img_prefix')
         path = join_path(prefix, name)
@@ -166,11 +207,14 @@ class LoadImageFromFile:
         img = self.pixels(path, data) if self._cache is None else self.cached(path, data)
         if self.to_float32: img = img.astype(np.float32)
         c = 1 if img.ndim<3 else img.shape[2]
-        norm = dict(mean=np.zeros(c, np.float32), std=np.ones(c, np.float32), to_rgb=False)
+        norm = dict(
+            mean=np.zeros(c, np.float32), std=np.ones(c, np.float32), to_rgb=False
+        )
         results.update(filename=path, ori_filename=name, img=img, img_shape=img.shape, ori_shape=img.shape,
                        img_norm_cfg=norm)
         return results
-    def decode(self, data): return imdecode(data, self.color_type, self.imdecode_backend, self.reduce_to)
+    def decode(self, data):
+        return imdecode(data, self.color_type, self.imdecode_backend, self.reduce_to)
     def pixels(self, path, data=None):
         "The decoded picture, from its bytes if they are there"
         if data is None: data = read_bytes(path, self._client)
@@ -180,7 +224,9 @@ class LoadImageFromFile:
     def _how(self):
         "What decides on the pixels, apart from the file"
         import cv2, PIL
-        return f'{self.color_type} {self.imdecode_backend} {self.reduce_to} {cv2.__version__} {PIL.__version__}'
+        return (
+            f'{self.color_type} {self.imdecode_backend} {self.reduce_to} {cv2.__version__} {PIL.__version__}'
+        )
     __repr__ = repr_args
 
 # %% ../../../nbs/data/pixels/loading.ipynb #59e61088
@@ -192,7 +238,11 @@ def cached(self:LoadImageFromFile, path, data=None):
     try: stamp = file_stamp(at, data)
     except OSError: return self.pixels(path) # which tells what is wrong
     if c.kind=='decoded':
-        if (img := c.look(at, stamp)) is None: c.keep(at, stamp, img := self.pixels(path, data))
-    elif (data := c.look(at, stamp)) is not None: img = self.pixels(path, data)
-    else: img = self.pixels(path, data := read_bytes(path, self._client)); c.keep(at, stamp, data)
+        if (img := c.look(at, stamp)) is None:
+            c.keep(at, stamp, img := self.pixels(path, data))
+    elif (data := c.look(at, stamp)) is not None:
+        img = self.pixels(path, data)
+    else:
+        img = self.pixels(path, data := read_bytes(path, self._client))
+        c.keep(at, stamp, data)
     return img

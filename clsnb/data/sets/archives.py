@@ -24,11 +24,18 @@ from .scan import IMG_EXTENSIONS
 def expand_shards(pattern, client=None)->list:
     "Paths from a pattern with `{000..146}` or `*`, or from a list of patterns"
     client = file_client(client)
-    if not isinstance(pattern, (str, os.PathLike)): return [o for p in pattern for o in expand_shards(p, client)]
+    if not isinstance(pattern, (str, os.PathLike)):
+        return [o for p in pattern for o in expand_shards(p, client)]
     p = client.address(os.path.expanduser(pattern))
     if m := re.search(r'\{(\d+)\.\.(\d+)\}', p):
         a,b = m.groups()
-        return [o for i in range(int(a), int(b)+1) for o in expand_shards(p[:m.start()]+str(i).zfill(len(a))+p[m.end():], client)]
+        return [
+            o
+            for i in range(int(a), int(b)+1)
+            for o in expand_shards(
+                p[:m.start()]+str(i).zfill(len(a))+p[m.end():], client
+            )
+        ]
     if '://' in p and '*' not in p: return [p]
     found = sorted(glob.glob(p) if '://' not in p else _glob_address(p, client))
     if not found: raise DataError(f"No such shard: {p}.")
@@ -37,7 +44,8 @@ def expand_shards(pattern, client=None)->list:
 # %% ../../../nbs/data/sets/archives.ipynb #ef62c723
 def _glob_address(p, client):
     "Addresses that fit"
-    try: return client.ask(p, lambda fs,path: [fs.unstrip_protocol(o) for o in fs.glob(path)])
+    try:
+        return client.ask(p, lambda fs,path: [fs.unstrip_protocol(o) for o in fs.glob(path)])
     except OSError as e: raise DataError(f"Cannot look for {p}: {e.strerror or e}.") from e
 
 # %% ../../../nbs/data/sets/archives.ipynb #bd86f85c
@@ -54,29 +62,46 @@ def _later(f, *args):
 class RangeReader:
     "A file at an address, read in pieces"
     def __init__(self, client, path, piece=1<<22):
-        self.client,self.path,self.piece,self.at,self.start,self.data,self.coming = client,path,piece,0,0,b'',None
+        self.client = client
+        self.path = path
+        self.piece = piece
+        self.at = 0
+        self.start = 0
+        self.data = b''
+        self.coming = None
         self.size = client.size(path)
-        if self.size is None: self.data = client.get(path); self.size = len(self.data)
+        if self.size is None:
+            self.data = client.get(path)
+            self.size = len(self.data)
     def close(self): self.data = self.coming = None
-    def seek(self, at, whence=0): self.at = at+(0, self.at, self.size)[whence]; return self.at
+    def seek(self, at, whence=0):
+        self.at = at+(0, self.at, self.size)[whence]
+        return self.at
     def tell(self): return self.at
     def read(self, n=-1):
-        end,out = min(self.size, self.size if n<0 else self.at+n),[]
+        end = min(self.size, self.size if n<0 else self.at+n)
+        out = []
         while self.at<end:
-            if not self.start<=self.at<self.start+len(self.data): self._load()
-            out.append(self.data[self.at-self.start:end-self.start]); self.at += len(out[-1])
+            if not self.start<=self.at<self.start+len(self.data):
+                self._load()
+            out.append(self.data[self.at-self.start:end-self.start])
+            self.at += len(out[-1])
         return b''.join(out)
     def _load(self):
         start,coming = self.coming or (-self.piece,None)
         if not start<=self.at<start+self.piece: start,coming = self.at,None
         data = coming.result() if coming else self._fetch(start)
-        if not data: raise OSError(f"the server sends nothing after byte {start:,} of {self.size:,}")
+        if not data:
+            raise OSError(f"the server sends nothing after byte {start:,} of {self.size:,}")
         whole = len(data)>self.piece
         self.start,self.data,self.coming = 0 if whole else start,data,None
-        if (then := start+len(data))<self.size and not whole: self.coming = then,_later(self._fetch, then)
+        if (then := start+len(data))<self.size and not whole:
+            self.coming = then,_later(self._fetch, then)
     def _fetch(self, at):
         end = min(at+self.piece, self.size)
-        return self.client.ask(self.client.address(self.path), lambda fs,p: fs.cat_file(p, start=at, end=end))
+        return self.client.ask(
+            self.client.address(self.path), lambda fs,p: fs.cat_file(p, start=at, end=end)
+        )
 
 # %% ../../../nbs/data/sets/archives.ipynb #9e665691
 _pictures = (*IMG_EXTENSIONS, '.webp')
@@ -91,12 +116,17 @@ def shard_files(tar):
 
 def label_of(ext, data, key, where):
     "The label in a small file beside the picture"
-    try: v = json.loads(data)[key] if ext=='json' else data.decode().strip()
-    except (ValueError, KeyError, TypeError) as e: raise DataError(f"{where}: no label {key!r} in it ({type(e).__name__}).") from None
+    try:
+        v = json.loads(data)[key] if ext=='json' else data.decode().strip()
+    except (ValueError, KeyError, TypeError) as e:
+        raise DataError(f"{where}: no label {key!r} in it ({type(e).__name__}).") from None
     return str(v)
 
 def _bad_shard(path, at, e):
-    return DataError(f"{path} cannot be read beyond byte {at:,}: it is no whole, uncompressed tar file, or its disk or server fails ({e}).")
+    return DataError(
+        f"{path} cannot be read beyond byte {at:,}: it is no whole, "
+        f"uncompressed tar file, or its disk or server fails ({e})."
+    )
 
 @contextmanager
 def open_shard(path, client):
@@ -118,10 +148,13 @@ def _index_shard(path, ext, key, client):
     rows,labels = {},{}
     with open_shard(path, client) as tar:
         for m,stem,end in shard_files(tar):
-            if '.'+end in _pictures: rows[stem] = m.name,m.offset_data,m.size
-            elif end==ext: labels[stem] = label_of(ext, tar.extractfile(m).read(), key, f'{path}: {m.name}')
+            if '.'+end in _pictures:
+                rows[stem] = m.name,m.offset_data,m.size
+            elif end==ext:
+                labels[stem] = label_of(ext, tar.extractfile(m).read(), key, f'{path}: {m.name}')
     gone = next((o for o in rows if o not in labels), None)
-    if gone is not None: raise DataError(f"{path}: {rows[gone][0]} has no {gone}.{ext} beside it to tell its label.")
+    if gone is not None:
+        raise DataError(f"{path}: {rows[gone][0]} has no {gone}.{ext} beside it to tell its label.")
     return [(*rows[o], labels[o]) for o in rows]
 
 # %% ../../../nbs/data/sets/archives.ipynb #6c09ad48
@@ -129,7 +162,9 @@ _changes = 'ETag','Last-Modified','LastModified','mtime','updated','created','mo
 
 def _stamp(path, client):
     "What changes with a shard"
-    if '://' not in path: s = os.stat(path); return os.path.abspath(path),s.st_size,s.st_mtime_ns
+    if '://' not in path:
+        s = os.stat(path)
+        return os.path.abspath(path),s.st_size,s.st_mtime_ns
     try: info = client.ask(path, lambda fs,p: fs.info(p))
     except OSError as e: raise _bad_shard(path, 0, e) from e
     return path,info.get('size'),*(str(info.get(k)) for k in _changes)
@@ -140,17 +175,24 @@ def _kept_index(path, ext, key, client):
     with suppress(OSError, ValueError): # nothing kept, or cut off
         return json.loads((cache_dir('shards')/f'{name}.json').read_text())
     rows = _index_shard(path, ext, key, client)
-    with suppress(OSError), atomic_write(cache_dir('shards')/f'{name}.json', 'w') as f: json.dump(rows, f) # a full or read-only cache is no reason to stop
+    # a full or read-only cache is no reason to stop
+    with suppress(OSError), atomic_write(cache_dir('shards')/f'{name}.json', 'w') as f:
+        json.dump(rows, f)
     return rows
 
 _whole = re.compile(r'-?\d+')
 
 def _label_numbers(values, classes, where):
     "Class names, and the number of each label: names are looked up, numbers are taken as they are unless classes are called by numbers"
-    if classes is None and not all(map(_whole.fullmatch, set(values))): classes = sorted(set(values))
-    number = {str(c):i for i,c in enumerate(classes or ())}; named = any(map(_whole.fullmatch, number))
+    if classes is None and not all(map(_whole.fullmatch, set(values))):
+        classes = sorted(set(values))
+    number = {str(c):i for i,c in enumerate(classes or ())}
+    named = any(map(_whole.fullmatch, number))
     bad = next((o for o in values if o not in number and (named or not _whole.fullmatch(o))), None)
-    if bad is not None: raise DataError(f"{where}: the label {bad!r} is none of the {len(number)} classes.{near(bad, number)}")
+    if bad is not None:
+        raise DataError(
+            f"{where}: the label {bad!r} is none of the {len(number)} classes.{near(bad, number)}"
+        )
     labels = np.array([number[o] if o in number else int(o) for o in values], np.int64)
     return (classes if classes is not None else [str(i) for i in range(labels.max()+1)]),labels
 
@@ -159,11 +201,21 @@ class ShardSamples(PackedSamples):
     "Pictures inside files: which file, from where, how long"
     def __init__(self, paths, names, shard, offset, size, labels, client=None):
         super().__init__(labels)
-        self.paths,self.names,self.shard,self.offset,self.size,self.client = paths,names,shard,offset,size,file_client(client)
+        self.paths = paths
+        self.names = names
+        self.shard = shard
+        self.offset = offset
+        self.size = size
+        self.client = file_client(client)
     def sample(self, i):
-        path,at,n = self.paths[self.shard[i]],int(self.offset[i]),int(self.size[i])
+        path = self.paths[self.shard[i]]
+        at = int(self.offset[i])
+        n = int(self.size[i])
         try: data = self.client.get_part(path, at, at+n)
-        except OSError as e: raise BrokenPicture(f"{path} cannot be read at byte {at:,}, where {self.names[i]} is ({e.strerror or e}).") from e
+        except OSError as e:
+            raise BrokenPicture(
+                f"{path} cannot be read at byte {at:,}, where {self.names[i]} is ({e.strerror or e})."
+            ) from e
         return dict(img_prefix=path, img_info=dict(filename=self.names[i]), img_bytes=data)
 
 @DATASETS.register
@@ -177,31 +229,54 @@ class ShardDataset(BaseDataset):
         super().__init__(data_prefix, pipeline, classes, test_mode=test_mode)
     def load_annotations(self):
         from tqdm import tqdm
-        client = file_client(self.file_client_args); paths = expand_shards(self.data_prefix, client)
+        client = file_client(self.file_client_args)
+        paths = expand_shards(self.data_prefix, client)
         with ThreadPoolExecutor(8) as pool:
             parts = pool.map(lambda p: _kept_index(p, self.label_ext, self.label_key, client), paths)
             parts = list(tqdm(parts, 'Reading shards', len(paths), leave=False, delay=progress_after))
-        names,offset,size,labels = zip(*(r for o in parts for r in o)) if any(parts) else ((),)*4
+        if any(parts):
+            names,offset,size,labels = zip(*(r for o in parts for r in o))
+        else:
+            names,offset,size,labels = ((),)*4
         if not names: raise DataError(f"{paths[0]} has no pictures.")
         self.CLASSES,labels = _label_numbers(labels, self.CLASSES, str(self.data_prefix))
-        shard = np.repeat(np.arange(len(parts), dtype=np.int32), [len(o) for o in parts])
-        return ShardSamples(paths, PackedNames.of(names), shard, np.array(offset, np.int64), np.array(size, np.int64), labels, client)
+        shard = np.repeat(
+            np.arange(len(parts), dtype=np.int32), [len(o) for o in parts]
+        )
+        return ShardSamples(
+            paths, PackedNames.of(names), shard, np.array(offset, np.int64), np.array(size, np.int64),
+            labels, client
+        )
 
 # %% ../../../nbs/data/sets/archives.ipynb #1da24f79
 class _ArrowSamples(PackedSamples):
     "Rows of a table whose pictures are bytes"
-    def __init__(self, table, col, labels): super().__init__(labels); self.table,self.col = table,col
+    def __init__(self, table, col, labels):
+        super().__init__(labels)
+        self.table,self.col = table,col
     def sample(self, i):
         v = self.table[int(i)][self.col]
         name = v.get('path') or f'row {i}'
-        return dict(img_prefix=None, img_info=dict(filename=name), **({} if v.get('bytes') is None else dict(img_bytes=v['bytes'])))
+        return dict(
+            img_prefix=None,
+            img_info=dict(filename=name),
+            **({} if v.get('bytes') is None else dict(img_bytes=v['bytes'])),
+        )
 
 def _open_table(path, split):
     datasets = need('datasets', 'HuggingFaceDataset', 'datasets')
-    try: ds = path if not isinstance(path, (str, os.PathLike)) else datasets.load_from_disk(path) if os.path.isdir(path) else datasets.load_dataset(str(path), split=split)
-    except Exception as e: raise DataError(f"HuggingFaceDataset: {path} cannot be opened ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}).") from e
+    try:
+        if not isinstance(path, (str, os.PathLike)): ds = path
+        elif os.path.isdir(path): ds = datasets.load_from_disk(path)
+        else: ds = datasets.load_dataset(str(path), split=split)
+    except Exception as e:
+        raise DataError(
+            f"HuggingFaceDataset: {path} cannot be opened ({type(e).__name__}: "
+            f"{str(e).splitlines()[0] if str(e) else ''})."
+        ) from e
     if not isinstance(ds, dict): return ds
-    if split not in ds: raise ConfigError(f"HuggingFaceDataset: there is no split {split!r}.{near(split, ds)}")
+    if split not in ds:
+        raise ConfigError(f"HuggingFaceDataset: there is no split {split!r}.{near(split, ds)}")
     return ds[split]
 
 # %% ../../../nbs/data/sets/archives.ipynb #a3e560ed
@@ -213,12 +288,26 @@ class HuggingFaceDataset(BaseDataset):
         self.split,self.image_col,self.label_col = split,image_col,label_col
         super().__init__(data_prefix, pipeline, classes, test_mode=test_mode)
     def load_annotations(self):
-        ds = _open_table(self.data_prefix, self.split); where = f"HuggingFaceDataset {self.data_prefix if isinstance(self.data_prefix, (str, os.PathLike)) else self.split}"
+        ds = _open_table(self.data_prefix, self.split)
+        where = (
+            "HuggingFaceDataset "
+            f"{self.data_prefix if isinstance(self.data_prefix, (str, os.PathLike)) else self.split}"
+        )
         for c in (self.image_col, self.label_col):
-            if c not in ds.column_names: raise ConfigError(f"{where} has no column {c!r}.{near(c, ds.column_names)}")
-        names,labels = getattr(ds.features[self.label_col], 'names', None),ds[self.label_col][:]
+            if c not in ds.column_names:
+                raise ConfigError(f"{where} has no column {c!r}.{near(c, ds.column_names)}")
+        names = getattr(ds.features[self.label_col], 'names', None)
+        labels = ds[self.label_col][:]
         gone = [i for i,o in enumerate(labels) if o is None or names and o<0]
-        if gone: raise DataError(f"{where}: row {gone[0]} has no label ({labels[gone[0]]}); {len(gone)} of {len(labels)} rows have none. Take another split, or leave them out: ds.filter(...).")
-        self.CLASSES,labels = _label_numbers([str(names[o]) if names else str(o) for o in labels], self.CLASSES or names, where)
+        if gone:
+            raise DataError(
+                f"{where}: row {gone[0]} has no label ({labels[gone[0]]}); {len(gone)} of {len(labels)} "
+                "rows have none. Take another split, or leave them out: ds.filter(...)."
+            )
+        self.CLASSES,labels = _label_numbers(
+            [str(names[o]) if names else str(o) for o in labels], self.CLASSES or names, where
+        )
         image = need('datasets', 'HuggingFaceDataset').Image(decode=False)
-        return _ArrowSamples(ds.cast_column(self.image_col, image).select_columns([self.image_col]), self.image_col, labels)
+        return _ArrowSamples(
+            ds.cast_column(self.image_col, image).select_columns([self.image_col]), self.image_col, labels
+        )

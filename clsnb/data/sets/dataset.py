@@ -21,7 +21,8 @@ def list_from_file(path, client=None):
     "The lines of a text file, perhaps at an address"
     try: return file_client(client).get(path).decode('utf-8-sig').splitlines()
     except OSError as e: raise DataError(f"Cannot read the list {path}: {e.strerror or e}.") from e
-    except UnicodeDecodeError as e: raise DataError(f"The list {path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
+    except UnicodeDecodeError as e:
+        raise DataError(f"The list {path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
 
 class BaseDataset:
     "Samples, classes and a pipeline; subclasses define `load_annotations`"
@@ -33,7 +34,10 @@ class BaseDataset:
                  classes=None, # Names, or a text file of names; by default the class's own
                  ann_file=None, # Where the labels are written
                  test_mode=False):
-        self.data_prefix = os.path.expanduser(data_prefix) if isinstance(data_prefix, (str, os.PathLike)) else data_prefix
+        if isinstance(data_prefix, (str, os.PathLike)):
+            self.data_prefix = os.path.expanduser(data_prefix)
+        else:
+            self.data_prefix = data_prefix
         self.pipeline,self.ann_file,self.test_mode = Compose(pipeline),ann_file,test_mode
         self.CLASSES = self.get_classes(classes)
         self.data_infos = self.load_annotations()
@@ -41,19 +45,26 @@ class BaseDataset:
     def load_annotations(self): raise NotImplementedError
     def __len__(self): return len(self.data_infos)
     def __getitem__(self, idx): return self.prepare_data(idx)
-    def __repr__(self): return f"{type(self).__name__}: {len(self)} samples, {len(self.CLASSES or ())} classes"
+    def __repr__(self):
+        return f"{type(self).__name__}: {len(self)} samples, {len(self.CLASSES or ())} classes"
 
 # %% ../../../nbs/data/sets/dataset.ipynb #1b5fc576
 @patch(cls_method=True)
 def get_classes(cls:BaseDataset, classes=None):
     "Class names from a list, a tuple or a file"
     if classes is None: return cls.CLASSES
-    if isinstance(classes, (str, os.PathLike)): classes = [o.strip() for o in list_from_file(os.path.expanduser(classes)) if o.strip()]
-    if not isinstance(classes, (tuple, list)): raise ConfigError(f"classes is a list of names or a text file, not {type(classes).__name__}.")
+    if isinstance(classes, (str, os.PathLike)):
+        classes = [o.strip() for o in list_from_file(os.path.expanduser(classes)) if o.strip()]
+    if not isinstance(classes, (tuple, list)):
+        raise ConfigError(f"classes is a list of names or a text file, not {type(classes).__name__}.")
     own = list(cls.CLASSES or ())
-    if own==list(classes) and not getattr(classes, 'folders', None): return cls.CLASSES # which may know more, as ImageNet's do
+    if own==list(classes) and not getattr(classes, 'folders', None): # which may know more, as ImageNet's do
+        return cls.CLASSES
     if cls.numbered and set(own)==set(classes) and own!=list(classes):
-        raise ConfigError(f"{cls.__name__}: `classes` has its names in another order, but its labels are numbers in the order of {cls.__name__}.CLASSES: leave `classes` out.")
+        raise ConfigError(
+            f"{cls.__name__}: `classes` has its names in another order, but its labels are numbers in the "
+            f"order of {cls.__name__}.CLASSES: leave `classes` out."
+        )
     return classes
 
 @patch(as_prop=True)
@@ -96,7 +107,9 @@ def check_labels(self:BaseDataset):
     "Raise a `DataError` for a label that is no class; warn of classes without samples"
     labels = self.get_gt_labels() if len(self) and 'gt_label' in self.data_infos[0] else None
     if labels is None or labels.ndim!=1 or labels.dtype.kind not in 'iu': return
-    where = f"{type(self).__name__}{f' ({self.ann_file or self.data_prefix})' if self.ann_file or self.data_prefix else ''}"
+    where = (
+        f"{type(self).__name__}{f' ({self.ann_file or self.data_prefix})' if self.ann_file or self.data_prefix else ''}"
+    )
     check_label_range(labels, len(self.CLASSES or ()), where, _Names(self) if self.sample_name(0) else None)
     warn_missing(labels, self.CLASSES, where)
 
@@ -105,7 +118,9 @@ def check_labels(self:BaseDataset):
 def prepare_data(self:BaseDataset, idx):
     "Sample `idx`, after the pipeline"
     infos = self.data_infos
-    return self.run_pipeline(infos[idx] if isinstance(infos, PackedSamples) else copy.deepcopy(infos[idx]), idx)
+    return self.run_pipeline(
+        infos[idx] if isinstance(infos, PackedSamples) else copy.deepcopy(infos[idx]), idx
+    )
 
 @patch
 def run_pipeline(self:BaseDataset, results, idx):
@@ -115,7 +130,8 @@ def run_pipeline(self:BaseDataset, results, idx):
     except DataError as e:
         if name and name in str(e): raise
         raise type(e)(f"{e} (sample {idx}{f', {name}' if name else ''})") from e
-    if out is None: raise DataError(f"The pipeline dropped sample {idx} ({name}): every sample must come out of it.")
+    if out is None:
+        raise DataError(f"The pipeline dropped sample {idx} ({name}): every sample must come out of it.")
     return out
 
 # %% ../../../nbs/data/sets/dataset.ipynb #bdcfe8c5
@@ -130,7 +146,9 @@ def _scores(results, labels):
     "Scores as one array, checked against the labels"
     rows = [o.detach().cpu().numpy() if hasattr(o, 'detach') else o for o in results]
     if len(rows)!=len(labels):
-        raise DataError(f"evaluate: {len(rows)} results for {len(labels)} samples; give indices if only some were tested.")
+        raise DataError(
+            f"evaluate: {len(rows)} results for {len(labels)} samples; give indices if only some were tested."
+        )
     return np.vstack(rows) if rows else np.zeros((0,1))
 
 def _named(name, value, thrs):
@@ -141,11 +159,15 @@ def _named(name, value, thrs):
 # %% ../../../nbs/data/sets/dataset.ipynb #f5a3ba37
 def single_label_report(scores, labels, metrics, topk=(1,5), thrs=None, average_mode='macro'):
     "Metrics by their mmcls names"
-    res,kw = {},({} if thrs is None else dict(thrs=thrs))
+    res = {}
+    kw = {} if thrs is None else dict(thrs=thrs)
     many = isinstance(thrs, (tuple, list))
     if 'accuracy' in metrics:
         one = isinstance(topk, int)
-        ks = sorted({min(k, scores.shape[1]) for k in ([topk] if one else topk)}) if len(scores) else []
+        if len(scores):
+            ks = sorted({min(k, scores.shape[1]) for k in ([topk] if one else topk)})
+        else:
+            ks = []
         for k,v in zip(ks, accuracy(scores, labels, topk=tuple(ks), **kw) if ks else ()):
             v = [o.item() for o in v] if many else v.item()
             res.update(_named('accuracy' if one else f'accuracy_top-{k}', v, thrs))
@@ -168,6 +190,7 @@ def evaluate(self:BaseDataset,
     known = ['topk','thrs','average_mode']
     for k in options:
         if k not in known: raise ConfigError(f"metric_options has no {k!r}.{near(k, known)}")
-    if (m := options.get('average_mode', 'macro')) not in ('macro','none'): raise ConfigError(f"average_mode is 'macro' or 'none', not {m!r}.")
+    if (m := options.get('average_mode', 'macro')) not in ('macro','none'):
+        raise ConfigError(f"average_mode is 'macro' or 'none', not {m!r}.")
     labels = self.get_gt_labels() if indices is None else self.get_gt_labels()[indices]
     return single_label_report(_scores(results, labels), labels, metrics, **options)

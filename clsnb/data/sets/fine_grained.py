@@ -21,7 +21,8 @@ def _numbered(path, kind):
         if not (line := line.strip()): continue
         key,_,value = line.partition(' ')
         try: out[int(key)] = kind(value.strip())
-        except ValueError: raise DataError(f"{path}, line {i}: expected 'number value', got {line[:80]!r}.") from None
+        except ValueError:
+            raise DataError(f"{path}, line {i}: expected 'number value', got {line[:80]!r}.") from None
     return out
 
 @DATASETS.register
@@ -31,24 +32,32 @@ class CUB(BaseDataset):
     def __init__(self, *args, ann_file, # images.txt
                  image_class_labels_file, train_test_split_file, # image_class_labels.txt, train_test_split.txt
                  **kwargs):
-        self.image_class_labels_file,self.train_test_split_file = image_class_labels_file,train_test_split_file
+        self.image_class_labels_file = image_class_labels_file
+        self.train_test_split_file = train_test_split_file
         super().__init__(*args, ann_file=ann_file, **kwargs)
     def load_annotations(self):
         parts = (self.ann_file, str), (self.image_class_labels_file, int), (self.train_test_split_file, int)
         names,labels,split = (_numbered(p, k) for p,k in parts)
         for (path,_),part in zip(parts[1:], (labels, split)):
             if gone := sorted(names.keys()^part.keys()):
-                raise DataError(f"CUB: {path} has {len(part)} lines and {self.ann_file} has {len(names)}; picture {gone[0]} is in only one of them.")
+                raise DataError(
+                    f"CUB: {path} has {len(part)} lines and {self.ann_file} has "
+                    f"{len(names)}; picture {gone[0]} is in only one of them."
+                )
         keep = [k for k in names if bool(split[k])!=bool(self.test_mode)]
         return FileSamples(self.data_prefix, [names[k] for k in keep], [labels[k]-1 for k in keep])
 
 # %% ../../../nbs/data/sets/fine_grained.ipynb #3be1f9d9
 def _mat_rows(path):
     "The `annotations` of a MATLAB file, one row a picture"
-    if not os.path.isfile(path): raise DataError(f"StanfordCars: no such list: {path}. Unpack the data set's devkit there, or say ann_file.")
+    if not os.path.isfile(path):
+        raise DataError(
+            f"StanfordCars: no such list: {path}. Unpack the data set's devkit there, or say ann_file."
+        )
     io = need('scipy.io', 'StanfordCars', 'scipy')
     try: return io.loadmat(path, variable_names=['annotations'])['annotations'][0]
-    except Exception as e: raise DataError(f"StanfordCars: {path} has no readable 'annotations' ({type(e).__name__}).") from e
+    except Exception as e:
+        raise DataError(f"StanfordCars: {path} has no readable 'annotations' ({type(e).__name__}).") from e
 
 @DATASETS.register
 class StanfordCars(BaseDataset):
@@ -56,12 +65,26 @@ class StanfordCars(BaseDataset):
     numbered,CLASSES = True,packaged_classes('cars')
     def __init__(self, data_prefix, test_mode, ann_file=None, **kwargs):
         data_prefix = os.path.expanduser(data_prefix)
-        name,folder = ('cars_test_annos_withlabels.mat','cars_test') if test_mode else ('cars_train_annos.mat','cars_train')
+        if test_mode: name,folder = 'cars_test_annos_withlabels.mat','cars_test'
+        else: name,folder = 'cars_train_annos.mat','cars_train'
         at = [os.path.join(data_prefix, o, name) for o in ('devkit','')] # the site gives the test labels apart
         self._list = ann_file or next((o for o in at if os.path.isfile(o)), at[0])
-        super().__init__(os.path.join(data_prefix, folder), kwargs.pop('pipeline', ()), ann_file=ann_file, test_mode=test_mode, **kwargs)
+        super().__init__(
+            os.path.join(data_prefix, folder),
+            kwargs.pop('pipeline', ()),
+            ann_file=ann_file,
+            test_mode=test_mode,
+            **kwargs,
+        )
     def load_annotations(self):
         rows = _mat_rows(self._list)
         if len(rows) and len(rows[0])<6:
-            raise DataError(f"StanfordCars: {self._list} has no labels; the test list with labels is cars_test_annos_withlabels.mat.")
-        return FileSamples(self.data_prefix, [str(o[5][0]) for o in rows], [int(o[4][0][0])-1 for o in rows])
+            raise DataError(
+                f"StanfordCars: {self._list} has no labels; the test list with labels is "
+                "cars_test_annos_withlabels.mat."
+            )
+        return FileSamples(
+            self.data_prefix,
+            [str(o[5][0]) for o in rows],
+            [int(o[4][0][0])-1 for o in rows],
+        )

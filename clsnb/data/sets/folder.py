@@ -31,19 +31,34 @@ class CustomDataset(BaseDataset):
         if self.ann_file is None: return self._from_folders()
         if not isinstance(self.ann_file, (str, os.PathLike)):
             raise ConfigError(f"ann_file is a path, not {type(self.ann_file).__name__}.")
-        names,labels = read_list(os.path.expanduser(self.ann_file), len(self.CLASSES) if self.CLASSES else None, self.file_client_args)
+        names,labels = read_list(
+            os.path.expanduser(self.ann_file),
+            len(self.CLASSES) if self.CLASSES else None,
+            self.file_client_args,
+        )
         return FileSamples(self.data_prefix, names, labels)
     def _from_folders(self):
         own = type(self).is_valid_file is not CustomDataset.is_valid_file
-        scan = scan_folders(self.data_prefix, self.is_valid_file if own else self.extensions, client=self.file_client_args)
-        if self.CLASSES is None and scan.empty or not len(scan): raise DataError(self._empty(scan))
-        if scan.left_out: warnings.warn(f"{self.data_prefix}: files that end with {', '.join(scan.left_out)} are left out; extensions=(...) names the endings of pictures.", stacklevel=4)
+        scan = scan_folders(
+            self.data_prefix, self.is_valid_file if own else self.extensions, client=self.file_client_args
+        )
+        if self.CLASSES is None and scan.empty or not len(scan):
+            raise DataError(self._empty(scan))
+        if scan.left_out:
+            warnings.warn(
+                f"{self.data_prefix}: files that end with {', '.join(scan.left_out)} are left out; "
+                "extensions=(...) names the endings of pictures.",
+                stacklevel=4,
+            )
         self.CLASSES = match_folders(scan.folders, self.CLASSES, self.data_prefix)
         self.folder_to_idx = self.CLASSES.folders
-        return FileSamples(self.data_prefix, scan.names, scan.labels([self.folder_to_idx[f] for f in scan.folders]))
+        return FileSamples(
+            self.data_prefix, scan.names, scan.labels([self.folder_to_idx[f] for f in scan.folders])
+        )
     def _empty(self, scan):
         "A folder without pictures would be a class that can never be right"
-        folder = scan.empty[0]; only = scan.others.get(folder)
+        folder = scan.empty[0]
+        only = scan.others.get(folder)
         only = f", only {', '.join(only[:5])} files" if only else ''
         return (f"The class folder {os.path.join(self.data_prefix, folder)} has no pictures{only}: remove it, "
                 f"add its ending to extensions={self.extensions}, or name all `classes`.")
@@ -63,7 +78,18 @@ class ImageNet21k(CustomDataset):
                  serialize_data=True, # Kept from mmcls; lists are always packed
                  multi_label=False, recursion_subdir=True, # Both are as they are in mmcls
                  test_mode=False, file_client_args=None):
-        if multi_label: raise ConfigError("ImageNet21k: multi_label=True was never written; for several labels a picture, use CSVDataset.")
-        if not recursion_subdir: raise ConfigError("ImageNet21k: pictures in sub-folders are always found; leave recursion_subdir out.")
-        self.serialize_data,self.multi_label,self.recursion_subdir = serialize_data,multi_label,recursion_subdir
-        super().__init__(data_prefix, pipeline, classes, ann_file, self.IMG_EXTENSIONS, test_mode, file_client_args)
+        if multi_label:
+            raise ConfigError(
+                "ImageNet21k: multi_label=True was never written; "
+                "for several labels a picture, use CSVDataset."
+            )
+        if not recursion_subdir:
+            raise ConfigError(
+                "ImageNet21k: pictures in sub-folders are always found; leave recursion_subdir out."
+            )
+        self.serialize_data = serialize_data
+        self.multi_label = multi_label
+        self.recursion_subdir = recursion_subdir
+        super().__init__(
+            data_prefix, pipeline, classes, ann_file, self.IMG_EXTENSIONS, test_mode, file_client_args
+        )

@@ -15,17 +15,22 @@ from ...core.errors import ConfigError, DataError, near
 # %% ../../../nbs/data/sets/labels.ipynb #575db41f
 class ClassNames(list):
     "Names of classes; `folders` tells the number of each folder"
-    def __init__(self, names=(), folders=None): super().__init__(names); self.folders = dict(folders or {})
+    def __init__(self, names=(), folders=None):
+        super().__init__(names)
+        self.folders = dict(folders or {})
     def __reduce__(self): return ClassNames,(list(self), self.folders)
 
 def packaged_classes(name)->ClassNames:
     "The classes of a known data set: 'imagenet', 'cub' or 'cars'"
     path = Path(__file__).parent/'classes'/f'{name}.txt'
     rows = [o.split('\t') for o in path.read_text(encoding='utf-8').splitlines()]
-    return ClassNames([o[-1] for o in rows], {o[0]:i for i,o in enumerate(rows) if len(o)>1})
+    return ClassNames(
+        [o[-1] for o in rows], {o[0]:i for i,o in enumerate(rows) if len(o)>1}
+    )
 
 # %% ../../../nbs/data/sets/labels.ipynb #11b7bfe8
-def _some(names, n=5): return ', '.join(map(str, names[:n])) + (f', ... ({len(names)})' if len(names)>n else '')
+def _some(names, n=5):
+    return ', '.join(map(str, names[:n])) + (f', ... ({len(names)})' if len(names)>n else '')
 
 def _plain(name):
     "A name as people compare it"
@@ -38,19 +43,32 @@ def match_folders(
 )->ClassNames: # With `folders`: the number of each folder
     "Give each folder its number; raises `DataError`"
     if classes is None: return ClassNames(folders, {f:i for i,f in enumerate(folders)})
-    known,names,plain = getattr(classes, 'folders', {}),{c:i for i,c in enumerate(classes)},{f:_plain(f) for f in folders}
+    known = getattr(classes, 'folders', {})
+    names = {c:i for i,c in enumerate(classes)}
+    plain = {f:_plain(f) for f in folders}
     if not folders: return ClassNames(classes, known)
     alike = {_plain(c):i for i,c in enumerate(classes)}
-    alike = {f:alike[p] for f,p in plain.items() if p in alike and len(alike)==len(classes) and len({*plain.values()})==len(plain)}
+    alike = {
+        f:alike[p]
+        for f,p in plain.items()
+        if p in alike and len(alike)==len(classes) and len({*plain.values()})==len(plain)
+    }
     for numbers in (known, names, alike):
-        if all(f in numbers for f in folders): return ClassNames(classes, {f:numbers[f] for f in folders})
+        if all(f in numbers for f in folders):
+            return ClassNames(classes, {f:numbers[f] for f in folders})
     strange = [f for f in folders if f not in known and f not in names and f not in alike]
     if len(strange)<len(folders):
-        raise DataError(f"{where}: {_some(strange)} {'is' if len(strange)==1 else 'are'} none of the {len(classes)} classes."
-                        f"{near(strange[0], [*classes, *known])} Rename the folder, or correct `classes`.")
+        raise DataError(
+            f"{where}: {_some(strange)} {'is' if len(strange)==1 else 'are'} none of the "
+            f"{len(classes)} classes."
+            f"{near(strange[0], [*classes, *known])} Rename the folder, or correct `classes`."
+        )
     if len(folders)!=len(classes):
-        raise DataError(f"{where} has {len(folders)} class folders ({_some(folders)}), but there are {len(classes)} classes "
-                        f"({_some(classes)}): check `classes` and data_prefix.")
+        raise DataError(
+            f"{where} has {len(folders)} class folders ({_some(folders)}), "
+            f"but there are {len(classes)} classes "
+            f"({_some(classes)}): check `classes` and data_prefix."
+        )
     return ClassNames(classes, {f:i for i,f in enumerate(folders)})
 
 # %% ../../../nbs/data/sets/labels.ipynb #d218628d
@@ -61,9 +79,15 @@ def check_label_range(labels, n_classes, where, names=None):
     if not len(bad): return
     i = bad[0]
     name = f' ({names[int(i)]})' if names is not None else ''
-    why = f"but there are {n_classes} classes, so labels are 0 to {n_classes-1}" if n_classes else "which is negative"
-    raise DataError(f"{where}: sample {i}{name} has label {labels[i]}, {why}; {len(bad)} of {len(labels)} labels are like "
-                    "that. Number classes from 0, and check `classes`.")
+    if n_classes:
+        why = f"but there are {n_classes} classes, so labels are 0 to {n_classes-1}"
+    else:
+        why = "which is negative"
+    raise DataError(
+        f"{where}: sample {i}{name} has label {labels[i]}, {why}; "
+        f"{len(bad)} of {len(labels)} labels are like "
+        "that. Number classes from 0, and check `classes`."
+    )
 
 # %% ../../../nbs/data/sets/labels.ipynb #0ca8f4c7
 def label_counts(labels, n_classes):
@@ -76,8 +100,9 @@ def warn_missing(labels, classes, where):
     "Warn of classes without samples"
     if not classes or not len(labels): return
     gone = np.flatnonzero(label_counts(labels, len(classes))[:len(classes)]==0)
-    if len(gone): warnings.warn(f"{where} has no samples of {len(gone)} of {len(classes)} classes: "
-                                f"{_some([classes[i] for i in gone])}. Their numbers stay theirs.", stacklevel=3)
+    if len(gone):
+        warnings.warn(f"{where} has no samples of {len(gone)} of {len(classes)} classes: "
+                      f"{_some([classes[i] for i in gone])}. Their numbers stay theirs.", stacklevel=3)
 
 # %% ../../../nbs/data/sets/labels.ipynb #047c0a44
 def check_same_classes(
@@ -89,6 +114,9 @@ def check_same_classes(
     "Raise a `ConfigError` unless the two are the same names in the same order"
     if classes is None or like is None or list(classes)==list(like): return
     a,b = list(classes),list(like)
-    if len(a)!=len(b): raise ConfigError(f"{where} has {len(a)} classes ({_some(a)}), but {whose} has {len(b)} ({_some(b)}). {hint}")
+    if len(a)!=len(b):
+        raise ConfigError(
+            f"{where} has {len(a)} classes ({_some(a)}), but {whose} has {len(b)} ({_some(b)}). {hint}"
+        )
     i = next(i for i in range(len(a)) if a[i]!=b[i])
     raise ConfigError(f"{where}: class {i} is {a[i]!r}, but in {whose} it is {b[i]!r}. {hint}")

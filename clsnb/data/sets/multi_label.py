@@ -22,14 +22,17 @@ class MultiLabelDataset(BaseDataset):
     def get_cat_ids(self, idx):
         "Classes of one sample"
         infos = self.data_infos
-        return np.flatnonzero((infos.labels[idx] if isinstance(infos, PackedSamples) else np.asarray(infos[idx]['gt_label']))==1).tolist()
+        return np.flatnonzero(
+            (infos.labels[idx] if isinstance(infos, PackedSamples) else np.asarray(infos[idx]['gt_label']))==1
+        ).tolist()
     def evaluate(self, results, metric='mAP', # One or several of mAP, CP, CR, CF1, OP, OR, OF1
                  metric_options=None, # dict(thr=.5) or dict(k=3)
                  indices=None, logger=None):
         "Judge predictions"
         metrics,options = _checked_metrics(metric, _multi_metrics),dict(metric_options or dict(thr=.5))
         for k in options:
-            if k not in ('thr','k'): raise ConfigError(f"metric_options has no {k!r}.{near(k, ['thr','k'])}")
+            if k not in ('thr','k'):
+                raise ConfigError(f"metric_options has no {k!r}.{near(k, ['thr','k'])}")
         labels = self.get_gt_labels() if indices is None else self.get_gt_labels()[indices]
         scores,res = _scores(results, labels),{}
         if 'mAP' in metrics: res['mAP'] = mAP(scores, labels)
@@ -42,9 +45,15 @@ class MultiLabelDataset(BaseDataset):
 def voc_objects(path):
     "`[(name, difficult)]` of a VOC annotation"
     try: root = ET.parse(path).getroot()
-    except OSError as e: raise DataError(f"VOC: cannot read {path}: {e.strerror}. Each picture of the list needs its file in Annotations.") from e
+    except OSError as e:
+        raise DataError(
+            f"VOC: cannot read {path}: {e.strerror}. Each picture of the list needs its file in Annotations."
+        ) from e
     except ET.ParseError as e: raise DataError(f"VOC: {path} is no whole XML file ({e}).") from e
-    return [(o.findtext('name', '').strip(), (o.findtext('difficult') or '0').strip()=='1') for o in root.findall('object')]
+    return [
+        (o.findtext('name', '').strip(), (o.findtext('difficult') or '0').strip()=='1')
+        for o in root.findall('object')
+    ]
 
 @DATASETS.register
 class VOC(MultiLabelDataset):
@@ -55,15 +64,24 @@ class VOC(MultiLabelDataset):
                  **kwargs):
         self.difficult_as_postive = difficult_as_postive
         super().__init__(**kwargs)
-        if 'VOC2007' not in str(self.data_prefix): raise ConfigError(f"VOC: data_prefix must contain VOC2007, to tell the year, but is {self.data_prefix}.")
+        if 'VOC2007' not in str(self.data_prefix):
+            raise ConfigError(
+                f"VOC: data_prefix must contain VOC2007, to tell the year, but is {self.data_prefix}."
+            )
         self.year = 2007
     def load_annotations(self):
-        if self.ann_file is None: raise ConfigError("VOC: ann_file is the list of a split, e.g. ImageSets/Main/trainval.txt.")
+        if self.ann_file is None:
+            raise ConfigError("VOC: ann_file is the list of a split, e.g. ImageSets/Main/trainval.txt.")
         ids = [o.strip() for o in list_from_file(self.ann_file) if o.strip()]
         labels = np.zeros((len(ids), len(self.CLASSES)), np.int8)
-        hard,number = {None:-1}.get(self.difficult_as_postive, int(bool(self.difficult_as_postive))),self.class_to_idx
+        hard = {None:-1}.get(self.difficult_as_postive, int(bool(self.difficult_as_postive)))
+        number = self.class_to_idx
         for row,i in zip(labels, ids):
-            objects = [(number[n], d) for n,d in voc_objects(os.path.join(self.data_prefix, 'Annotations', f'{i}.xml')) if n in number]
+            objects = [
+                (number[n], d)
+                for n,d in voc_objects(os.path.join(self.data_prefix, 'Annotations', f'{i}.xml'))
+                if n in number
+            ]
             row[[k for k,d in objects if d]] = hard
             row[[k for k,d in objects if not d]] = 1
         return FileSamples(self.data_prefix, [f'JPEGImages/{i}.jpg' for i in ids], labels, np.int8)

@@ -24,11 +24,15 @@ def _check_split(split):
 @DATASETS.register
 class Photos(CustomDataset):
     "The packaged photographs"
-    numbered,CLASSES = True,['animal', 'building', 'fish', 'solar', 'tool', 'windmill']
+    numbered = True
+    CLASSES = ['animal', 'building', 'fish', 'solar', 'tool', 'windmill']
     def __init__(self, split='train', # or 'val'
                  pipeline=(), classes=None, test_mode=False):
-        _check_split(split); self.split = split
-        super().__init__(str(_photos), pipeline, classes=classes, ann_file=str(_photos/f'{split}.txt'), test_mode=test_mode)
+        _check_split(split)
+        self.split = split
+        super().__init__(
+            str(_photos), pipeline, classes=classes, ann_file=str(_photos/f'{split}.txt'), test_mode=test_mode
+        )
 
 # %% ../../../nbs/data/sets/packaged.ipynb #8d8ef6f9
 def photo_path(name='animal/cat.jpg' # 'cat', 'cat.jpg' or 'animal/cat.jpg'
@@ -36,20 +40,31 @@ def photo_path(name='animal/cat.jpg' # 'cat', 'cat.jpg' or 'animal/cat.jpg'
     "Path of one packaged photograph"
     names = sorted(o.relative_to(_photos).as_posix() for o in _photos.glob('*/*.jpg'))
     for o in names:
-        if str(name) in (o, o.split('/')[1], o.split('/')[1][:-4]): return str(_photos/o)
-    raise DataError(f"No packaged photograph is called {name!r}.{near(name, [o.split('/')[1][:-4] for o in names])}")
+        if str(name) in (o, o.split('/')[1], o.split('/')[1][:-4]):
+            return str(_photos/o)
+    raise DataError(
+        f"No packaged photograph is called {name!r}.{near(name, [o.split('/')[1][:-4] for o in names])}"
+    )
 
 def sample_photos(n=6, seed=0)->list:
     "Paths of `n` packaged photographs, of all classes in turn"
     by_class = [sorted(o.glob('*.jpg'), key=lambda p: hashlib.sha1(f'{seed}{p.name}'.encode()).digest())
                 for o in sorted(_photos.iterdir()) if o.is_dir()]
-    turns = [str(c[i]) for i in range(max(len(c) for c in by_class)) for c in by_class if i<len(c)]
+    turns = [
+        str(c[i])
+        for i in range(max(len(c) for c in by_class))
+        for c in by_class
+        if i<len(c)
+    ]
     return turns[:n]
 
 # %% ../../../nbs/data/sets/packaged.ipynb #25d1d022
 def _hash_split(labels, part=.7):
     "A fixed part of each class: True for training"
-    key = np.array([hashlib.sha1(str(i).encode()).hexdigest() for i in range(len(labels))])
+    key = np.array([
+        hashlib.sha1(str(i).encode()).hexdigest()
+        for i in range(len(labels))
+    ])
     out = np.zeros(len(labels), bool)
     for c in np.unique(labels):
         idx = np.flatnonzero(labels==c)
@@ -59,11 +74,13 @@ def _hash_split(labels, part=.7):
 @DATASETS.register
 class Digits(BaseDataset):
     "scikit-learn's handwritten digits, 8 x 8 pixels"
-    numbered,CLASSES = True,[str(i) for i in range(10)]
+    numbered = True
+    CLASSES = [str(i) for i in range(10)]
     def __init__(self, split='train', # or 'val'
                  pipeline=(), color=False, # Three equal channels instead of one?
                  classes=None, test_mode=False):
-        _check_split(split); self.split,self.color = split,color
+        _check_split(split)
+        self.split,self.color = split,color
         super().__init__('', pipeline, classes=classes, test_mode=test_mode)
     def load_annotations(self):
         from sklearn.datasets import load_digits

@@ -37,12 +37,16 @@ class Shared:
                 state[k] = parked[k][1]
         return state
     def __setstate__(self, state):
-        self.__dict__.update({k: v.load() if isinstance(v, _Parked) else v for k,v in state.items()})
+        self.__dict__.update({
+            k: v.load() if isinstance(v, _Parked) else v
+            for k,v in state.items()
+        })
 
 # %% ../../../nbs/data/sets/samples.ipynb #56d1e567
 class PackedNames(Shared, Sequence):
     "Strings in one array of bytes; `starts` and `ends` say where each is"
-    def __init__(self, blob, starts, ends): self.blob,self.starts,self.ends = blob,starts,ends
+    def __init__(self, blob, starts, ends):
+        self.blob,self.starts,self.ends = blob,starts,ends
     @classmethod
     def of(cls, names):
         "From any strings"
@@ -50,11 +54,17 @@ class PackedNames(Shared, Sequence):
         names = [os.fsencode(o) for o in names]
         n = np.array([len(o) for o in names], np.int64)
         ends = n.cumsum()
-        return cls(np.frombuffer(b''.join(names), np.uint8), *(_small(o) for o in (ends-n, ends)))
+        return cls(
+            np.frombuffer(b''.join(names), np.uint8),
+            *(_small(o) for o in (ends-n, ends)),
+        )
     def __len__(self): return len(self.starts)
     def __getitem__(self, i):
-        if isinstance(i, slice): return [self[j] for j in range(*i.indices(len(self)))]
-        return os.fsdecode(self.blob[int(self.starts[i]):int(self.ends[i])].tobytes())
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        return os.fsdecode(self.blob[int(self.starts[i]):int(
+            self.ends[i]
+        )].tobytes())
 
 def _small(a):
     "The same numbers in four bytes, if they fit"
@@ -67,7 +77,8 @@ class PackedSamples(Shared, Sequence):
     def sample(self, i): return {}
     def __len__(self): return len(self.labels)
     def __getitem__(self, i):
-        if isinstance(i, slice): return [self[j] for j in range(*i.indices(len(self)))]
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
         i = int(i)
         if not -len(self)<=i<len(self): raise IndexError(f"sample {i} of {len(self)}")
         i %= len(self)
@@ -80,33 +91,43 @@ class FileSamples(PackedSamples):
         super().__init__(labels, dtype)
         self.prefix,self.names = prefix,PackedNames.of(names)
     def name(self, i): return self.names[i]
-    def sample(self, i): return dict(img_prefix=self.prefix, img_info=dict(filename=self.names[i]))
+    def sample(self, i):
+        return dict(img_prefix=self.prefix, img_info=dict(filename=self.names[i]))
 
 class ArraySamples(PackedSamples):
     "Small pictures that are all in memory"
-    def __init__(self, imgs, labels): super().__init__(labels); self.imgs = imgs
+    def __init__(self, imgs, labels):
+        super().__init__(labels)
+        self.imgs = imgs
     def sample(self, i): return dict(img=self.imgs[i].copy())
 
 # %% ../../../nbs/data/sets/samples.ipynb #91f38eb5
 def _trim(a, starts, ends):
     "Leave out spaces at both ends of each line"
-    while (m := (ends>starts) & (a.take(ends-1, mode='clip')<=32)).any(): ends = ends-m
-    while (m := (ends>starts) & (a.take(starts, mode='clip')<=32)).any(): starts = starts+m
+    while (m := (ends>starts) & (a.take(ends-1, mode='clip')<=32)).any():
+        ends = ends-m
+    while (m := (ends>starts) & (a.take(starts, mode='clip')<=32)).any():
+        starts = starts+m
     return starts,ends
 
 def _last_numbers(a, starts, ends):
     "The number that each line ends with, and where the rest ends (or -1 if that is no number after a space)"
-    label,last,scale = np.zeros(len(ends), np.int64),ends-1,1
+    label = np.zeros(len(ends), np.int64)
+    last = ends-1
+    scale = 1
     more = np.ones(len(ends), bool)
     for _ in range(18):
         d = a.take(last, mode='clip')-np.uint8(48) # 208 and more for what comes before '0'
         more &= (d<10) & (last>=starts)
         if not more.any(): break
         label += np.multiply(d, more, dtype=np.int64)*scale
-        last = last-more; scale *= 10
+        last = last-more
+        scale *= 10
     minus = (a.take(last, mode='clip')==45) & (last>starts)
     good = last<ends-1
-    if minus.any(): label = np.where(minus, -label, label); last = last-minus
+    if minus.any():
+        label = np.where(minus, -label, label)
+        last = last-minus
     good &= (last>starts) & (a.take(last, mode='clip')<=32)
     return label,np.where(good, last, -1)
 
@@ -121,12 +142,19 @@ def _parse_lines(a, first_line, where):
     text = lambda i, end: os.fsdecode(a[starts[i]:end[i]].tobytes())
     labels,rest = _last_numbers(a, starts, ends)
     bad = np.flatnonzero(rest<0)
-    if len(bad): raise DataError(f"{where}, line {line(bad[0])}: expected 'path label', the label a whole number, got {text(bad[0], ends)[:80]!r}.")
+    if len(bad):
+        raise DataError(
+            f"{where}, line {line(bad[0])}: expected 'path label', "
+            f"the label a whole number, got {text(bad[0], ends)[:80]!r}."
+        )
     ends = _trim(a, starts, rest)[1]
     for i in np.flatnonzero(a.take(ends-1)-np.uint8(48)<10)[:1000]:
         if re.search(r'\.[A-Za-z]{3,4}(\s+-?[\d.]+)+$', text(i, ends)):
-            raise DataError(f"{where}, line {line(i)}: more than one label after the picture in {text(i, ends)+' '+str(labels[i])!r:.90}; "
-                            "each line is 'path label'. For several labels, use MultiLabelDataset or CSVDataset.")
+            raise DataError(
+                f"{where}, line {line(i)}: more than one label after the picture in "
+                f"{text(i, ends)+' '+str(labels[i])!r:.90}; "
+                "each line is 'path label'. For several labels, use MultiLabelDataset or CSVDataset."
+            )
     return starts,ends,labels,first_line+len(stop)
 
 def _chunks(a, size=1<<25):
@@ -134,7 +162,11 @@ def _chunks(a, size=1<<25):
     at = 0
     while at<len(a):
         end,look = min(at+size, len(a)),1<<16
-        while end<len(a) and (last := a[max(at, end-look):end].tobytes().rfind(b'\n'))<0: # a line is longer than that
+        # a line is longer than that
+        while (
+            end<len(a)
+            and (last := a[max(at, end-look):end].tobytes().rfind(b'\n'))<0
+        ):
             if look>=end-at: end = min(end+size, len(a))
             look *= 2
         if end<len(a): end = max(at, end-look)+last+1
@@ -144,11 +176,14 @@ def _chunks(a, size=1<<25):
 # %% ../../../nbs/data/sets/samples.ipynb #841a246b
 def read_bytes_array(path, client=None):
     "A text file, or one at an address, as bytes that end with a line"
-    client = file_client(client); at = client.address(path)
-    try: a = np.frombuffer(client.get(path), np.uint8) if '://' in at else np.fromfile(at, np.uint8)
+    client = file_client(client)
+    at = client.address(path)
+    try:
+        a = np.frombuffer(client.get(path), np.uint8) if '://' in at else np.fromfile(at, np.uint8)
     except OSError as e: raise DataError(f"Cannot read the list {path}: {e.strerror or e}.") from e
     if a[:3].tobytes()==b'\xef\xbb\xbf': a = a[3:]
-    if a[:2].tobytes() in (b'\xff\xfe', b'\xfe\xff'): raise DataError(f"The list {path} is UTF-16: save it as UTF-8.")
+    if a[:2].tobytes() in (b'\xff\xfe', b'\xfe\xff'):
+        raise DataError(f"The list {path} is UTF-16: save it as UTF-8.")
     return a if not len(a) or a[-1]==10 else np.r_[a, np.uint8(10)]
 
 def read_list(
@@ -161,7 +196,8 @@ def read_list(
     for at,piece in _chunks(a):
         s,e,l,line = _parse_lines(piece, line, ann_file)
         parts.append((s+np.int64(at), e+np.int64(at), l))
-    if not parts or not sum(len(o[0]) for o in parts): raise DataError(f"The list {ann_file} is empty.")
+    if not parts or not sum(len(o[0]) for o in parts):
+        raise DataError(f"The list {ann_file} is empty.")
     starts,ends,labels = (np.concatenate(o) for o in zip(*parts))
     names = PackedNames(a, _small(starts), _small(ends))
     check_label_range(labels, n_classes, ann_file, names)

@@ -19,7 +19,8 @@ from .samples import PackedNames
 IMG_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 _other_pictures = '.webp', '.tiff', '.gif', '.jfif', '.jp2', '.avif', '.heic' # mmcls leaves them out
 
-def _changed(s): return [s.st_mtime_ns, s.st_ctime_ns] # the second cannot be set back, as archives and rsync do with the first
+def _changed(s): # the second cannot be set back, as archives and rsync do with the first
+    return [s.st_mtime_ns, s.st_ctime_ns]
 
 class _Found:
     "What is in one class folder"
@@ -32,11 +33,20 @@ class _Found:
         with os.scandir(path) as it:
             for e in it:
                 if e.name.startswith('.'): continue
-                if _is_dir(e): dirs.append(e.name)
-                elif valid(e.name): names.append(e.name)
-                else: self.others.add(os.path.splitext(e.name)[1].lower() or e.name)
+                if _is_dir(e):
+                    dirs.append(e.name)
+                elif valid(e.name):
+                    names.append(e.name)
+                else:
+                    self.others.add(os.path.splitext(e.name)[1].lower() or e.name)
         self.names += [os.path.join(rel, o) for o in sorted(names)]
-        for o in sorted(dirs): self.walk(os.path.join(path, o), os.path.join(rel, o), valid, (*above, (s.st_dev, s.st_ino)))
+        for o in sorted(dirs):
+            self.walk(
+                os.path.join(path, o),
+                os.path.join(rel, o),
+                valid,
+                (*above, (s.st_dev, s.st_ino)),
+            )
         return self
 
 def _is_dir(entry):
@@ -47,9 +57,13 @@ def _is_dir(entry):
 class Scan:
     "Class folders, and the pictures in them"
     others,left_out = {},() # Endings in empty folders; endings of other pictures
-    def __init__(self, folders, names, counts): self.folders,self.names,self.counts = folders,names,np.asarray(counts, np.int64)
+    def __init__(self, folders, names, counts):
+        self.folders = folders
+        self.names = names
+        self.counts = np.asarray(counts, np.int64)
     @property
-    def empty(self): return [f for f,n in zip(self.folders, self.counts) if not n]
+    def empty(self):
+        return [f for f,n in zip(self.folders, self.counts) if not n]
     def labels(self, numbers):
         "The label of each picture, when folder `k` has number `numbers[k]`"
         return np.repeat(np.asarray(numbers, np.int64), self.counts)
@@ -58,9 +72,13 @@ class Scan:
 
 def _class_folders(root):
     if not os.path.isdir(root):
-        raise DataError(f"No such folder: {root}. The nearest that exists is {nearest_folder(root)}: check data_prefix.")
-    try: return sorted(o.name for o in os.scandir(root) if _is_dir(o) and not o.name.startswith('.'))
-    except OSError as e: raise DataError(f"Cannot read the folder {root}: {e.strerror}. Check its permissions.") from e
+        raise DataError(
+            f"No such folder: {root}. The nearest that exists is {nearest_folder(root)}: check data_prefix."
+        )
+    try:
+        return sorted(o.name for o in os.scandir(root) if _is_dir(o) and not o.name.startswith('.'))
+    except OSError as e:
+        raise DataError(f"Cannot read the folder {root}: {e.strerror}. Check its permissions.") from e
 
 def _no_classes(root, valid):
     n = sum(valid(o.name) for o in os.scandir(root))
@@ -71,18 +89,27 @@ def _no_classes(root, valid):
 def _read_folders(root, folders, valid, threads):
     "A `_Found` for each class folder"
     from tqdm import tqdm
-    s = os.stat(root); above = (s.st_dev, s.st_ino), # a link back to here would put all classes into one
+    s = os.stat(root)
+    above = (s.st_dev, s.st_ino), # a link back to here would put all classes into one
     def one(c):
         try: return _Found().walk(os.path.join(root, c), c, valid, above)
-        except OSError as e: raise DataError(f"Cannot read the folder {e.filename}: {e.strerror}. Check its permissions.") from e
+        except OSError as e:
+            raise DataError(
+                f"Cannot read the folder {e.filename}: {e.strerror}. Check its permissions."
+            ) from e
     with ThreadPoolExecutor(threads) as pool:
-        return list(tqdm(pool.map(one, folders), 'Reading folders', len(folders), leave=False, delay=progress_after))
+        return list(tqdm(
+            pool.map(one, folders), 'Reading folders', len(folders), leave=False, delay=progress_after
+        ))
 
 def _packed(found):
     "The names of all classes, joined class by class"
     blobs = [PackedNames.of(o.names) for o in found]
     size = np.cumsum([0]+[len(o.blob) for o in blobs])
-    at = lambda k: np.concatenate([getattr(o, k).astype(np.int64)+s for o,s in zip(blobs, size)])
+    at = lambda k: np.concatenate([
+        getattr(o, k).astype(np.int64)+s
+        for o,s in zip(blobs, size)
+    ])
     return PackedNames(np.concatenate([o.blob for o in blobs]), at('starts'), at('ends'))
 
 # %% ../../../nbs/data/sets/scan.ipynb #f1964c07
@@ -99,26 +126,52 @@ def _files_below(fs, root, threads):
     if hasattr(fs, 'dir_cache'): # an archive: asking folder by folder would go through all of it each time
         fs.ls('', detail=False)
         inside = root.strip('/')+'/' if root.strip('/') else ''
-        return [cut(k) for k,v in fs.dir_cache.items() if v['type']!='directory' and k.startswith(inside)]
+        return [
+            cut(k)
+            for k,v in fs.dir_cache.items()
+            if v['type']!='directory' and k.startswith(inside)
+        ]
     entries = fs.ls(root, detail=True)
     tops = [e['name'] for e in entries if e['type']=='directory']
     with ThreadPoolExecutor(threads) as pool:
-        found = list(tqdm(pool.map(fs.find, tops), 'Reading folders', len(tops), leave=False, delay=progress_after))
-    return [cut(o) for o in (*(e['name'] for e in entries if e['type']!='directory'), *(o for part in found for o in part))]
+        found = list(tqdm(
+            pool.map(fs.find, tops), 'Reading folders', len(tops), leave=False, delay=progress_after
+        ))
+    return [
+        cut(o)
+        for o in (
+            *(e['name'] for e in entries if e['type']!='directory'), *(o for part in found for o in part)
+        )
+    ]
 
 def _scan_address(root, valid, client, threads):
     at = client.address(root)
-    try: names = client.ask(join_path(at, ''), lambda fs,folder: _files_below(fs, folder, threads))
+    try:
+        names = client.ask(join_path(at, ''), lambda fs,folder: _files_below(fs, folder, threads))
     except OSError as e:
-        raise DataError(f"Cannot read the folder {at} (backend={client.backend!r}): {e.strerror or e}. Check data_prefix.") from e
+        raise DataError(
+            f"Cannot read the folder {at} (backend={client.backend!r}): {e.strerror or e}. Check data_prefix."
+        ) from e
     found = {}
-    for name in sorted(names, key=lambda o: [(i<o.count('/'), p) for i,p in enumerate(o.split('/'))]): # files before folders
+    # files before folders
+    for name in sorted(
+        names,
+        key=lambda o: [
+            (i<o.count('/'), p)
+            for i,p in enumerate(o.split('/'))
+        ],
+    ):
         folder,_,rest = name.partition('/')
         if not rest or name.startswith('.') or '/.' in name: continue
         f = found.setdefault(folder, _Found())
-        if valid(rest.rpartition('/')[2]): f.names.append(name)
-        else: f.others.add(os.path.splitext(rest)[1].lower() or rest)
-    if not found: raise DataError(f"{at} has no class folders, only {len(names)} files: check data_prefix, or say ann_file=...")
+        if valid(rest.rpartition('/')[2]):
+            f.names.append(name)
+        else:
+            f.others.add(os.path.splitext(rest)[1].lower() or rest)
+    if not found:
+        raise DataError(
+            f"{at} has no class folders, only {len(names)} files: check data_prefix, or say ann_file=..."
+        )
     return list(found),list(found.values())
 
 # %% ../../../nbs/data/sets/scan.ipynb #895d4442
@@ -126,10 +179,15 @@ cache_from = 10_000 # Pictures
 _settled = 3 # Seconds since the last change
 
 def _cache_file(root, key):
-    try: return cache_dir('scans')/f"{hashlib.sha1(repr((os.path.abspath(root), key, 2)).encode()).hexdigest()}.npz"
+    try:
+        return (
+            cache_dir('scans')
+            / f"{hashlib.sha1(repr((os.path.abspath(root), key, 2)).encode()).hexdigest()}.npz"
+        )
     except OSError: return None # nowhere to write
 
-def _text(names): return np.frombuffer('\0'.join(names).encode('utf-8', 'surrogateescape'), np.uint8)
+def _text(names):
+    return np.frombuffer('\0'.join(names).encode('utf-8', 'surrogateescape'), np.uint8)
 def _names(a): return a.tobytes().decode('utf-8', 'surrogateescape').split('\0')
 
 def _keep(path, scan, watched, now):
@@ -150,8 +208,11 @@ def _kept(path, threads):
     try:
         with np.load(path, allow_pickle=False) as z:
             with ThreadPoolExecutor(threads) as pool:
-                if not all(pool.map(same, zip(_names(z['watched']), z['times'].tolist()))): return None
-            return Scan(_names(z['folders']), PackedNames(z['blob'], z['starts'], z['ends']), z['counts'])
+                if not all(pool.map(same, zip(_names(z['watched']), z['times'].tolist()))):
+                    return None
+            return Scan(
+                _names(z['folders']), PackedNames(z['blob'], z['starts'], z['ends']), z['counts']
+            )
     except Exception: return None # missing, or cut off: scan again
 
 # %% ../../../nbs/data/sets/scan.ipynb #15d27d9c
@@ -168,12 +229,16 @@ def scan_folders(
     if isinstance(extensions, str): extensions = extensions,
     valid = extensions if own else (lambda name, ends=tuple(extensions): name.lower().endswith(ends))
     client = file_client(client)
-    if '://' in (at := client.address(root)): return _as_scan(*_scan_address(root, valid, client, threads))
-    root,path = at,None if own or not cache else _cache_file(at, tuple(extensions))
+    if '://' in (at := client.address(root)):
+        return _as_scan(*_scan_address(root, valid, client, threads))
+    root = at
+    path = None if own or not cache else _cache_file(at, tuple(extensions))
     if path and path.exists() and (scan := _kept(path, threads)): return scan
-    now,watched = time.time_ns(),[(str(root), _changed(os.stat(root)))] if os.path.isdir(root) else []
+    now = time.time_ns()
+    watched = [(str(root), _changed(os.stat(root)))] if os.path.isdir(root) else []
     folders = _class_folders(root)
     if not folders: raise DataError(_no_classes(root, valid))
     scan = _as_scan(folders, found := _read_folders(root, folders, valid, threads))
-    if path and len(scan)>=cache_from: _keep(path, scan, [*watched, *(w for o in found for w in o.folders)], now)
+    if path and len(scan)>=cache_from:
+        _keep(path, scan, [*watched, *(w for o in found for w in o.folders)], now)
     return scan

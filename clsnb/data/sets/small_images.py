@@ -23,7 +23,9 @@ _array_names = {('numpy.core.multiarray','_reconstruct'), ('numpy._core.multiarr
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) in _array_names: return super().find_class(module, name)
-        raise DataError(f"it asks for {module}.{name}, which a file of images does not need; it was not opened further")
+        raise DataError(
+            f"it asks for {module}.{name}, which a file of images does not need; it was not opened further"
+        )
 
 def load_array_pickle(path):
     "Dicts, lists, numbers and arrays from a pickle; raises `DataError` at anything else"
@@ -40,9 +42,14 @@ def read_idx(path):
     with open(path, 'rb') as f: data = f.read()
     if data[:2]==b'\x1f\x8b': data = gzip.decompress(data)
     n = data[3] if len(data)>3 else 0
-    shape = np.frombuffer(data, '>u4', n, 4).tolist() if len(data)>=4+4*n else [-1]
+    if len(data)>=4+4*n:
+        shape = np.frombuffer(data, '>u4', n, 4).tolist()
+    else:
+        shape = [-1]
     if data[:3]!=b'\0\0\x08' or len(data)!=4+4*n+np.prod(shape):
-        raise DataError(f"{path} is not an IDX file of bytes, or is cut off: remove it, and it is fetched again.")
+        raise DataError(
+            f"{path} is not an IDX file of bytes, or is cut off: remove it, and it is fetched again."
+        )
     return np.frombuffer(data, np.uint8, offset=4+4*n).reshape(shape)
 
 # %% ../../../nbs/data/sets/small_images.ipynb #927f3810
@@ -72,7 +79,8 @@ class DownloadedDataset(BaseDataset):
         "What is wrong with the files, or None"
         for path,sum_ in self.files():
             if not os.path.isfile(path): return f"{path} is missing"
-            if sum_ and md5(path)!=sum_: return f"{path} is not the published file (its MD5 differs)"
+            if sum_ and md5(path)!=sum_:
+                return f"{path} is not the published file (its MD5 differs)"
     def ensure(self):
         "Fetch what is missing; raises `DataError`"
         failed = None
@@ -83,7 +91,8 @@ class DownloadedDataset(BaseDataset):
         if (why := failed or self.problem()):
             asked = '' if self.download else '; download=False, so it was not fetched'
             near_by = nearest_folder(self.data_prefix)
-            there = '' if os.path.isdir(self.data_prefix) else f' (the nearest folder that exists is {near_by})'
+            if os.path.isdir(self.data_prefix): there = ''
+            else: there = f' (the nearest folder that exists is {near_by})'
             raise DataError(f"{type(self).__name__}: {str(why).rstrip('.')}{asked}. Put {self.wanted()} "
                             f"into {self.data_prefix}{there}.") from failed
 
@@ -94,8 +103,10 @@ def unpack_only(tgz, folder, names):
         with tarfile.open(tgz) as tar:
             for m in tar:
                 if m.isfile() and m.name in names:
-                    with atomic_write(os.path.join(folder, m.name)) as f: f.write(tar.extractfile(m).read())
-    except (tarfile.TarError, EOFError) as e: raise DataError(f"{tgz} is broken ({e}): remove it") from e
+                    with atomic_write(os.path.join(folder, m.name)) as f:
+                        f.write(tar.extractfile(m).read())
+    except (tarfile.TarError, EOFError) as e:
+        raise DataError(f"{tgz} is broken ({e}): remove it") from e
 
 # %% ../../../nbs/data/sets/small_images.ipynb #93da466a
 @DATASETS.register
@@ -103,9 +114,13 @@ class CIFAR10(DownloadedDataset):
     "60,000 pictures of 32 x 32 in 10 classes"
     base_folder,url = 'cifar-10-batches-py','https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz'
     filename,tgz_md5 = 'cifar-10-python.tar.gz','c58f30108f718f92721af3b95e74349a'
-    train_list = [['data_batch_1', 'c99cafc152244af753f735de768cd75f'], ['data_batch_2', 'd4bba439e000b95fd0a9bffe97cbabec'],
-                  ['data_batch_3', '54ebc095f3ab1f0389bbae665268c751'], ['data_batch_4', '634d18415352ddfa80567beed471001a'],
-                  ['data_batch_5', '482c414d41f54cd18b22e5b47cb7c3cb']]
+    train_list = [
+        ['data_batch_1', 'c99cafc152244af753f735de768cd75f'],
+        ['data_batch_2', 'd4bba439e000b95fd0a9bffe97cbabec'],
+        ['data_batch_3', '54ebc095f3ab1f0389bbae665268c751'],
+        ['data_batch_4', '634d18415352ddfa80567beed471001a'],
+        ['data_batch_5', '482c414d41f54cd18b22e5b47cb7c3cb'],
+    ]
     test_list = [['test_batch', '40351d587109b95175f43aff81a1287e']]
     meta = dict(filename='batches.meta', key='label_names', md5='5ff9c542aee3614f3951f8cda6e48888')
     CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
@@ -116,13 +131,24 @@ class CIFAR10(DownloadedDataset):
     def wanted(self): return f"the folder {self.base_folder} of {self.url}"
     def fetch(self):
         tgz = os.path.join(self.data_prefix, self.filename)
-        if not os.path.isfile(tgz) or (self.tgz_md5 and md5(tgz)!=self.tgz_md5): fetch_md5(self.url, tgz, self.tgz_md5)
-        unpack_only(tgz, self.data_prefix, {f'{self.base_folder}/{os.path.basename(p)}' for p,_ in self.files()})
+        if not os.path.isfile(tgz) or (self.tgz_md5 and md5(tgz)!=self.tgz_md5):
+            fetch_md5(self.url, tgz, self.tgz_md5)
+        unpack_only(
+            tgz, self.data_prefix, {f'{self.base_folder}/{os.path.basename(p)}' for p,_ in self.files()}
+        )
     def load_annotations(self):
         self.ensure()
-        parts = [load_array_pickle(self.path(n)) for n,_ in (self.test_list if self.test_mode else self.train_list)]
-        if not self._named: self.CLASSES = load_array_pickle(self.path(self.meta['filename']))[self.meta['key']]
-        imgs = np.concatenate([o['data'] for o in parts]).reshape(-1, 3, 32, 32).transpose(0,2,3,1)
+        parts = [
+            load_array_pickle(self.path(n))
+            for n,_ in (self.test_list if self.test_mode else self.train_list)
+        ]
+        if not self._named:
+            self.CLASSES = load_array_pickle(self.path(self.meta['filename']))[self.meta['key']]
+        imgs = (
+            np.concatenate([o['data'] for o in parts])
+            .reshape(-1, 3, 32, 32)
+            .transpose(0, 2, 3, 1)
+        )
         labels = [o['labels' if 'labels' in o else 'fine_labels'] for o in parts]
         return ArraySamples(np.ascontiguousarray(imgs), np.concatenate(labels))
 
@@ -162,13 +188,17 @@ class MNIST(DownloadedDataset):
     def files(self):
         at = [(self.path(k), s) for k,(_,s) in self.resources.items()]
         return [(p, s if p.endswith('.gz') else None) for p,s in at]
-    def wanted(self): return f"{', '.join(o for o,_ in self.resources.values())} of {self._prefixes()[-1]}"
+    def wanted(self):
+        return f"{', '.join(o for o,_ in self.resources.values())} of {self._prefixes()[-1]}"
     def fetch(self):
         for key,(name,sum_) in self.resources.items():
             path = self.path(key)
-            if os.path.isfile(path) and (not path.endswith('.gz') or md5(path)==sum_): continue
+            if os.path.isfile(path) and (not path.endswith('.gz') or md5(path)==sum_):
+                continue
             for i,prefix in enumerate(ps := self._prefixes()):
-                try: fetch_md5(prefix+name, path, sum_); break
+                try:
+                    fetch_md5(prefix+name, path, sum_)
+                    break
                 except DataError:
                     if i==len(ps)-1: raise
     def load_annotations(self):
@@ -176,8 +206,11 @@ class MNIST(DownloadedDataset):
         kind = 'test' if self.test_mode else 'train'
         imgs,labels = read_idx(self.path(f'{kind}_image_file')),read_idx(self.path(f'{kind}_label_file'))
         if len(imgs)!=len(labels):
-            raise DataError(f"{type(self).__name__}: {len(imgs)} pictures, but {len(labels)} labels in {self.data_prefix}; "
-                            "remove the files, and they are fetched again.")
+            raise DataError(
+                f"{type(self).__name__}: {len(imgs)} pictures, "
+                f"but {len(labels)} labels in {self.data_prefix}; "
+                "remove the files, and they are fetched again."
+            )
         return ArraySamples(imgs, labels)
 
 # %% ../../../nbs/data/sets/small_images.ipynb #2272dc2d
@@ -189,4 +222,7 @@ class FashionMNIST(MNIST):
                      train_label_file=('train-labels-idx1-ubyte.gz', '25c81989df183df01b3e8a0aad5dffbe'),
                      test_image_file=('t10k-images-idx3-ubyte.gz', 'bef4ecab320f06d8554ea6380940ec79'),
                      test_label_file=('t10k-labels-idx1-ubyte.gz', 'bb300cfdad3c16e7a12a480ee83cd310'))
-    CLASSES = ['T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot']
+    CLASSES = [
+        'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag',
+        'Ankle boot'
+    ]

@@ -15,7 +15,10 @@ from .multi_label import MultiLabelDataset
 from .samples import FileSamples
 
 # %% ../../../nbs/data/sets/tables.ipynb #c86036a5
-_readers = {'.csv':'read_csv', '.tsv':'read_csv', '.txt':'read_csv', '.parquet':'read_parquet', '.json':'read_json', '.jsonl':'read_json', '.xlsx':'read_excel'}
+_readers = {
+    '.csv':'read_csv', '.tsv':'read_csv', '.txt':'read_csv', '.parquet':'read_parquet', '.json':'read_json',
+    '.jsonl':'read_json', '.xlsx':'read_excel'
+}
 
 def _reading(pd, path, ext, text):
     "Arguments for the reader of pandas"
@@ -33,24 +36,34 @@ def read_table(path, text=() # Columns that stay text, though they may look like
     "A DataFrame from a file, by its ending"
     import pandas as pd
     ext = os.path.splitext(str(path))[1].lower()
-    if ext not in _readers: raise ConfigError(f"{path}: tables end with {', '.join(_readers)}, not {ext or 'nothing'!r}.")
-    try: return getattr(pd, _readers[ext])(path, **_reading(pd, path, ext, text))
-    except ImportError as e: raise DependencyError(f"Reading {path} needs another package: {str(e).splitlines()[0]}") from e
+    if ext not in _readers:
+        raise ConfigError(f"{path}: tables end with {', '.join(_readers)}, not {ext or 'nothing'!r}.")
+    try:
+        return getattr(pd, _readers[ext])(path, **_reading(pd, path, ext, text))
+    except ImportError as e:
+        raise DependencyError(f"Reading {path} needs another package: {str(e).splitlines()[0]}") from e
     except OSError as e: raise DataError(f"Cannot read the table {path}: {e.strerror or e}.") from e
-    except UnicodeDecodeError as e: raise DataError(f"The table {path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
-    except ValueError as e: raise DataError(f"{path} is no readable table: {str(e).splitlines()[0]}.") from e
+    except UnicodeDecodeError as e:
+        raise DataError(f"The table {path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
+    except ValueError as e:
+        raise DataError(f"{path} is no readable table: {str(e).splitlines()[0]}.") from e
 
 def _column(df, name, where):
     if name not in df: raise ConfigError(f"{where} has no column {name!r}.{near(name, df.columns)}")
-    if df[name].ndim>1: raise ConfigError(f"{where} has several columns {name!r}: rename all but one.")
+    if df[name].ndim>1:
+        raise ConfigError(f"{where} has several columns {name!r}: rename all but one.")
     return df[name]
 
 # %% ../../../nbs/data/sets/tables.ipynb #308e20cc
 def _file_names(col, suffix, where):
     "The pictures of a column, as text"
     gone = np.flatnonzero(col.isna())
-    if len(gone): raise DataError(f"{where}: row {gone[0]+1} names no picture; {len(gone)} of {len(col)} rows name none.")
-    if col.dtype.kind=='f' and (col==col.round()).all(): col = col.astype(np.int64) # numbers of pictures, from a table with gaps
+    if len(gone):
+        raise DataError(
+            f"{where}: row {gone[0]+1} names no picture; {len(gone)} of {len(col)} rows name none."
+        )
+    if col.dtype.kind=='f' and (col==col.round()).all(): # numbers of pictures, from a table with gaps
+        col = col.astype(np.int64)
     return [str(o)+suffix for o in col]
 
 _number = re.compile(r'(-?(?:0|[1-9]\d*))(?:\.0*)?')
@@ -64,27 +77,42 @@ def _numbered_labels(col, classes, where, names):
     "Class names, and the number of each value"
     at,values = col.factorize()
     values = [str(o).strip() for o in values]
-    gone = np.flatnonzero((at<0) | np.isin(at, [i for i,o in enumerate(values) if not o]))
-    if len(gone): raise DataError(f"{where}: row {gone[0]+1} ({names[gone[0]]}) has no label; {len(gone)} of {len(col)} rows have none.")
+    gone = np.flatnonzero(
+        (at<0) | np.isin(at, [i for i,o in enumerate(values) if not o])
+    )
+    if len(gone):
+        raise DataError(
+            f"{where}: row {gone[0]+1} ({names[gone[0]]}) has no label; "
+            f"{len(gone)} of {len(col)} rows have none."
+        )
     values,whole = _as_numbers(values)
     if classes is None: classes = sorted(set(values), key=int if whole else None)
     number = {str(c):i for i,c in enumerate(classes)}
-    if whole and not any(map(_number.fullmatch, number)): return classes,np.array(values, np.int64)[at]
+    if whole and not any(map(_number.fullmatch, number)):
+        return classes,np.array(values, np.int64)[at]
     labels = np.array([number.get(o, -1) for o in values], np.int64)[at]
     bad = np.flatnonzero(labels<0)
     if len(bad):
         v = values[at[bad[0]]]
-        raise DataError(f"{where}: row {bad[0]+1} ({names[bad[0]]}) has the class {v!r}, which is none of the {len(classes)} classes.{near(v, number)}")
+        raise DataError(
+            f"{where}: row {bad[0]+1} ({names[bad[0]]}) has the class {v!r}, "
+            f"which is none of the {len(classes)} classes.{near(v, number)}"
+        )
     return classes,labels
 
 def _label_rows(df, cols, where, names):
     "Rows of 0, 1 and -1 from one column per class"
     try: rows = df[cols].fillna(-9).to_numpy(np.float64)
-    except (ValueError, TypeError) as e: raise DataError(f"{where}: label columns hold 0, 1 or -1; {str(e).splitlines()[0]}.") from e
+    except (ValueError, TypeError) as e:
+        raise DataError(f"{where}: label columns hold 0, 1 or -1; {str(e).splitlines()[0]}.") from e
     bad = np.argwhere(~np.isin(rows, (-1,0,1)))
     if len(bad):
-        r,c = bad[0]; v = df[cols[c]].iloc[r]
-        raise DataError(f"{where}: row {r+1} ({names[r]}) has {v} in column {cols[c]!r}; labels are 0, 1, or -1 for unknown.")
+        r,c = bad[0]
+        v = df[cols[c]].iloc[r]
+        raise DataError(
+            f"{where}: row {r+1} ({names[r]}) has {v} in column {cols[c]!r}; "
+            "labels are 0, 1, or -1 for unknown."
+        )
     return rows.astype(np.int8)
 
 # %% ../../../nbs/data/sets/tables.ipynb #50eb7d7b
@@ -96,9 +124,14 @@ class CSVDataset(BaseDataset):
                  classes=None, split_col=None, split=None, # Use only rows whose `split_col` is `split`
                  suffix='', # Added to each path, e.g. '.jpg'
                  test_mode=False):
-        self.path_col,self.label_col,self.split_col,self.split,self.suffix = path_col,label_col,split_col,split,suffix
+        self.path_col = path_col
+        self.label_col = label_col
+        self.split_col = split_col
+        self.split = split
+        self.suffix = suffix
         self.multi = not isinstance(label_col, (str, int))
-        if ann_file is None: raise ConfigError("CSVDataset: ann_file is a table's path, or a DataFrame.")
+        if ann_file is None:
+            raise ConfigError("CSVDataset: ann_file is a table's path, or a DataFrame.")
         self._table,path = (None,ann_file) if isinstance(ann_file, (str, os.PathLike)) else (ann_file,None)
         super().__init__(data_prefix, pipeline, classes, path, test_mode)
         del self._table
@@ -110,7 +143,9 @@ class CSVDataset(BaseDataset):
         if not len(df): raise DataError(f"{where} has no rows.")
         names = _file_names(_column(df, self.path_col, where), self.suffix, where)
         if not self.multi:
-            self.CLASSES,labels = _numbered_labels(_column(df, self.label_col, where), self.CLASSES, where, names)
+            self.CLASSES,labels = _numbered_labels(
+                _column(df, self.label_col, where), self.CLASSES, where, names
+            )
             return FileSamples(self.data_prefix, names, labels)
         cols = list(self.CLASSES or self.label_col)
         for c in cols: _column(df, c, where)
@@ -119,9 +154,12 @@ class CSVDataset(BaseDataset):
     def _rows(self, df, where):
         col = _column(df, self.split_col, where).astype(str)
         if not (col==str(self.split)).any():
-            raise ConfigError(f"{where}: no row has {self.split!r} in {self.split_col!r}.{near(self.split, col.unique())}")
+            raise ConfigError(
+                f"{where}: no row has {self.split!r} in {self.split_col!r}.{near(self.split, col.unique())}"
+            )
         return df[col==str(self.split)]
-    def get_cat_ids(self, idx): return (MultiLabelDataset if self.multi else BaseDataset).get_cat_ids(self, idx)
+    def get_cat_ids(self, idx):
+        return (MultiLabelDataset if self.multi else BaseDataset).get_cat_ids(self, idx)
     def evaluate(self, results, metric=None, **kw):
         "Judge predictions"
         base,usual = (MultiLabelDataset,'mAP') if self.multi else (BaseDataset,'accuracy')

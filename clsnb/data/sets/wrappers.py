@@ -49,14 +49,18 @@ class SubsetDataset(Wrapped):
 class RepeatDataset(Wrapped):
     "The same data set `times` times"
     def __init__(self, dataset, times):
-        super().__init__(dataset, np.tile(np.arange(len(dataset)), times)); self.times = times
+        super().__init__(dataset, np.tile(np.arange(len(dataset)), times))
+        self.times = times
 
 def repeat_factors(dataset, thr):
     "How often each sample is shown"
     cats = [dataset.get_cat_ids(i) for i in range(len(dataset))]
-    rows,flat = np.repeat(np.arange(len(cats)), [len(o) for o in cats]),np.fromiter(chain.from_iterable(cats), np.int64)
-    k = flat.max(initial=0)+1; rows,flat = np.divmod(np.unique(rows*k+flat), k) # a class counts once in a sample
-    factor,most = np.sqrt(thr*len(cats)/np.maximum(np.bincount(flat, minlength=k), 1e-9)),np.ones(len(cats))
+    rows = np.repeat(np.arange(len(cats)), [len(o) for o in cats])
+    flat = np.fromiter(chain.from_iterable(cats), np.int64)
+    k = flat.max(initial=0)+1
+    rows,flat = np.divmod(np.unique(rows*k+flat), k) # a class counts once in a sample
+    factor = np.sqrt(thr*len(cats)/np.maximum(np.bincount(flat, minlength=k), 1e-9))
+    most = np.ones(len(cats))
     np.maximum.at(most, rows, factor[flat])
     return most
 
@@ -66,7 +70,8 @@ class ClassBalancedDataset(Wrapped):
     "Rare classes more often"
     def __init__(self, dataset, oversample_thr):
         times = np.ceil(repeat_factors(dataset, oversample_thr)).astype(int)
-        super().__init__(dataset, np.repeat(np.arange(len(dataset)), times)); self.oversample_thr = oversample_thr
+        super().__init__(dataset, np.repeat(np.arange(len(dataset)), times))
+        self.oversample_thr = oversample_thr
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #6378840a
 @DATASETS.register
@@ -75,16 +80,29 @@ class ConcatDataset:
     def __init__(self, datasets, separate_eval=True):
         if not datasets: raise ConfigError("ConcatDataset: needs at least one data set.")
         self.datasets,self.separate_eval,self.CLASSES = list(datasets),separate_eval,datasets[0].CLASSES
-        for k,o in enumerate(datasets): check_same_classes(o.CLASSES, self.CLASSES, f'ConcatDataset, part {k}', 'part 0', 'Give all parts the same `classes`.')
+        for k,o in enumerate(datasets):
+            check_same_classes(
+                o.CLASSES,
+                self.CLASSES,
+                f'ConcatDataset, part {k}',
+                'part 0',
+                'Give all parts the same `classes`.',
+            )
         self.cumulative_sizes = np.cumsum([len(o) for o in datasets]).tolist()
     def __len__(self): return self.cumulative_sizes[-1]
     def _at(self, i):
         if not -len(self)<=i<len(self): raise IndexError(f"sample {i} of {len(self)}")
         k = bisect.bisect_right(self.cumulative_sizes, i := i%len(self))
         return self.datasets[k],i-([0]+self.cumulative_sizes)[k]
-    def __getitem__(self, i): ds,j = self._at(i); return ds[j]
-    def get_cat_ids(self, i): ds,j = self._at(i); return ds.get_cat_ids(j)
-    def sample_name(self, i): ds,j = self._at(i); return ds.sample_name(j)
+    def __getitem__(self, i):
+        ds,j = self._at(i)
+        return ds[j]
+    def get_cat_ids(self, i):
+        ds,j = self._at(i)
+        return ds.get_cat_ids(j)
+    def sample_name(self, i):
+        ds,j = self._at(i)
+        return ds.sample_name(j)
     def show(self, *args, **kwargs): return BaseDataset.show(self, *args, **kwargs)
     def get_gt_labels(self): return np.concatenate([o.get_gt_labels() for o in self.datasets])
     def __repr__(self): return f"ConcatDataset: {len(self)} samples of {self.datasets}"
@@ -99,21 +117,30 @@ def _leaves(ds):
 def _as_one(self:ConcatDataset):
     "A data set that judges with the labels of all"
     leaves = _leaves(self)
-    if len({type(o) for o in leaves})>1: raise ConfigError("ConcatDataset: data sets of different types need separate_eval=True.")
-    one = copy.copy(leaves[0]); one.get_gt_labels = self.get_gt_labels
+    if len({type(o) for o in leaves})>1:
+        raise ConfigError("ConcatDataset: data sets of different types need separate_eval=True.")
+    one = copy.copy(leaves[0])
+    one.get_gt_labels = self.get_gt_labels
     return one
 
 @patch
 def evaluate(self:ConcatDataset, results, *args, indices=None, **kwargs):
     "Judge predictions for each data set, or for all as one"
     at = _rows(len(self), indices)
-    if len(results)!=len(at): raise DataError(f"evaluate: {len(results)} results for {len(at)} samples.")
+    if len(results)!=len(at):
+        raise DataError(f"evaluate: {len(results)} results for {len(at)} samples.")
     some = lambda i: {} if indices is None else dict(indices=i)
-    if not self.separate_eval: return self._as_one().evaluate(results, *args, **some(at), **kwargs)
+    if not self.separate_eval:
+        return self._as_one().evaluate(results, *args, **some(at), **kwargs)
     part,res = np.searchsorted(self.cumulative_sizes, at, 'right'),{}
     for k in np.unique(part):
         rows = np.flatnonzero(part==k)
-        one = self.datasets[k].evaluate([results[i] for i in rows], *args, **some(at[rows]-([0]+self.cumulative_sizes)[k]), **kwargs)
+        one = self.datasets[k].evaluate(
+            [results[i] for i in rows],
+            *args,
+            **some(at[rows]-([0]+self.cumulative_sizes)[k]),
+            **kwargs,
+        )
         res.update({f'{k}_{name}':v for name,v in one.items()})
     return res
 
@@ -122,34 +149,53 @@ def _pieces(labels, shares, seed, groups, stratified):
     "For each sample the number of its piece; pieces have these shares"
     n = len(shares)
     if groups is None and (labels.ndim==1 or not stratified):
-        return _by_class(labels if stratified else np.zeros(len(labels), np.int64), np.asarray(shares), np.random.default_rng(seed or 0))
+        return _by_class(
+            labels if stratified else np.zeros(len(labels), np.int64),
+            np.asarray(shares),
+            np.random.default_rng(seed or 0),
+        )
     groups = np.arange(len(labels)) if groups is None else _group_numbers(groups)
-    if len(groups)!=len(labels): raise ConfigError(f"groups has {len(groups)} entries for {len(labels)} samples: give one per sample.")
+    if len(groups)!=len(labels):
+        raise ConfigError(f"groups has {len(groups)} entries for {len(labels)} samples: give one per sample.")
     if groups.max()+1<n: raise ConfigError(f"{groups.max()+1} groups cannot make {n} parts.")
-    rows,cats = (np.nonzero(labels==1) if labels.ndim==2 else (np.arange(len(labels)),labels)) if stratified else (np.arange(len(labels)),0*groups)
-    per = np.zeros((groups.max()+1, cats.max(initial=0)+1)); np.add.at(per, (groups[rows],cats), 1) # classes in each group
-    return _deal(per/np.maximum(per.sum(0), 1), np.asarray(shares), np.random.default_rng(seed or 0))[groups]
+    if stratified:
+        rows,cats = np.nonzero(labels==1) if labels.ndim==2 else (np.arange(len(labels)),labels)
+    else:
+        rows,cats = np.arange(len(labels)),0*groups
+    per = np.zeros((groups.max()+1, cats.max(initial=0)+1))
+    np.add.at(per, (groups[rows],cats), 1) # classes in each group
+    return _deal(
+        per/np.maximum(per.sum(0), 1),
+        np.asarray(shares),
+        np.random.default_rng(seed or 0),
+    )[groups]
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #7f9b9881
 def _group_numbers(groups):
     "Equal entries get equal numbers"
     bad = [i for i,g in enumerate(groups) if g is None or g!=g]
-    if bad: raise ConfigError(f"groups has no value for sample {bad[0]}; {len(bad)} of {len(groups)} have none.")
+    if bad:
+        raise ConfigError(f"groups has no value for sample {bad[0]}; {len(bad)} of {len(groups)} have none.")
     return np.unique(np.asarray(groups), return_inverse=True)[1]
 
 def _by_class(y, shares, rng):
     "Cut each class, shuffled, into its shares"
-    order = rng.permutation(len(y)); order = order[np.argsort(y[order], kind='stable')]
-    n = np.bincount(y); start = np.cumsum(n)-n
+    order = rng.permutation(len(y))
+    order = order[np.argsort(y[order], kind='stable')]
+    n = np.bincount(y)
+    start = np.cumsum(n)-n
     at = (np.arange(len(y))-start[y[order]]+.5)/n[y[order]]
     piece = np.searchsorted(np.cumsum(shares)[:-1], at)
-    if np.ptp(shares)<1e-9: piece = (piece+y[order])%len(shares) # small classes not all to the same
-    out = np.empty(len(y), np.int64); out[order] = piece
+    if np.ptp(shares)<1e-9: # small classes not all to the same
+        piece = (piece+y[order])%len(shares)
+    out = np.empty(len(y), np.int64)
+    out[order] = piece
     return out
 
 def _deal(per, shares, rng):
     "Deal groups out, those with most of a class first, each to the piece that it fills least"
-    have,out = np.zeros((len(shares), per.shape[1])),np.zeros(len(per), np.int64)
+    have = np.zeros((len(shares), per.shape[1]))
+    out = np.zeros(len(per), np.int64)
     order = rng.permutation(len(per))
     for g in order[np.argsort(-per[order].max(1), kind='stable')]:
         full = ((have+per[g])@per[g])/shares
@@ -177,7 +223,11 @@ class KFoldDataset(SubsetDataset):
             start,end = n*fold//num_splits,n*(fold+1)//num_splits
             keep = idx[start:end] if test_mode else np.r_[idx[:start],idx[end:]]
         super().__init__(dataset, keep)
-        self.fold,self.num_splits,self.test_mode,self.seed,self.stratified = fold,num_splits,test_mode,seed,stratified
+        self.fold = fold
+        self.num_splits = num_splits
+        self.test_mode = test_mode
+        self.seed = seed
+        self.stratified = stratified
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #62e34b31
 def build_dataset(cfg, default_args=None,
@@ -185,15 +235,18 @@ def build_dataset(cfg, default_args=None,
                   ):
     "A data set from its dict; from a list of dicts, all of them in a row"
     if like is not None: return _fitted(cfg, default_args, getattr(like, 'CLASSES', like))
-    if isinstance(cfg, (list, tuple)): return ConcatDataset([build_dataset(o, default_args) for o in cfg])
+    if isinstance(cfg, (list, tuple)):
+        return ConcatDataset([build_dataset(o, default_args) for o in cfg])
     if not isinstance(cfg, dict): return cfg
     cfg,inner = dict(cfg),dict(default_args or {})
     if cfg.get('type') in ('KFoldDataset', KFoldDataset) and cfg.get('test_mode') is None:
         cfg['test_mode'] = inner.pop('test_mode', False)
-    if isinstance(cfg.get('dataset'), (dict, list)): cfg['dataset'] = build_dataset(cfg['dataset'], inner)
+    if isinstance(cfg.get('dataset'), (dict, list)):
+        cfg['dataset'] = build_dataset(cfg['dataset'], inner)
     elif isinstance(cfg.get('datasets'), (list, tuple)):
         cfg['datasets'] = [build_dataset(o, inner) for o in cfg['datasets']]
-    else: return DATASETS.build(cfg, _known(cfg, default_args))
+    else:
+        return DATASETS.build(cfg, _known(cfg, default_args))
     return DATASETS.build(cfg)
 
 def _known(cfg, default_args):
@@ -201,11 +254,14 @@ def _known(cfg, default_args):
     args = dict(default_args or {})
     if 'classes' in args:
         cls = DATASETS.get(cfg['type']) if isinstance(cfg.get('type'), str) else cfg.get('type')
-        if (names := accepted_args(cls)) is not None and 'classes' not in names: args.pop('classes')
+        if (names := accepted_args(cls)) is not None and 'classes' not in names:
+            args.pop('classes')
     return args
 
 def _fitted(cfg, default_args, classes):
-    ds = build_dataset(cfg, {**(default_args or {}), **({} if classes is None else dict(classes=classes))})
+    ds = build_dataset(
+        cfg, {**(default_args or {}), **({} if classes is None else dict(classes=classes))}
+    )
     check_same_classes(ds.CLASSES, classes, type(ds).__name__)
     return ds
 
@@ -219,5 +275,6 @@ def split(
     if not 0<val<1: raise ConfigError(f"split: val is a share between 0 and 1, not {val}.")
     if not len(dataset): raise DataError("split: the data set is empty.")
     second = _pieces(dataset.get_gt_labels(), [1-val, val], seed, groups, stratified)==1
-    if second.all() or not second.any(): raise DataError(f"split: {len(dataset)} samples are too few for a share of {val}.")
+    if second.all() or not second.any():
+        raise DataError(f"split: {len(dataset)} samples are too few for a share of {val}.")
     return SubsetDataset(dataset, np.flatnonzero(~second)),SubsetDataset(dataset, np.flatnonzero(second))

@@ -17,24 +17,45 @@ def _torchvision(cfg, where='TorchVision'):
     "A v2 transform from `dict(transform=name, ...)`"
     import torch
     from torchvision.transforms import v2
-    cfg = dict(cfg); name = cfg.pop('transform', None)
-    if name is None: raise ConfigError(f"{where}: a transform is dict(transform=name, ...), not {cfg}.")
+    cfg = dict(cfg)
+    name = cfg.pop('transform', None)
+    if name is None:
+        raise ConfigError(f"{where}: a transform is dict(transform=name, ...), not {cfg}.")
     cls = getattr(v2, name, None) if isinstance(name, str) else name
     if not isinstance(name, (str, type)):
-        if cfg: raise ConfigError(f"{where}: {cfg} beside a transform that is already built: give its class or name instead.")
+        if cfg:
+            raise ConfigError(
+                f"{where}: {cfg} beside a transform that is already built: give its class or name instead."
+            )
         return name
-    if not isinstance(cls, type): raise ConfigError(f"{where}: torchvision.transforms.v2 has no {name!r}.{near(name, [o for o in dir(v2) if o[0].isupper()])}")
-    if 'transforms' in cfg: cfg['transforms'] = [_torchvision(o if isinstance(o, dict) else dict(transform=o), where) for o in cfg['transforms']]
+    if not isinstance(cls, type):
+        raise ConfigError(
+            f"{where}: torchvision.transforms.v2 has no "
+            f"{name!r}.{near(name, [o for o in dir(v2) if o[0].isupper()])}"
+        )
+    if 'transforms' in cfg:
+        cfg['transforms'] = [
+            _torchvision(o if isinstance(o, dict) else dict(transform=o), where)
+            for o in cfg['transforms']
+        ]
     try:
-        if isinstance(mode := cfg.get('interpolation'), str): cfg['interpolation'] = v2.InterpolationMode(mode)
-        if isinstance(dtype := cfg.get('dtype'), str): cfg['dtype'] = getattr(torch, dtype.removeprefix('torch.'))
+        if isinstance(mode := cfg.get('interpolation'), str):
+            cfg['interpolation'] = v2.InterpolationMode(mode)
+        if isinstance(dtype := cfg.get('dtype'), str):
+            cfg['dtype'] = getattr(torch, dtype.removeprefix('torch.'))
         return cls(**cfg)
-    except (TypeError, ValueError, AttributeError) as e: raise ConfigError(f"{where}: {cls.__name__} does not take these arguments: {str(e).rstrip('.')}.") from e
+    except (TypeError, ValueError, AttributeError) as e:
+        raise ConfigError(
+            f"{where}: {cls.__name__} does not take these arguments: {str(e).rstrip('.')}."
+        ) from e
 
 @TRANSFORMS.register
 class TorchVision: # no ImageTransform, whose own arguments would be all that a config may name
     "Any transform of torchvision.transforms.v2"
-    sets_shape,draw,__call__,only_uint8 = True,ImageTransform.draw,ImageTransform.__call__,False
+    sets_shape = True
+    draw = ImageTransform.draw
+    __call__ = ImageTransform.__call__
+    only_uint8 = False
     def __init__(self, transform, # Name, class, or a transform
                  prob=None, **args # Its arguments
                  ):
@@ -43,10 +64,17 @@ class TorchVision: # no ImageTransform, whose own arguments would be all that a 
     def apply(self, img):
         import torch
         from torchvision import tv_tensors
-        if self.only_uint8 and img.dtype!=np.uint8: raise DataError(f"torchvision takes floats for values from 0 to 1, so give it uint8, not {img.dtype}: put it before what makes floats.")
-        x = (img[...,::-1] if img.ndim==3 else img[...,None]).transpose(2,0,1).copy()
+        if self.only_uint8 and img.dtype!=np.uint8:
+            raise DataError(
+                "torchvision takes floats for values from 0 to 1, so give it uint8, "
+                f"not {img.dtype}: put it before what makes floats."
+            )
+        x = (img[...,::-1] if img.ndim==3 else img[...,None]).transpose(
+            2, 0, 1
+        ).copy()
         out = self.f(tv_tensors.Image(torch.from_numpy(x)))
-        if not isinstance(out, torch.Tensor) or out.ndim!=3: raise DataError(f"{self!r} makes no image tensor of one: it cannot be a step by itself.")
+        if not isinstance(out, torch.Tensor) or out.ndim!=3:
+            raise DataError(f"{self!r} makes no image tensor of one: it cannot be a step by itself.")
         out = out.as_subclass(torch.Tensor).numpy().transpose(1,2,0)
         return (out[...,::-1] if img.ndim==3 else out[...,0]).copy()
     def __repr__(self): return f"TorchVision({self.f!r})"
@@ -56,43 +84,67 @@ class TorchVision: # no ImageTransform, whose own arguments would be all that a 
 class TrivialAugment(TorchVision):
     "One random operation of random strength; nothing to tune"
     only_uint8 = True
-    def __init__(self, num_magnitude_bins=31, fill=None): super().__init__('TrivialAugmentWide', num_magnitude_bins=num_magnitude_bins, fill=fill)
+    def __init__(self, num_magnitude_bins=31, fill=None):
+        super().__init__('TrivialAugmentWide', num_magnitude_bins=num_magnitude_bins, fill=fill)
 
 @TRANSFORMS.register
 class ThreeAugment(TorchVision):
     "Grey, solarise or blur, one of them: the recipe of DeiT III"
     only_uint8 = True
     def __init__(self, kernel_size=9, sigma=(.1,2.)):
-        super().__init__('RandomChoice', transforms=[dict(transform='RandomGrayscale', p=1.), dict(transform='RandomSolarize', threshold=128, p=1.),
-                                                     dict(transform='GaussianBlur', kernel_size=kernel_size, sigma=list(sigma))])
+        super().__init__(
+            'RandomChoice',
+            transforms=[
+                dict(transform='RandomGrayscale', p=1.),
+                dict(transform='RandomSolarize', threshold=128, p=1.),
+                dict(transform='GaussianBlur', kernel_size=kernel_size, sigma=list(sigma)),
+            ],
+        )
 
 # %% ../../../nbs/data/transforms/adapters.ipynb #075b4f22
 def _albu(A, cfg):
-    if not isinstance(cfg, dict) or 'type' not in cfg: raise ConfigError(f"Albu: a step is dict(type=name, ...), not {cfg!r}.")
-    cfg = dict(cfg); name = cfg.pop('type')
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise ConfigError(f"Albu: a step is dict(type=name, ...), not {cfg!r}.")
+    cfg = dict(cfg)
+    name = cfg.pop('type')
     cls = getattr(A, name, None) if isinstance(name, str) else name
-    if cls is None: raise ConfigError(f"Albu: albumentations has no {name!r}.{near(name, [o for o in dir(A) if o[0].isupper()])}")
-    if 'transforms' in cfg: cfg['transforms'] = [_albu(A, o) for o in cfg['transforms']]
+    if cls is None:
+        raise ConfigError(
+            f"Albu: albumentations has no {name!r}.{near(name, [o for o in dir(A) if o[0].isupper()])}"
+        )
+    if 'transforms' in cfg:
+        cfg['transforms'] = [_albu(A, o) for o in cfg['transforms']]
     try: return cls(**cfg)
-    except (TypeError, ValueError) as e: raise ConfigError(f"Albu: {name} does not take these arguments: {' '.join(str(e).split())[:200]}") from e
+    except (TypeError, ValueError) as e:
+        raise ConfigError(
+            f"Albu: {name} does not take these arguments: {' '.join(str(e).split())[:200]}"
+        ) from e
 
 @TRANSFORMS.register
 class Albu:
     "Steps of Albumentations"
-    def __init__(self, transforms, keymap=None, # {ours: theirs}, of which a sample may have some; by default {'img': 'image'}
-                 update_pad_shape=False):
+    def __init__(
+        self,
+        transforms,
+        keymap=None, # {ours: theirs}, of which a sample may have some; by default {'img': 'image'}
+        update_pad_shape=False,
+    ):
         A = need('albumentations', 'Albu')
-        self.transforms,self.keymap,self.update_pad_shape = transforms,keymap or dict(img='image'),update_pad_shape
+        self.transforms = transforms
+        self.keymap = keymap or dict(img='image')
+        self.update_pad_shape = update_pad_shape
         self.aug = A.Compose([_albu(A, o) for o in transforms])
     def run(self, img, results):
         "The image after all steps; other keys of `keymap` change in `results`"
         keys = {ours:theirs for ours,theirs in self.keymap.items() if ours in results}
         out = self.aug(**{theirs:results[ours] for ours,theirs in keys.items()})
         results.update({ours:out[theirs] for ours,theirs in keys.items()})
-        if not isinstance(results['img'], np.ndarray): raise DataError("Albu: leave ToTensorV2 out; ImageToTensor makes tensors.")
+        if not isinstance(results['img'], np.ndarray):
+            raise DataError("Albu: leave ToTensorV2 out; ImageToTensor makes tensors.")
         return results['img']
     def __call__(self, results):
-        if hasattr(self.aug, 'set_random_seed'): self.aug.set_random_seed(random.getrandbits(32)) # newer releases have generators of their own
+        if hasattr(self.aug, 'set_random_seed'): # newer releases have generators of their own
+            self.aug.set_random_seed(random.getrandbits(32))
         on_key(self, results, 'img', self.run, results)
         results['img_shape'] = results['img'].shape
         if self.update_pad_shape: results['pad_shape'] = results['img'].shape

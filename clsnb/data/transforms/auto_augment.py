@@ -21,21 +21,28 @@ from .pipeline import Compose, ImageTransform, check_range
 class _Signed(ImageTransform):
     "Operations whose strength is turned around at random"
     strength = 'magnitude'
-    def _check(self): check_range(self, 'prob random_negative_prob'); check_range(self, self.strength, -math.inf, math.inf)
+    def _check(self):
+        check_range(self, 'prob random_negative_prob')
+        check_range(self, self.strength, -math.inf, math.inf)
     def draw(self): return self.signed(getattr(self, self.strength)),
 
 class _Warp(_Signed):
     "Operations with a direction"
     def _check(self):
-        super()._check(); interp_code(self.interpolation)
+        super()._check()
+        interp_code(self.interpolation)
         if getattr(self, 'direction', 'horizontal') not in ('horizontal','vertical'):
-            raise ConfigError(f"{type(self).__name__}: direction is 'horizontal' or 'vertical', not {self.direction!r}.")
+            raise ConfigError(
+                f"{type(self).__name__}: direction is 'horizontal' or 'vertical', not {self.direction!r}."
+            )
 
 @TRANSFORMS.register
 class Shear(_Warp):
     "Slant the picture"
     def __init__(self, magnitude, pad_val=128, prob=.5, direction='horizontal', random_negative_prob=.5,
-                 interpolation='bicubic'): store_attr(); self._check()
+                 interpolation='bicubic'):
+        store_attr()
+        self._check()
     def apply(self, img, magnitude):
         return imshear(img, magnitude, self.direction, self.pad_val, self.interpolation)
 
@@ -44,7 +51,9 @@ class Shear(_Warp):
 class Translate(_Warp):
     "Move the picture by a part of its width or height"
     def __init__(self, magnitude, pad_val=128, prob=.5, direction='horizontal', random_negative_prob=.5,
-                 interpolation='nearest'): store_attr(); self._check()
+                 interpolation='nearest'):
+        store_attr()
+        self._check()
     def apply(self, img, magnitude):
         side = img.shape[1 if self.direction=='horizontal' else 0]
         return imtranslate(img, magnitude*side, self.direction, self.pad_val, self.interpolation)
@@ -56,7 +65,9 @@ class Rotate(_Warp):
     def __init__(self, angle, # Degrees, clockwise
                  center=None, # (x, y); the middle by default
                  scale=1., pad_val=128, prob=.5, random_negative_prob=.5,
-                 interpolation='nearest'): store_attr(); self._check()
+                 interpolation='nearest'):
+        store_attr()
+        self._check()
     def apply(self, img, angle):
         return imrotate(img, angle, self.center, self.scale, self.pad_val, self.interpolation)
 
@@ -64,7 +75,9 @@ class Rotate(_Warp):
 class _Strength(_Signed):
     "`fn` with a factor above or below one"
     fn = None
-    def __init__(self, magnitude, prob=.5, random_negative_prob=.5): store_attr(); self._check()
+    def __init__(self, magnitude, prob=.5, random_negative_prob=.5):
+        store_attr()
+        self._check()
     def apply(self, img, magnitude): return self.fn(img, 1+magnitude)
 
 @TRANSFORMS.register
@@ -80,7 +93,9 @@ class Sharpness(_Strength): fn = staticmethod(adjust_sharpness)
 class _Plain(ImageTransform):
     "`fn` of the picture"
     fn = None
-    def __init__(self, prob=.5): store_attr(); check_range(self, 'prob')
+    def __init__(self, prob=.5):
+        store_attr()
+        check_range(self, 'prob')
     def apply(self, img): return self.fn(img)
 
 @TRANSFORMS.register
@@ -94,21 +109,29 @@ class Equalize(_Plain): fn = staticmethod(imequalize)
 @TRANSFORMS.register
 class Solarize(ImageTransform):
     "Invert values from `thr` on"
-    def __init__(self, thr, prob=.5): store_attr(); check_range(self, 'prob'); check_range(self, 'thr', -math.inf, math.inf)
+    def __init__(self, thr, prob=.5):
+        store_attr()
+        check_range(self, 'prob')
+        check_range(self, 'thr', -math.inf, math.inf)
     def apply(self, img): return imsolarize(img, self.thr)
 
 @TRANSFORMS.register
 class SolarizeAdd(ImageTransform):
     "Add `magnitude` to values below `thr`"
     def __init__(self, magnitude, thr=128, prob=.5):
-        store_attr(); check_range(self, 'prob'); check_range(self, 'magnitude thr', -math.inf, math.inf)
+        store_attr()
+        check_range(self, 'prob')
+        check_range(self, 'magnitude thr', -math.inf, math.inf)
     def apply(self, img): return imsolarize_add(img, self.magnitude, self.thr)
 
 @TRANSFORMS.register
 class Posterize(ImageTransform):
     "Keep the highest `bits`"
     def __init__(self, bits, prob=.5):
-        store_attr(); check_range(self, 'prob'); check_range(self, 'bits', 0, 8); self.bits = math.ceil(bits)
+        store_attr()
+        check_range(self, 'prob')
+        check_range(self, 'bits', 0, 8)
+        self.bits = math.ceil(bits)
     def apply(self, img): return imposterize(img, self.bits)
 
 # %% ../../../nbs/data/transforms/auto_augment.ipynb #abbdb246
@@ -117,20 +140,29 @@ class Cutout(ImageTransform):
     "Erase a rectangle around a random point"
     def __init__(self, shape, # Side, or (height, width)
                  pad_val=128, prob=.5):
-        store_attr(); check_range(self, 'prob')
-        self.sides = tuple(map(int, shape)) if isinstance(shape, (tuple, list)) and len(shape)==2 else (shape,)*2
-        if not all(isinstance(o, numbers.Real) for o in self.sides): raise ConfigError(f"Cutout: shape is one number or (height, width), not {shape!r}.")
+        store_attr()
+        check_range(self, 'prob')
+        if isinstance(shape, (tuple, list)) and len(shape)==2:
+            self.sides = tuple(map(int, shape))
+        else:
+            self.sides = (shape,)*2
+        if not all(isinstance(o, numbers.Real) for o in self.sides):
+            raise ConfigError(f"Cutout: shape is one number or (height, width), not {shape!r}.")
     def apply(self, img):
         h,w = map(int, self.sides)
-        y,x = np.random.uniform(img.shape[0]),np.random.uniform(img.shape[1])
-        y,x = int(max(0, y-h/2)),int(max(0, x-w/2))
+        y = np.random.uniform(img.shape[0])
+        x = np.random.uniform(img.shape[1])
+        y = int(max(0, y-h/2))
+        x = int(max(0, x-w/2))
         return imerase(img, y, x, h, w, self.pad_val)
 
 # %% ../../../nbs/data/transforms/auto_augment.ipynb #a74285d0
 def merge_hparams(policy, hparams):
     "`policy` with those of `hparams` that its operation accepts and the policy doesn't set"
-    if not isinstance(hparams, dict): raise ConfigError(f"hparams is a dict of arguments, such as dict(pad_val=128), not {hparams!r}.")
-    if not isinstance(policy, dict): raise ConfigError(f"A policy is a dict with 'type', not {type(policy).__name__}: {str(policy)[:60]}")
+    if not isinstance(hparams, dict):
+        raise ConfigError(f"hparams is a dict of arguments, such as dict(pad_val=128), not {hparams!r}.")
+    if not isinstance(policy, dict):
+        raise ConfigError(f"A policy is a dict with 'type', not {type(policy).__name__}: {str(policy)[:60]}")
     cls = TRANSFORMS.get(policy['type']) if isinstance(policy.get('type'), str) else policy.get('type')
     if cls is None: TRANSFORMS.build(policy) # says what is near
     known = accepted_args(cls) or ()
@@ -145,7 +177,11 @@ class AutoAugment:
     "Run one sub-policy, drawn at random"
     def __init__(self, policies, # List of lists of operations
                  hparams=_hparams_default):
-        if not isinstance(policies, list) or not policies or not all(isinstance(o, list) and o for o in policies):
+        if (
+            not isinstance(policies, list)
+            or not policies
+            or not all(isinstance(o, list) and o for o in policies)
+        ):
             raise ConfigError("AutoAugment: policies is a list of sub-policies, each a list of operations.")
         self.policies = [[merge_hparams(p, hparams) for p in sub] for sub in policies]
         self.sub_policy = [Compose(o) for o in self.policies]
@@ -162,15 +198,25 @@ class RandAugment:
                  total_level=30, hparams=_hparams_default):
         if not isinstance(magnitude_std, numbers.Number) and magnitude_std!='inf':
             raise ConfigError(f"RandAugment: magnitude_std is a number or 'inf', not {magnitude_std!r}.")
-        if not isinstance(policies, (list, tuple)) or not policies or not isinstance(num_policies, numbers.Integral) or num_policies<1:
+        if (
+            not isinstance(policies, (list, tuple))
+            or not policies
+            or not isinstance(num_policies, numbers.Integral)
+            or num_policies<1
+        ):
             raise ConfigError("RandAugment: needs a list of policies, and num_policies of 1 or more.")
-        store_attr(); check_range(self, 'magnitude_level', 0, math.inf); check_range(self, 'total_level', 1e-9, math.inf)
+        store_attr()
+        check_range(self, 'magnitude_level', 0, math.inf)
+        check_range(self, 'total_level', 1e-9, math.inf)
         self.policies = [self._check(merge_hparams(p, hparams)) for p in policies]
     def _check(self, p):
         if ('magnitude_key' in p)!=('magnitude_range' in p):
             raise ConfigError(f"RandAugment: {p['type']} needs both magnitude_key and magnitude_range.")
         if not np.shape(p.get('magnitude_range', (0,0)))==(2,):
-            raise ConfigError(f"RandAugment: magnitude_range of {p['type']} is (at level 0, at total_level), not {p['magnitude_range']!r}.")
+            raise ConfigError(
+                f"RandAugment: magnitude_range of {p['type']} is (at level 0, "
+                f"at total_level), not {p['magnitude_range']!r}."
+            )
         TRANSFORMS.build(self.with_magnitude(p, 0))
         return p
     def __call__(self, results):

@@ -11,7 +11,10 @@ import numpy as np
 from fastcore.basics import store_attr
 from ...core.errors import ConfigError
 from ...core.registry import TRANSFORMS
-from ...imgops.photometric import adjust_brightness, adjust_color, adjust_contrast, adjust_lighting, imnormalize, imnormalize_by_table, normalize_table
+from clsnb.imgops.photometric import (
+    adjust_brightness, adjust_color, adjust_contrast, adjust_lighting, imnormalize, imnormalize_by_table,
+    normalize_table
+)
 from .pipeline import ImageTransform, check_range, on_key
 
 # %% ../../../nbs/data/transforms/color.ipynb #6ff150b8
@@ -20,14 +23,17 @@ _jitters = dict(brightness=adjust_brightness, contrast=adjust_contrast, saturati
 @TRANSFORMS.register
 class ColorJitter(ImageTransform):
     "Random brightness, contrast and saturation"
-    def __init__(self, brightness, contrast, saturation): store_attr(); check_range(self, ' '.join(_jitters), -math.inf, math.inf)
+    def __init__(self, brightness, contrast, saturation):
+        store_attr()
+        check_range(self, ' '.join(_jitters), -math.inf, math.inf)
     def __call__(self, results):
         todo = [(f, random.uniform(0, getattr(self, k))) for k,f in _jitters.items()]
         random.shuffle(todo)
         for f,v in todo:
             np.random.rand() # mmcls asks whether to act at all, with probability 1
             if np.random.rand()<.5: v = -v
-            for k in results.get('img_fields', ['img']): on_key(self, results, k, f, 1+v)
+            for k in results.get('img_fields', ['img']):
+                on_key(self, results, k, f, 1+v)
         return results
 
 # %% ../../../nbs/data/transforms/color.ipynb #c8559fef
@@ -37,22 +43,34 @@ class Lighting(ImageTransform):
     def __init__(self, eigval, eigvec, alphastd=.1,
                  to_rgb=True # Turn BGR into RGB first? (`Normalize` must not do it again then)
                  ):
-        store_attr(); check_range(self, 'alphastd', 0, math.inf)
-        if np.shape(eigval)!=(3,) or np.shape(eigvec)!=(3,3): raise ConfigError("Lighting: eigval has 3 numbers, eigvec 3 x 3.")
+        store_attr()
+        check_range(self, 'alphastd', 0, math.inf)
+        if np.shape(eigval)!=(3,) or np.shape(eigvec)!=(3,3):
+            raise ConfigError("Lighting: eigval has 3 numbers, eigvec 3 x 3.")
     def apply(self, img):
-        return adjust_lighting(img, self.eigval, self.eigvec, np.random.normal(0, self.alphastd, 3), self.to_rgb)
+        return adjust_lighting(
+            img, self.eigval, self.eigvec, np.random.normal(0, self.alphastd, 3), self.to_rgb
+        )
 
 # %% ../../../nbs/data/transforms/color.ipynb #b07190ea
 @TRANSFORMS.register
 class Normalize(ImageTransform):
     "(image - mean) / std, and from BGR to RGB"
     def __init__(self, mean, std, to_rgb=True):
-        try: self.mean,self.std,self.to_rgb,self.table = np.array(mean, np.float32),np.array(std, np.float32),to_rgb,None
-        except (TypeError, ValueError) as e: raise ConfigError(f"Normalize: mean and std are numbers, not {mean!r} and {std!r}.") from e
+        try:
+            self.mean = np.array(mean, np.float32)
+            self.std = np.array(std, np.float32)
+            self.to_rgb = to_rgb
+            self.table = None
+        except (TypeError, ValueError) as e:
+            raise ConfigError(f"Normalize: mean and std are numbers, not {mean!r} and {std!r}.") from e
         if self.mean.shape!=self.std.shape or not (self.std>0).all():
-            raise ConfigError(f"Normalize: mean and std have one number per channel, std above 0, not {mean!r} and {std!r}.")
+            raise ConfigError(
+                f"Normalize: mean and std have one number per channel, std above 0, not {mean!r} and {std!r}."
+            )
     def apply(self, img):
-        if img.dtype!=np.uint8 or img.ndim<3 or img.shape[2]!=3 or self.mean.size!=3: return imnormalize(img, self.mean, self.std, self.to_rgb)
+        if img.dtype!=np.uint8 or img.ndim<3 or img.shape[2]!=3 or self.mean.size!=3:
+            return imnormalize(img, self.mean, self.std, self.to_rgb)
         if self.table is None: self.table = normalize_table(self.mean, self.std)
         return imnormalize_by_table(img, self.table, self.to_rgb)
     def __call__(self, results):

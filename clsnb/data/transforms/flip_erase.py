@@ -19,8 +19,10 @@ from .pipeline import ImageTransform, check_range
 class RandomFlip(ImageTransform):
     "Mirror the picture with probability `flip_prob`"
     def __init__(self, flip_prob=.5, direction='horizontal'): # or 'vertical', 'diagonal'
-        store_attr(); check_range(self, 'flip_prob')
-        if direction not in list(_flips): raise ConfigError(f"RandomFlip: no direction {direction!r}.{near(direction, _flips)}")
+        store_attr()
+        check_range(self, 'flip_prob')
+        if direction not in list(_flips):
+            raise ConfigError(f"RandomFlip: no direction {direction!r}.{near(direction, _flips)}")
     def apply(self, img): return imflip(img, self.direction)
     def __call__(self, results):
         results['flip'],results['flip_direction'] = bool(np.random.rand()<self.flip_prob),self.direction
@@ -36,39 +38,64 @@ class RandomErasing(ImageTransform):
                  fill_color=(128,128,128), fill_std=None):
         if mode not in ('const','rand'):
             raise ConfigError(f"RandomErasing: no mode {mode!r}.{near(mode, ['const','rand'])}")
-        if isinstance(aspect_range, numbers.Number) and aspect_range>0: aspect_range = sorted((aspect_range, 1/aspect_range))
+        if isinstance(aspect_range, numbers.Number) and aspect_range>0:
+            aspect_range = sorted((aspect_range, 1/aspect_range))
         if isinstance(fill_color, numbers.Number): fill_color = [fill_color]*3
         if isinstance(fill_std, numbers.Number): fill_std = [fill_std]*3
-        store_attr(); check_range(self, 'erase_prob max_area_ratio'); check_range(self, 'min_area_ratio', 0, max_area_ratio)
-        if not isinstance(aspect_range, (tuple, list)) or len(aspect_range)!=2 or not 0<aspect_range[0]<=aspect_range[1]:
-            raise ConfigError(f"RandomErasing: aspect_range is (least, most), both above 0, not {aspect_range!r}.")
+        store_attr()
+        check_range(self, 'erase_prob max_area_ratio')
+        check_range(self, 'min_area_ratio', 0, max_area_ratio)
+        if (
+            not isinstance(aspect_range, (tuple, list))
+            or len(aspect_range)!=2
+            or not 0<aspect_range[0]<=aspect_range[1]
+        ):
+            raise ConfigError(
+                f"RandomErasing: aspect_range is (least, most), both above 0, not {aspect_range!r}."
+            )
         for k in ('fill_color','fill_std'):
-            if (v := getattr(self, k)) is not None and not (np.shape(v)==(3,) and all(isinstance(o, numbers.Real) for o in v)):
+            if (
+                (v := getattr(self, k)) is not None
+                and not (np.shape(v)==(3,) and all(isinstance(o, numbers.Real) for o in v))
+            ):
                 raise ConfigError(f"RandomErasing: {k} is one number or three, not {v!r}.")
     def patch(self, *shape):
         "What to paint over"
         if self.mode=='const': return np.array(self.fill_color).astype(np.uint8)
-        if self.fill_std is None: return np.random.uniform(0, 256, shape).astype(np.uint8)
-        return np.random.normal(self.fill_color, self.fill_std, shape).astype(np.int32).clip(0, 255).astype(np.uint8)
+        if self.fill_std is None:
+            return np.random.uniform(0, 256, shape).astype(np.uint8)
+        return (
+            np.random.normal(self.fill_color, self.fill_std, shape)
+            .astype(np.int32)
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
     def box(self, h, w):
         "Draw top, left, height, width"
         ratio = np.exp(np.random.uniform(*np.log(np.array(self.aspect_range, np.float32))))
         area = h*w*np.random.uniform(self.min_area_ratio, self.max_area_ratio)
-        eh,ew = min(int(round(np.sqrt(area*ratio))), h),min(int(round(np.sqrt(area/ratio))), w)
+        eh = min(int(round(np.sqrt(area*ratio))), h)
+        ew = min(int(round(np.sqrt(area/ratio))), w)
         top = np.random.randint(0, h-eh) if eh<h else 0
         return top,(np.random.randint(0, w-ew) if ew<w else 0),eh,ew
     def apply(self, img):
         if np.random.rand()>self.erase_prob: return img
         top,left,h,w = self.box(*img.shape[:2])
         patch = self.patch(h, w, 3)
-        return imerase(img, top, left, h, w, patch[...,0] if img.ndim==2 else patch[...,:img.shape[2]])
+        return imerase(
+            img, top, left, h, w,
+            patch[...,0] if img.ndim==2 else patch[...,:img.shape[2]],
+        )
 
 # %% ../../../nbs/data/transforms/flip_erase.ipynb #b82237e2
 @TRANSFORMS.register
 class RandomGrayscale(ImageTransform):
     "Drop the colours with probability `gray_prob`"
-    def __init__(self, gray_prob=.1): store_attr(); check_range(self, 'gray_prob')
+    def __init__(self, gray_prob=.1):
+        store_attr()
+        check_range(self, 'gray_prob')
     def apply(self, img):
         import cv2
-        if not random.random()<self.gray_prob or img.ndim==2 or img.shape[2]==1: return img
+        if not random.random()<self.gray_prob or img.ndim==2 or img.shape[2]==1:
+            return img
         return np.repeat(cv2.cvtColor(img, cv2.COLOR_RGB2GRAY)[...,None], img.shape[2], 2)

@@ -17,7 +17,8 @@ from .pipeline import on_key, repr_args
 def to_tensor(data):
     "A tensor from an array, a sequence of numbers or one number"
     if isinstance(data, torch.Tensor): return data
-    if isinstance(data, np.ndarray): return torch.from_numpy(data if min(data.strides, default=0)>=0 else data.copy())
+    if isinstance(data, np.ndarray):
+        return torch.from_numpy(data if min(data.strides, default=0)>=0 else data.copy())
     if isinstance(data, Sequence) and not isinstance(data, str): return torch.tensor(data)
     if isinstance(data, int): return torch.LongTensor([data])
     if isinstance(data, float): return torch.FloatTensor([data])
@@ -25,7 +26,8 @@ def to_tensor(data):
 
 # %% ../../../nbs/data/transforms/format.ipynb #bd432168
 def _names(o, keys):
-    if isinstance(keys, str): raise ConfigError(f"{type(o).__name__}: keys is a list of names: [{keys!r}].")
+    if isinstance(keys, str):
+        raise ConfigError(f"{type(o).__name__}: keys is a list of names: [{keys!r}].")
     return keys
 
 class KeyTransform:
@@ -46,7 +48,8 @@ class ToTensor(KeyTransform):
 class ImageToTensor(KeyTransform):
     "A tensor of channels x height x width"
     def one(self, v):
-        if v.ndim==3 and v.transpose(2,0,1).flags.c_contiguous: return to_tensor(v.transpose(2,0,1)) # as Normalize makes it
+        if v.ndim==3 and v.transpose(2,0,1).flags.c_contiguous: # as Normalize makes it
+            return to_tensor(v.transpose(2,0,1))
         v = to_tensor(np.ascontiguousarray(v))
         return v.permute(2,0,1) if v.ndim==3 else v[None]
 
@@ -60,7 +63,8 @@ class Transpose(KeyTransform):
 @TRANSFORMS.register
 class ToHalf(KeyTransform):
     "Half precision"
-    def one(self, v): return v.half() if isinstance(v, torch.Tensor) else v.astype(np.float16)
+    def one(self, v):
+        return v.half() if isinstance(v, torch.Tensor) else v.astype(np.float16)
 
 @TRANSFORMS.register
 class WrapFieldsToLists:
@@ -81,7 +85,9 @@ class ToPIL:
 @TRANSFORMS.register
 class ToNumpy:
     "`img` as a float32 array"
-    def __call__(self, results): on_key(self, results, 'img', np.array, np.float32); return results
+    def __call__(self, results):
+        on_key(self, results, 'img', np.array, np.float32)
+        return results
     def __repr__(self): return 'ToNumpy()'
 
 # %% ../../../nbs/data/transforms/format.ipynb #0ef2fcef
@@ -90,9 +96,12 @@ _meta_keys = ('filename', 'ori_filename', 'ori_shape', 'img_shape', 'flip', 'fli
 @TRANSFORMS.register
 class Collect:
     "Keep `keys`, and `meta_keys` in `img_metas`"
-    def __init__(self, keys, meta_keys=_meta_keys): self.keys,self.meta_keys = _names(self, keys),meta_keys
+    def __init__(self, keys, meta_keys=_meta_keys):
+        self.keys,self.meta_keys = _names(self, keys),meta_keys
     def __call__(self, results):
         out = {'img_metas': {k:results[k] for k in self.meta_keys if k in results}}
-        for k in self.keys: on_key(self, results, k, lambda v: v); out[k] = results[k]
+        for k in self.keys:
+            on_key(self, results, k, lambda v: v)
+            out[k] = results[k]
         return out
     __repr__ = repr_args

@@ -26,7 +26,9 @@ class Compose:
     "Run `transforms` one after the other"
     def __init__(self, transforms):
         if isinstance(transforms, (str, dict)) or not hasattr(transforms, '__getitem__'):
-            raise ConfigError(f"A pipeline is a list of steps, not {type(transforms).__name__}: {str(transforms)[:60]}")
+            raise ConfigError(
+                f"A pipeline is a list of steps, not {type(transforms).__name__}: {str(transforms)[:60]}"
+            )
         self.transforms = [build_transform(o) for o in transforms]
     def __call__(self, data):
         for t in self.transforms:
@@ -40,29 +42,43 @@ class Compose:
 def build_pipeline(cfg): return Compose(cfg or [])
 
 # %% ../../../nbs/data/transforms/pipeline.ipynb #00c42523
-def _shown(v): return f"{'x'.join(map(str, v.shape))} {v.dtype}" if isinstance(v, np.ndarray) else type(v).__name__
+def _shown(v):
+    if isinstance(v, np.ndarray): return f"{'x'.join(map(str, v.shape))} {v.dtype}"
+    return type(v).__name__
 
 def on_key(step, results, k, f, *args):
     "Put `f(results[k], *args)` in its place; raises `DataError` for what the step cannot work on"
     name = type(step).__name__
     if k not in results:
-        raise DataError(f"{name}: the sample has no {k!r}.{near(k, results)} Is a step missing, or a test pipeline used for training?")
+        raise DataError(
+            f"{name}: the sample has no {k!r}.{near(k, results)} Is a step missing, "
+            "or a test pipeline used for training?"
+        )
     try: results[k] = f(results[k], *args)
     except DataError as e:
         if name in str(e): raise
         raise type(e)(f"{name}: {e}") from e
     except (ClsnbError, MemoryError): raise
     except Exception as e:
-        why,at = (getattr(e, 'err', None) or str(e) or 'no reason given').strip(' >\n'),traceback.extract_tb(e.__traceback__)[-1]
-        raise DataError(f"{name} cannot work on {k!r} ({_shown(results[k])}): {' '.join(why.split())[:200]} ({type(e).__name__}, {os.path.basename(at.filename)} "
-                        f"line {at.lineno}). Check the steps before it, and color_type of the loading.") from e
+        why = (getattr(e, 'err', None) or str(e) or 'no reason given').strip(' >\n')
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        raise DataError(
+            f"{name} cannot work on {k!r} ({_shown(results[k])}): {' '.join(why.split())[:200]} "
+            f"({type(e).__name__}, {os.path.basename(at.filename)} "
+            f"line {at.lineno}). Check the steps before it, and color_type of the loading."
+        ) from e
 
 def check_range(o, names, lo=0, hi=1):
     "Raise a `ConfigError` unless these attributes are numbers from `lo` to `hi`"
     for k in names.split():
         v = getattr(o, k)
         if not isinstance(v, numbers.Real) or not lo<=v<=hi:
-            raise ConfigError(f"{type(o).__name__}: {k} is a number{'' if lo==-math.inf else f' from {lo}'}{'' if hi==math.inf else f' to {hi}'}, not {v!r}.")
+            raise ConfigError(
+                f"{type(o).__name__}: "
+                f"{k} is a "
+                f"number{'' if lo==-math.inf else f' from {lo}'}{'' if hi==math.inf else f' to {hi}'}, "
+                f"not {v!r}."
+            )
 
 # %% ../../../nbs/data/transforms/pipeline.ipynb #4d10e937
 class ImageTransform:
@@ -70,7 +86,9 @@ class ImageTransform:
     sets_shape,prob,random_negative_prob = False,None,0.
     def __init__(self, prob=None, random_negative_prob=0.):
         self.prob,self.random_negative_prob = prob,random_negative_prob
-    def draw(self): "What `apply` gets besides the image: drawn once for all images of a sample"; return ()
+    def draw(self):
+        "What `apply` gets besides the image: drawn once for all images of a sample"
+        return ()
     def apply(self, img): raise NotImplementedError
     def signed(self, v): return -v if np.random.rand()<self.random_negative_prob else v
     def __call__(self, results):

@@ -19,8 +19,15 @@ def _whole(o, least): return isinstance(o, numbers.Integral) and o>=least
 def _pair(size, what, free=False):
     "`(height, width)`; the second may be -1 if `free`"
     pair = size if isinstance(size, (tuple, list)) else (size,size)
-    if len(pair)!=2 or not _whole(pair[0], 1) or not (_whole(pair[1], 1) or free and pair[1]==-1):
-        raise ConfigError(f"{what} is one whole number above 0 or (height, width){', or (length, -1)' if free else ''}, not {size!r}.")
+    if (
+        len(pair)!=2
+        or not _whole(pair[0], 1)
+        or not (_whole(pair[1], 1) or free and pair[1]==-1)
+    ):
+        raise ConfigError(
+            f"{what} is one whole number above 0 or (height, "
+            f"width){', or (length, -1)' if free else ''}, not {size!r}."
+        )
     return tuple(map(int, pair))
 
 @TRANSFORMS.register
@@ -33,17 +40,21 @@ class Resize(ImageTransform):
         size = _pair(size, 'Resize: size', free=True)
         if adaptive_side not in _sides:
             raise ConfigError(f"Resize: no adaptive_side {adaptive_side!r}.{near(adaptive_side, _sides)}")
-        store_attr(); interp_code(interpolation, backend)
+        store_attr()
+        interp_code(interpolation, backend)
     def target(self, h, w):
         "Height and width that a picture of h x w gets"
         n = self.size[0]
         if self.size[1]!=-1: return self.size
         side = _sides[self.adaptive_side](h, w)
         if side==n: return h,w
-        return (max(1, int(n*h/w)),n) if side==w and self.adaptive_side!='height' else (n,max(1, int(n*w/h)))
+        if side==w and self.adaptive_side!='height':
+            return max(1, int(n*h/w)),n
+        return n,max(1, int(n*w/h))
     def apply(self, img):
         h,w = self.target(*img.shape[:2])
-        if (h,w)==img.shape[:2] and self.size[1]==-1: return img
+        if (h,w)==img.shape[:2] and self.size[1]==-1:
+            return img
         return imresize(img, (w,h), self.interpolation, self.backend)
 
 _sides = dict(short=min, long=max, height=lambda h,w: h, width=lambda h,w: w)
@@ -51,39 +62,63 @@ _sides = dict(short=min, long=max, height=lambda h,w: h, width=lambda h,w: w)
 # %% ../../../nbs/data/transforms/resize_crop.ipynb #25c64d4b
 class BoxCrop(ImageTransform):
     "Cut out a box that depends on the picture's size alone"
-    def box(self, h, w): "x1, y1, x2, y2, corners included"; raise NotImplementedError
-    def after(self, img): "What becomes of the part"; return img
-    def apply(self, img): return self.after(imcrop(img, self.box(*img.shape[:2])))
+    def box(self, h, w):
+        "x1, y1, x2, y2, corners included"
+        raise NotImplementedError
+    def after(self, img):
+        "What becomes of the part"
+        return img
+    def apply(self, img):
+        return self.after(imcrop(img, self.box(*img.shape[:2])))
 
 @TRANSFORMS.register
 class CenterCrop(BoxCrop):
     "Cut out the middle"
     sets_shape = True
-    def __init__(self, crop_size, efficientnet_style=False, crop_padding=32, interpolation='bilinear', backend='cv2'):
-        crop_size = _pair(crop_size, 'CenterCrop: crop_size'); store_attr(); check_range(self, 'crop_padding', 0, math.inf)
+    def __init__(
+        self,
+        crop_size,
+        efficientnet_style=False,
+        crop_padding=32,
+        interpolation='bilinear',
+        backend='cv2',
+    ):
+        crop_size = _pair(crop_size, 'CenterCrop: crop_size')
+        store_attr()
+        check_range(self, 'crop_padding', 0, math.inf)
         if efficientnet_style and crop_size[0]!=crop_size[1]:
             raise ConfigError("CenterCrop: efficientnet_style needs a square crop_size.")
         interp_code(interpolation, backend)
     def box(self, ih, iw):
         h,w = self.crop_size
-        if self.efficientnet_style: h = w = h/(h+self.crop_padding)*min(ih, iw)
+        if self.efficientnet_style:
+            h = w = h/(h+self.crop_padding)*min(ih, iw)
         return _middle(ih, iw, h, w)
     def after(self, img):
-        return imresize(img, self.crop_size[::-1], self.interpolation, self.backend) if self.efficientnet_style else img
+        if self.efficientnet_style:
+            return imresize(img, self.crop_size[::-1], self.interpolation, self.backend)
+        return img
 
 def _middle(ih, iw, h, w):
     "Box of the middle h x w, at least one pixel"
     h,w = max(1, h),max(1, w)
-    y,x = max(0, int(round((ih-h)/2.))),max(0, int(round((iw-w)/2.)))
+    y = max(0, int(round((ih-h)/2.)))
+    x = max(0, int(round((iw-w)/2.)))
     return x,y,min(iw, x+w)-1,min(ih, y+h)-1
 
 # %% ../../../nbs/data/transforms/resize_crop.ipynb #9ad3a717
 def _check_padding(o, padding):
     name = type(o).__name__
-    if o.padding_mode not in _borders: raise ConfigError(f"{name}: no padding_mode {o.padding_mode!r}.{near(o.padding_mode, _borders)}")
+    if o.padding_mode not in _borders:
+        raise ConfigError(f"{name}: no padding_mode {o.padding_mode!r}.{near(o.padding_mode, _borders)}")
     some = padding if isinstance(padding, (tuple, list)) else (padding,)*4
-    if padding is not None and (len(some) not in (2,4) or not all(_whole(v, 0) for v in some)):
-        raise ConfigError(f"{name}: padding is one whole number, (x, y) or (left, top, right, bottom), not {padding!r}.")
+    if (
+        padding is not None
+        and (len(some) not in (2, 4) or not all(_whole(v, 0) for v in some))
+    ):
+        raise ConfigError(
+            f"{name}: padding is one whole number, (x, y) or (left, top, right, bottom), not {padding!r}."
+        )
 
 @TRANSFORMS.register
 class RandomCrop(ImageTransform):
@@ -92,14 +127,20 @@ class RandomCrop(ImageTransform):
                  pad_if_needed=False, pad_val=0,
                  padding_mode='constant' # Only of the padding that was needed; `padding` is always constant
                  ):
-        size = _pair(size, 'RandomCrop: size'); store_attr(); _check_padding(self, padding)
+        size = _pair(size, 'RandomCrop: size')
+        store_attr()
+        _check_padding(self, padding)
     def apply(self, img):
         th,tw = self.size
-        if self.padding is not None: img = impad(img, padding=self.padding, pad_val=self.pad_val)
+        if self.padding is not None:
+            img = impad(img, padding=self.padding, pad_val=self.pad_val)
         if self.pad_if_needed:
-            y,x = max(0, th-img.shape[0]),max(0, tw-img.shape[1])
-            if y: img = impad(img, padding=(0,y,0,y), pad_val=self.pad_val, padding_mode=self.padding_mode)
-            if x: img = impad(img, padding=(x,0,x,0), pad_val=self.pad_val, padding_mode=self.padding_mode)
+            y = max(0, th-img.shape[0])
+            x = max(0, tw-img.shape[1])
+            if y:
+                img = impad(img, padding=(0,y,0,y), pad_val=self.pad_val, padding_mode=self.padding_mode)
+            if x:
+                img = impad(img, padding=(x,0,x,0), pad_val=self.pad_val, padding_mode=self.padding_mode)
         h,w = img.shape[:2]
         if (h,w)==(th,tw): return img
         if h<th or w<tw:
@@ -113,12 +154,15 @@ def _inception_box(t, h, w):
     "A box of random area and aspect ratio, or None"
     area = h*w*random.uniform(*t.scale)
     aspect = math.exp(random.uniform(*t.logs))
-    tw,th = int(round(math.sqrt(area*aspect))),int(round(math.sqrt(area/aspect)))
+    tw = int(round(math.sqrt(area*aspect)))
+    th = int(round(math.sqrt(area/aspect)))
     if 0<tw<=w and 0<th<=h: return th,tw
 
 def _inception_middle(t, h, w):
     lo,hi = min(t.ratio),max(t.ratio)
-    th,tw = (int(round(w/lo)),w) if w/h<lo else (h,int(round(h*hi))) if w/h>hi else (h,w)
+    if w/h<lo: th,tw = int(round(w/lo)),w
+    elif w/h>hi: th,tw = h,int(round(h*hi))
+    else: th,tw = h,w
     y,x = (h-th)//2,(w-tw)//2
     return x,y,x+tw-1,y+th-1
 
@@ -133,7 +177,8 @@ def _efficientnet_box(t, h, w):
     th = int(round(random.uniform(min(least, most), most)))
     tw = int(round(th*aspect))
     lo,hi = t.scale[0]*h*w,t.scale[1]*h*w
-    if lo<=th*tw<=hi and 0<tw<=w and 0<th<=h and th*tw>=t.min_covered*h*w: return th,tw
+    if lo<=th*tw<=hi and 0<tw<=w and 0<th<=h and th*tw>=t.min_covered*h*w:
+        return th,tw
 
 def _efficientnet_middle(t, h, w):
     side = t.size[0]/(t.size[0]+t.crop_padding)*min(h, w)
@@ -150,19 +195,27 @@ class RandomResizedCrop(BoxCrop):
                  interpolation='bilinear', backend='cv2'):
         size = _pair(size, 'RandomResizedCrop: size')
         for k,o,least in (('scale',scale,0),('ratio',ratio,1e-6)):
-            if not isinstance(o, (tuple, list)) or len(o)!=2 or not least<=o[0]<=o[1]:
+            if (
+                not isinstance(o, (tuple, list)) or len(o)!=2 or not least<=o[0]<=o[1]
+            ):
                 raise ConfigError(f"RandomResizedCrop: {k} is (least, most), above 0, not {o!r}.")
-        if not _whole(max_attempts, 0): raise ConfigError(f"RandomResizedCrop: max_attempts is a whole number, not {max_attempts!r}.")
-        store_attr(); interp_code(interpolation, backend); check_range(self, 'min_covered crop_padding', 0, math.inf); self.logs = [math.log(o) for o in ratio]
+        if not _whole(max_attempts, 0):
+            raise ConfigError(f"RandomResizedCrop: max_attempts is a whole number, not {max_attempts!r}.")
+        store_attr()
+        interp_code(interpolation, backend)
+        check_range(self, 'min_covered crop_padding', 0, math.inf)
+        self.logs = [math.log(o) for o in ratio]
     def box(self, h, w):
         "Draw a box (x1, y1, x2, y2) for a picture of h x w"
         draw,middle = _box_styles[bool(self.efficientnet_style)]
         for _ in range(self.max_attempts):
             if (o := draw(self, h, w)):
-                y,x = random.randint(0, h-o[0]),random.randint(0, w-o[1])
+                y = random.randint(0, h-o[0])
+                x = random.randint(0, w-o[1])
                 return x,y,x+o[1]-1,y+o[0]-1
         return middle(self, h, w)
-    def after(self, img): return imresize(img, self.size[::-1], self.interpolation, self.backend)
+    def after(self, img):
+        return imresize(img, self.size[::-1], self.interpolation, self.backend)
 
 # %% ../../../nbs/data/transforms/resize_crop.ipynb #c2eec175
 @TRANSFORMS.register
@@ -172,7 +225,8 @@ class Pad(ImageTransform):
     def __init__(self, size=None, pad_to_square=False, pad_val=0, padding_mode='constant'):
         if (size is None) != bool(pad_to_square):
             raise ConfigError("Pad: say either size=(height, width) or pad_to_square=True.")
-        store_attr(); _check_padding(self, None)
+        store_attr()
+        _check_padding(self, None)
         if size is not None: self.size = _pair(size, 'Pad: size')
     def apply(self, img):
         shape = (max(img.shape[:2]),)*2 if self.pad_to_square else self.size

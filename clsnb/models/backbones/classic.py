@@ -20,9 +20,12 @@ class LeNet5(Backbone):
     def __init__(self, num_classes=-1, init_cfg=None): # Above 0: with the classifier
         super().__init__(init_cfg)
         self.num_classes = num_classes
-        self.features = nn.Sequential(nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2),
-                                      nn.Conv2d(16, 120, 5), nn.Tanh())
-        if num_classes > 0: self.classifier = nn.Sequential(nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, num_classes))
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5),
+            nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(16, 120, 5), nn.Tanh()
+        )
+        if num_classes > 0:
+            self.classifier = nn.Sequential(nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, num_classes))
     def forward(self, x):
         x = self.features(x)
         return (self.classifier(x.squeeze((2, 3))) if self.num_classes > 0 else x,)
@@ -34,41 +37,81 @@ class AlexNet(Backbone):
     def __init__(self, num_classes=-1, init_cfg=None):
         super().__init__(init_cfg)
         self.num_classes = num_classes
-        def conv(ci, co, ks, stride=1): return [nn.Conv2d(ci, co, ks, stride, 2 if ks > 3 else 1), nn.ReLU(inplace=True)]
+        def conv(ci, co, ks, stride=1):
+            return [nn.Conv2d(ci, co, ks, stride, 2 if ks > 3 else 1), nn.ReLU(inplace=True)]
         def pool(): return [nn.MaxPool2d(3, 2)]
-        self.features = nn.Sequential(*conv(3, 64, 11, 4), *pool(), *conv(64, 192, 5), *pool(), *conv(192, 384, 3), *conv(384, 256, 3), *conv(256, 256, 3), *pool())
-        if num_classes > 0: self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(256*6*6, 4096), nn.ReLU(inplace=True),
-                                                            nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Linear(4096, num_classes))
+        self.features = nn.Sequential(
+            *conv(3, 64, 11, 4), *pool(), *conv(64, 192, 5), *pool(),
+            *conv(192, 384, 3), *conv(384, 256, 3), *conv(256, 256, 3), *pool()
+        )
+        if num_classes > 0:
+            self.classifier = nn.Sequential(
+                nn.Dropout(), nn.Linear(256*6*6, 4096), nn.ReLU(inplace=True), nn.Dropout(),
+                nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Linear(4096, num_classes)
+            )
     def forward(self, x):
         x = self.features(x)
         return (self.classifier(x.flatten(1)) if self.num_classes > 0 else x,)
 
 # %% ../../../nbs/models/backbones/classic.ipynb #6588aa44
-vgg_depths = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-vgg_init = [dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1., layer=['_BatchNorm']), dict(type='Normal', std=0.01, layer=['Linear'])]
+vgg_depths = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+vgg_init = [
+    dict(type='Kaiming', layer=['Conv2d']),
+    dict(type='Constant', val=1., layer=['_BatchNorm']),
+    dict(type='Normal', std=0.01, layer=['Linear']),
+]
 
 @MODELS.register
 class VGG(Backbone):
     "Five stages of 3×3 convolutions"
-    def __init__(self, depth, num_classes=-1, num_stages=5, dilations=(1, 1, 1, 1, 1),
-                 out_indices=None, # None: the last stage, or the classifier's scores alone
-                 frozen_stages=-1, conv_cfg=None, norm_cfg=None, act_cfg=dict(type='ReLU'), norm_eval=False, ceil_mode=False,
-                 with_last_pool=True, # Whether the last stage ends in a pooling
-                 init_cfg=vgg_init):
+    def __init__(
+        self,
+        depth,
+        num_classes=-1,
+        num_stages=5,
+        dilations=(1, 1, 1, 1, 1),
+        out_indices=None, # None: the last stage, or the classifier's scores alone
+        frozen_stages=-1,
+        conv_cfg=None,
+        norm_cfg=None,
+        act_cfg=dict(type='ReLU'),
+        norm_eval=False,
+        ceil_mode=False,
+        with_last_pool=True, # Whether the last stage ends in a pooling
+        init_cfg=vgg_init,
+    ):
         n = num_stages
         super().__init__(init_cfg, out_indices or (n if num_classes > 0 else n-1,), frozen_stages, norm_eval)
         blocks = pick(vgg_depths, depth, 'VGG', 'depth')[:n]
-        if not (1 <= n <= 5 and len(dilations)==n): raise ConfigError('VGG: num_stages is 1 to 5, and there are as many dilations.')
-        self.depth,self.num_classes,self.ends,ci,layers = depth,num_classes,[],3,[]
+        if not (1 <= n <= 5 and len(dilations)==n):
+            raise ConfigError('VGG: num_stages is 1 to 5, and there are as many dilations.')
+        self.depth = depth
+        self.num_classes = num_classes
+        self.ends = []
+        ci = 3
+        layers = []
         for i,(k,d) in enumerate(zip(blocks, dilations)):
             co = min(64*2**i, 512)
             for _ in range(k):
-                layers.append(ConvModule(ci, co, 3, padding=d, dilation=d, bias=True, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)); ci = co
-            if i < n-1 or with_last_pool: layers.append(nn.MaxPool2d(2, 2, ceil_mode=ceil_mode))
+                layers.append(ConvModule(
+                    ci, co, 3, padding=d, dilation=d, bias=True, conv_cfg=conv_cfg, norm_cfg=norm_cfg,
+                    act_cfg=act_cfg
+                ))
+                ci = co
+            if i < n-1 or with_last_pool:
+                layers.append(nn.MaxPool2d(2, 2, ceil_mode=ceil_mode))
             self.ends.append(len(layers))
         self.features = nn.Sequential(*layers)
-        if num_classes > 0: self.classifier = nn.Sequential(nn.Linear(512*7*7, 4096), nn.ReLU(True), nn.Dropout(),
-                                                            nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout(), nn.Linear(4096, num_classes))
+        if num_classes > 0:
+            self.classifier = nn.Sequential(
+                nn.Linear(512*7*7, 4096), nn.ReLU(True), nn.Dropout(), nn.Linear(4096, 4096),
+                nn.ReLU(True), nn.Dropout(), nn.Linear(4096, num_classes)
+            )
         self.ready()
     @property
     def stages_list(self):
@@ -78,6 +121,7 @@ class VGG(Backbone):
         outs = []
         for i,m in enumerate(self.features, 1):
             x = m(x)
-            if i in self.ends and self.ends.index(i) in self.out_indices: outs.append(x)
+            if i in self.ends and self.ends.index(i) in self.out_indices:
+                outs.append(x)
         if self.num_classes > 0: outs.append(self.classifier(x.flatten(1)))
         return tuple(outs)

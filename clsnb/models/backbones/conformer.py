@@ -26,7 +26,11 @@ _conformer_rows = dict(tiny =(384, 1, 6),
                        small=(384, 4, 6),
                        base =(576, 6, 9))
 _conformer_fields = ('embed_dims', 'channel_ratio', 'num_heads', 'depths')
-conformer_archs = {n: dict(zip(_conformer_fields, (*v, 12))) for k,v in _conformer_rows.items() for n in (k, k[0])}
+conformer_archs = {
+    n: dict(zip(_conformer_fields, (*v, 12)))
+    for k,v in _conformer_rows.items()
+    for n in (k, k[0])
+}
 
 # %% ../../../nbs/models/backbones/conformer.ipynb #77ec3bef
 class ConformerConv(BaseModule):
@@ -35,7 +39,9 @@ class ConformerConv(BaseModule):
                  norm_cfg=dict(type='BN', eps=1e-6), act_cfg=dict(type='ReLU', inplace=True), init_cfg=None):
         super().__init__(init_cfg)
         mid,self.with_residual_conv = out_channels//4,with_residual_conv
-        convs = ((in_channels, mid, 1), (mid, mid, 3, stride, 1, 1, groups), (mid, out_channels, 1))
+        convs = (
+            (in_channels, mid, 1), (mid, mid, 3, stride, 1, 1, groups), (mid, out_channels, 1)
+        )
         for i,args in enumerate(convs, 1):
             self.add_module(f'conv{i}', nn.Conv2d(*args, bias=False))
             self.add_module(f'bn{i}', build_norm_layer(norm_cfg, args[1])[1])
@@ -55,40 +61,93 @@ class ConformerConv(BaseModule):
 # %% ../../../nbs/models/backbones/conformer.ipynb #8f866be7
 class FCUDown(BaseModule):
     "A map to tokens"
-    def __init__(self, in_channels, out_channels, down_stride, with_cls_token=True, norm_cfg=dict(type='LN', eps=1e-6), act_cfg=dict(type='GELU'), init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        down_stride,
+        with_cls_token=True,
+        norm_cfg=dict(type='LN', eps=1e-6),
+        act_cfg=dict(type='GELU'),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.with_cls_token = with_cls_token
-        self.conv_project,self.sample_pooling = nn.Conv2d(in_channels, out_channels, 1),nn.AvgPool2d(down_stride, down_stride)
+        self.conv_project = nn.Conv2d(in_channels, out_channels, 1)
+        self.sample_pooling = nn.AvgPool2d(down_stride, down_stride)
         self.ln,self.act = build_norm_layer(norm_cfg, out_channels)[1],build_activation_layer(act_cfg)
     def forward(self, x, tokens):
-        x = self.act(self.ln(self.sample_pooling(self.conv_project(x)).flatten(2).transpose(1, 2)))
+        x = (
+            self.act(self.ln(self.sample_pooling(self.conv_project(x))
+            .flatten(2)
+            .transpose(1, 2)))
+        )
         return torch.cat([tokens[:, :1], x], 1) if self.with_cls_token else x
 
 class FCUUp(BaseModule):
     "Tokens to a map"
-    def __init__(self, in_channels, out_channels, up_stride, with_cls_token=True, norm_cfg=dict(type='BN', eps=1e-6), act_cfg=dict(type='ReLU', inplace=True), init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        up_stride,
+        with_cls_token=True,
+        norm_cfg=dict(type='BN', eps=1e-6),
+        act_cfg=dict(type='ReLU', inplace=True),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
-        self.up_stride,self.with_cls_token,self.conv_project = up_stride,with_cls_token,nn.Conv2d(in_channels, out_channels, 1)
+        self.up_stride = up_stride
+        self.with_cls_token = with_cls_token
+        self.conv_project = nn.Conv2d(in_channels, out_channels, 1)
         self.bn,self.act = build_norm_layer(norm_cfg, out_channels)[1],build_activation_layer(act_cfg)
     def forward(self, x, h, w):
         x = x[:, 1:] if self.with_cls_token else x
-        x = self.act(self.bn(self.conv_project(x.transpose(1, 2).reshape(len(x), -1, h, w))))
+        x = self.act(self.bn(self.conv_project(x.transpose(1, 2).reshape(
+            len(x), -1, h, w
+        ))))
         return F.interpolate(x, size=(h*self.up_stride, w*self.up_stride))
 
 # %% ../../../nbs/models/backbones/conformer.ipynb #5ebc6da4
 class ConvTransBlock(BaseModule):
     "A step of convolutions and a step of attention, with a word in between"
-    def __init__(self, in_channels, out_channels, embed_dims, conv_stride=1, groups=1, down_stride=4, num_heads=12, mlp_ratio=4., qkv_bias=False, drop_rate=0.,
-                 attn_drop_rate=0., drop_path_rate=0., with_cls_token=True, last_fusion=False, # Halve the map at the end
-                 with_residual_conv=False, init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        embed_dims,
+        conv_stride=1,
+        groups=1,
+        down_stride=4,
+        num_heads=12,
+        mlp_ratio=4.,
+        qkv_bias=False,
+        drop_rate=0.,
+        attn_drop_rate=0.,
+        drop_path_rate=0.,
+        with_cls_token=True,
+        last_fusion=False, # Halve the map at the end
+        with_residual_conv=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.down_stride = down_stride
-        self.cnn_block = ConformerConv(in_channels, out_channels, conv_stride, groups, with_residual_conv=with_residual_conv)
-        self.fusion_block = ConformerConv(out_channels, out_channels, 2 if last_fusion else 1, groups, drop_path_rate, with_residual_conv=last_fusion)
+        self.cnn_block = ConformerConv(
+            in_channels, out_channels, conv_stride, groups, with_residual_conv=with_residual_conv
+        )
+        self.fusion_block = ConformerConv(
+            out_channels, out_channels, 2 if last_fusion else 1, groups, drop_path_rate,
+            with_residual_conv=last_fusion
+        )
         self.squeeze_block = FCUDown(out_channels//4, embed_dims, down_stride, with_cls_token)
         self.expand_block = FCUUp(embed_dims, out_channels//4, down_stride, with_cls_token)
-        self.trans_block = TransformerEncoderLayer(embed_dims, num_heads, int(embed_dims*mlp_ratio), drop_rate, attn_drop_rate, drop_path_rate,
-                                                   qkv_bias=qkv_bias, norm_cfg=dict(type='LN', eps=1e-6))
+        self.trans_block = TransformerEncoderLayer(
+            embed_dims, num_heads,
+            int(embed_dims*mlp_ratio),
+            drop_rate, attn_drop_rate, drop_path_rate,
+            qkv_bias=qkv_bias,
+            norm_cfg=dict(type='LN', eps=1e-6),
+        )
     def forward(self, x, tokens):
         x,mid = self.cnn_block(x, give_mid=True)
         tokens = self.trans_block(self.squeeze_block(mid, tokens) + tokens)
@@ -104,14 +163,30 @@ class ConformerTrunk(Backbone):
         for i in range(1, self.depths):
             third,first = i//n,i%n==0
             co = width*2**third
-            self.add_module(f'conv_trans_{i+1}', ConvTransBlock(ci, co, conv_stride=2 if first else 1, with_residual_conv=first, down_stride=down//2**third,
-                                                                drop_path_rate=self.trans_dpr[i], last_fusion=i==self.depths-1, **kw))
+            self.add_module(
+                f'conv_trans_{i+1}',
+                ConvTransBlock(
+                    ci, co,
+                    conv_stride=2 if first else 1,
+                    with_residual_conv=first,
+                    down_stride=down//2**third,
+                    drop_path_rate=self.trans_dpr[i],
+                    last_fusion=i==self.depths-1,
+                    **kw,
+                ),
+            )
             ci = co
     def step_numbers(self, out_indices):
-        idx = [i+self.depths+1 if i < 0 else i for i in ([out_indices] if isinstance(out_indices, int) else out_indices)]
+        idx = [
+            i+self.depths+1 if i < 0 else i
+            for i in ([out_indices] if isinstance(out_indices, int) else out_indices)
+        ]
         for i in idx:
             if not 2 <= i <= self.depths:
-                raise ConfigError(f'Conformer: out_indices has {i}, but the steps that give something are numbered 2 to {self.depths}.')
+                raise ConfigError(
+                    f'Conformer: out_indices has {i}, but the steps that give something '
+                    f'are numbered 2 to {self.depths}.'
+                )
         return tuple(idx)
     @property
     def stages_list(self):
@@ -124,8 +199,11 @@ class ConformerTrunk(Backbone):
         return [self.pooling(x).flatten(1), tokens[:, 0] if self.with_cls_token else tokens.mean(1)]
     def forward(self, x):
         base = self.auto_pad(self.maxpool(self.act1(self.bn1(self.conv1(x)))))
-        x,tokens,outs = self.conv_1(base),self.trans_patch_conv(base).flatten(2).transpose(1, 2),[]
-        if self.with_cls_token: tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], 1)
+        x = self.conv_1(base)
+        tokens = self.trans_patch_conv(base).flatten(2).transpose(1, 2)
+        outs = []
+        if self.with_cls_token:
+            tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], 1)
         tokens = self.trans_1(tokens)
         for i in range(2, max(self.out_indices)+1):
             x,tokens = getattr(self, f'conv_trans_{i}')(x, tokens)
@@ -134,33 +212,63 @@ class ConformerTrunk(Backbone):
 
 # %% ../../../nbs/models/backbones/conformer.ipynb #82125de3
 def _conformer_start(m):
-    if isinstance(m, nn.Linear): trunc_normal_init(m, std=.02)
-    elif isinstance(m, (nn.LayerNorm, nn.BatchNorm2d)): constant_init(m, 1)
-    elif isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
-    elif isinstance(m, ConformerConv): nn.init.zeros_(m.bn3.weight)
+    if isinstance(m, nn.Linear):
+        trunc_normal_init(m, std=.02)
+    elif isinstance(m, (nn.LayerNorm, nn.BatchNorm2d)):
+        constant_init(m, 1)
+    elif isinstance(m, nn.Conv2d):
+        nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+    elif isinstance(m, ConformerConv):
+        nn.init.zeros_(m.bn3.weight)
 
 @MODELS.register
 class Conformer(ConformerTrunk):
     "Convolutions and attention, side by side"
-    def __init__(self, arch='tiny', # Name, or a dict with `embed_dims`, `channel_ratio`, `num_heads`, `depths`
-                 patch_size=16, base_channels=64, mlp_ratio=4., qkv_bias=True, with_cls_token=True, drop_path_rate=0., norm_eval=True, frozen_stages=0,
-                 out_indices=-1, init_cfg=None):
+    def __init__(
+        self,
+        arch='tiny', # Name, or a dict with `embed_dims`, `channel_ratio`, `num_heads`, `depths`
+        patch_size=16,
+        base_channels=64,
+        mlp_ratio=4.,
+        qkv_bias=True,
+        with_cls_token=True,
+        drop_path_rate=0.,
+        norm_eval=True,
+        frozen_stages=0,
+        out_indices=-1,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.arch_settings = a = named_arch(arch, conformer_archs, 'Conformer', _conformer_fields)
-        if frozen_stages > 0: warnings.warn('Conformer: frozen_stages has no effect, as in mmcls; `freeze(model, upto)` freezes.')
-        if patch_size%16: raise ConfigError(f'Conformer: patch_size is a multiple of 16, and not {patch_size}.')
-        if a['depths'] < 3 or a['depths']%3: raise ConfigError(f"Conformer: depths is a multiple of 3, and not {a['depths']}.")
+        if frozen_stages > 0:
+            warnings.warn(
+                'Conformer: frozen_stages has no effect, as in mmcls; `freeze(model, upto)` freezes.'
+            )
+        if patch_size%16:
+            raise ConfigError(f'Conformer: patch_size is a multiple of 16, and not {patch_size}.')
+        if a['depths'] < 3 or a['depths']%3:
+            raise ConfigError(f"Conformer: depths is a multiple of 3, and not {a['depths']}.")
         dim,self.channel_ratio,self.num_heads,self.depths = [a[k] for k in _conformer_fields]
         self.embed_dims,self.num_features,self.with_cls_token = dim,dim,with_cls_token
-        if with_cls_token: self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, 1, dim), std=.02))
-        self.conv1,self.bn1,self.act1,self.maxpool = nn.Conv2d(3, 64, 7, 2, 3, bias=False),nn.BatchNorm2d(64),nn.ReLU(inplace=True),nn.MaxPool2d(3, 2, 1)
+        if with_cls_token:
+            self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, 1, dim), std=.02))
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.act1 = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
         down,width = patch_size//4,int(base_channels*self.channel_ratio)
-        self.auto_pad,(self.trans_dpr,) = AdaptivePadding(down, down),drop_path_ramp(drop_path_rate, [self.depths])
+        self.auto_pad = AdaptivePadding(down, down)
+        self.trans_dpr, = drop_path_ramp(drop_path_rate, [self.depths])
         kw = dict(num_heads=self.num_heads, qkv_bias=qkv_bias)
         self.conv_1 = ConformerConv(64, width, with_residual_conv=True)
         self.trans_patch_conv = nn.Conv2d(64, dim, down, down)
-        self.trans_1 = TransformerEncoderLayer(dim, feedforward_channels=int(dim*mlp_ratio), drop_path_rate=self.trans_dpr[0],
-                                               norm_cfg=dict(type='LN', eps=1e-6), **kw)
+        self.trans_1 = TransformerEncoderLayer(
+            dim,
+            feedforward_channels=int(dim*mlp_ratio),
+            drop_path_rate=self.trans_dpr[0],
+            norm_cfg=dict(type='LN', eps=1e-6),
+            **kw,
+        )
         self.make_steps(width, down, embed_dims=dim, mlp_ratio=mlp_ratio, with_cls_token=with_cls_token, **kw)
         self.pooling,self.trans_norm = nn.AdaptiveAvgPool2d(1),nn.LayerNorm(dim)
         self.out_indices = self.step_numbers(out_indices)

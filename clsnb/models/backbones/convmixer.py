@@ -23,25 +23,42 @@ convmixer_archs = {f'{o[0]}/{o[1]}': dict(zip(_convmixer_fields, o)) for o in _m
 # %% ../../../nbs/models/backbones/convmixer.ipynb #c63f3465
 class ConvMixerSkip(nn.Module):
     "`fn`, and the way around it"
-    def __init__(self, fn): super().__init__(); self.fn = fn
+    def __init__(self, fn):
+        super().__init__()
+        self.fn = fn
     def forward(self, x): return self.fn(x) + x
 
 def _mixer_layer(dim, ks, act, norm_cfg):
     def norm(): return build_norm_layer(norm_cfg, dim)[1]
-    places = ConvMixerSkip(nn.Sequential(nn.Conv2d(dim, dim, ks, groups=dim, padding=ks//2 if ks%2 else 'same'), act, norm()))
+    places = ConvMixerSkip(nn.Sequential(
+        nn.Conv2d(dim, dim, ks, groups=dim, padding=ks//2 if ks%2 else 'same'), act, norm()
+    ))
     return nn.Sequential(places, nn.Conv2d(dim, dim, 1), act, norm())
 
 # %% ../../../nbs/models/backbones/convmixer.ipynb #bebf55a8
 @MODELS.register
 class ConvMixer(Backbone):
     "Patches, then the same layer `depth` times"
-    def __init__(self, arch='768/32', # Name, or a dict with `embed_dims`, `depth`, `patch_size`, `kernel_size`
-                 in_channels=3, norm_cfg=dict(type='BN'), act_cfg=dict(type='GELU'), out_indices=-1, frozen_stages=0, init_cfg=None):
+    def __init__(
+        self,
+        arch='768/32', # Name, or a dict with `embed_dims`, `depth`, `patch_size`, `kernel_size`
+        in_channels=3,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='GELU'),
+        out_indices=-1,
+        frozen_stages=0,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages)
         a = named_arch(arch, convmixer_archs, 'ConvMixer', _convmixer_fields)
-        self.embed_dims,self.depth,self.patch_size,self.kernel_size = dim,n,patch,ks = [a[k] for k in _convmixer_fields]
+        self.embed_dims,self.depth,self.patch_size,self.kernel_size = dim,n,patch,ks = [
+            a[k]
+            for k in _convmixer_fields
+        ]
         self.act = build_activation_layer(act_cfg)
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, dim, patch, patch), self.act, build_norm_layer(norm_cfg, dim)[1])
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, dim, patch, patch), self.act, build_norm_layer(norm_cfg, dim)[1]
+        )
         self.stages = nn.Sequential(*(_mixer_layer(dim, ks, self.act, norm_cfg) for _ in range(n)))
         self.ready()
     @property

@@ -17,57 +17,112 @@ from ...layers.residual import maybe_checkpoint
 from ..base import Backbone
 
 # %% ../../../nbs/models/backbones/convnext.ipynb #07afa18e
-convnext_archs = dict(tiny=dict(depths=[3, 3, 9, 3], channels=[96, 192, 384, 768]), small=dict(depths=[3, 3, 27, 3], channels=[96, 192, 384, 768]),
-    base=dict(depths=[3, 3, 27, 3], channels=[128, 256, 512, 1024]), large=dict(depths=[3, 3, 27, 3], channels=[192, 384, 768, 1536]),
-    xlarge=dict(depths=[3, 3, 27, 3], channels=[256, 512, 1024, 2048]))
+convnext_archs = dict(
+    tiny=dict(depths=[3, 3, 9, 3], channels=[96, 192, 384, 768]),
+    small=dict(depths=[3, 3, 27, 3], channels=[96, 192, 384, 768]),
+    base=dict(depths=[3, 3, 27, 3], channels=[128, 256, 512, 1024]),
+    large=dict(depths=[3, 3, 27, 3], channels=[192, 384, 768, 1536]),
+    xlarge=dict(depths=[3, 3, 27, 3], channels=[256, 512, 1024, 2048]),
+)
 
 # %% ../../../nbs/models/backbones/convnext.ipynb #d2a1515c
 class ConvNeXtBlock(BaseModule):
     "7×7 depthwise, then wide and narrow again"
-    def __init__(self, in_channels, norm_cfg=dict(type='LN2d', eps=1e-6), act_cfg=dict(type='GELU'), mlp_ratio=4., linear_pw_conv=True,
-                 drop_path_rate=0., layer_scale_init_value=1e-6, with_cp=False):
+    def __init__(
+        self,
+        in_channels,
+        norm_cfg=dict(type='LN2d', eps=1e-6),
+        act_cfg=dict(type='GELU'),
+        mlp_ratio=4.,
+        linear_pw_conv=True,
+        drop_path_rate=0.,
+        layer_scale_init_value=1e-6,
+        with_cp=False,
+    ):
         super().__init__()
         self.linear_pw_conv,self.with_cp,mid = linear_pw_conv,with_cp,int(mlp_ratio*in_channels)
         pw = nn.Linear if linear_pw_conv else lambda a,b: nn.Conv2d(a, b, 1)
         self.depthwise_conv = nn.Conv2d(in_channels, in_channels, 7, padding=3, groups=in_channels)
         self.norm = build_norm_layer(norm_cfg, in_channels)[1]
-        self.pointwise_conv1,self.act,self.pointwise_conv2 = pw(in_channels, mid),build_activation_layer(act_cfg),pw(mid, in_channels)
-        self.gamma = nn.Parameter(layer_scale_init_value*torch.ones(in_channels)) if layer_scale_init_value > 0 else None
+        self.pointwise_conv1 = pw(in_channels, mid)
+        self.act = build_activation_layer(act_cfg)
+        self.pointwise_conv2 = pw(mid, in_channels)
+        if layer_scale_init_value > 0:
+            self.gamma = nn.Parameter(layer_scale_init_value*torch.ones(in_channels))
+        else:
+            self.gamma = None
         self.drop_path = path_or_identity(drop_path_rate)
     def _think(self, x): return self.pointwise_conv2(self.act(self.pointwise_conv1(x)))
     def _branch(self, x):
         y = self.depthwise_conv(x)
         if self.linear_pw_conv:
             last = isinstance(self.norm, LayerNorm2d) # normalises channels-last
-            y = self.norm(y.permute(0, 2, 3, 1), data_format='channel_last') if last else self.norm(y).permute(0, 2, 3, 1)
+            if last:
+                y = self.norm(y.permute(0, 2, 3, 1), data_format='channel_last')
+            else:
+                y = self.norm(y).permute(0, 2, 3, 1)
             y = self._think(y).permute(0, 3, 1, 2)
         else: y = self._think(self.norm(y))
         return y if self.gamma is None else y*self.gamma.view(1, -1, 1, 1)
-    def forward(self, x): return self.drop_path(maybe_checkpoint(self._branch, x, self.with_cp)) + x # this order keeps the layout
+    def forward(self, x): # this order keeps the layout
+        return self.drop_path(maybe_checkpoint(self._branch, x, self.with_cp)) + x
 
 # %% ../../../nbs/models/backbones/convnext.ipynb #dc6ad0d3
 @MODELS.register
 class ConvNeXt(Backbone):
     "Four stages of `ConvNeXtBlock`s"
-    def __init__(self, arch='tiny', # Name, or a dict with `depths` and `channels`
-                 in_channels=3, stem_patch_size=4, norm_cfg=dict(type='LN2d', eps=1e-6), act_cfg=dict(type='GELU'), linear_pw_conv=True,
-                 drop_path_rate=0., layer_scale_init_value=1e-6, out_indices=-1, frozen_stages=0, gap_before_final_norm=True, with_cp=False, init_cfg=None):
+    def __init__(
+        self,
+        arch='tiny', # Name, or a dict with `depths` and `channels`
+        in_channels=3,
+        stem_patch_size=4,
+        norm_cfg=dict(type='LN2d', eps=1e-6),
+        act_cfg=dict(type='GELU'),
+        linear_pw_conv=True,
+        drop_path_rate=0.,
+        layer_scale_init_value=1e-6,
+        out_indices=-1,
+        frozen_stages=0,
+        gap_before_final_norm=True,
+        with_cp=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, with_cp=with_cp)
         a = arch if isinstance(arch, dict) else pick(convnext_archs, arch, 'ConvNeXt')
-        if not {'depths', 'channels'} <= a.keys() or len(a['depths'])!=len(a['channels']): raise ConfigError('ConvNeXt: an arch that is a dict needs depths and channels, of one length.')
+        if not {'depths', 'channels'} <= a.keys() or len(a['depths'])!=len(a['channels']):
+            raise ConfigError('ConvNeXt: an arch that is a dict needs depths and channels, of one length.')
         self.arch_settings,self.gap_before_final_norm,cs = a,gap_before_final_norm,a['channels']
-        stem = nn.Sequential(nn.Conv2d(in_channels, cs[0], stem_patch_size, stem_patch_size), build_norm_layer(norm_cfg, cs[0])[1])
-        halve = [nn.Sequential(LayerNorm2d(ci), nn.Conv2d(ci, co, 2, 2)) for ci,co in zip(cs, cs[1:])]
+        stem = nn.Sequential(
+            nn.Conv2d(in_channels, cs[0], stem_patch_size, stem_patch_size),
+            build_norm_layer(norm_cfg, cs[0])[1],
+        )
+        halve = [
+            nn.Sequential(LayerNorm2d(ci), nn.Conv2d(ci, co, 2, 2))
+            for ci,co in zip(cs, cs[1:])
+        ]
         self.downsample_layers = nn.ModuleList([stem, *halve])
-        kw = dict(norm_cfg=norm_cfg, act_cfg=act_cfg, linear_pw_conv=linear_pw_conv, layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
-        self.stages = nn.ModuleList([nn.Sequential(*(ConvNeXtBlock(c, drop_path_rate=p, **kw) for p in ps)) for c,ps in zip(cs, drop_path_ramp(drop_path_rate, a['depths']))])
+        kw = dict(
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
+            linear_pw_conv=linear_pw_conv,
+            layer_scale_init_value=layer_scale_init_value,
+            with_cp=with_cp,
+        )
+        self.stages = nn.ModuleList([
+            nn.Sequential(*(ConvNeXtBlock(c, drop_path_rate=p, **kw) for p in ps))
+            for c,ps in zip(cs, drop_path_ramp(drop_path_rate, a['depths']))
+        ])
         self.ready()
-        for i in sorted(self.out_indices): self.add_module(f'norm{i}', build_norm_layer(norm_cfg, cs[i])[1])
+        for i in sorted(self.out_indices):
+            self.add_module(f'norm{i}', build_norm_layer(norm_cfg, cs[i])[1])
     @property
-    def stages_list(self): return [nn.Sequential(*o) for o in zip(self.downsample_layers, self.stages)]
+    def stages_list(self):
+        return [nn.Sequential(*o) for o in zip(self.downsample_layers, self.stages)]
     def leave(self, i, x):
         norm = getattr(self, f'norm{i}')
-        return norm(x.mean((2, 3), keepdim=True)).flatten(1) if self.gap_before_final_norm else norm(x).contiguous()
+        if self.gap_before_final_norm:
+            return norm(x.mean((2, 3), keepdim=True)).flatten(1)
+        return norm(x).contiguous()
     def forward(self, x):
         outs = []
         for i,(down,stage) in enumerate(zip(self.downsample_layers, self.stages)):

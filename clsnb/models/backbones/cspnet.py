@@ -21,13 +21,26 @@ from .resnext import ResNeXtBottleneck
 # %% ../../../nbs/models/backbones/cspnet.ipynb #0e9db65d
 class DarknetBottleneck(BaseModule):
     "1×1, 3×3, plus the input"
-    def __init__(self, in_channels, out_channels, expansion=2, # By how much the middle is narrower than the output
-                 add_identity=True, use_depthwise=False, conv_cfg=None, drop_path_rate=0., norm_cfg=dict(type='BN', eps=1e-5),
-                 act_cfg=dict(type='LeakyReLU', inplace=True), init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        expansion=2, # By how much the middle is narrower than the output
+        add_identity=True,
+        use_depthwise=False,
+        conv_cfg=None,
+        drop_path_rate=0.,
+        norm_cfg=dict(type='BN', eps=1e-5),
+        act_cfg=dict(type='LeakyReLU', inplace=True),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
-        mid,kw = int(out_channels/expansion),dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        mid = int(out_channels/expansion)
+        kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.conv1 = ConvModule(in_channels, mid, 1, **kw)
-        self.conv2 = (DepthwiseSeparableConvModule if use_depthwise else ConvModule)(mid, out_channels, 3, stride=1, padding=1, **kw)
+        self.conv2 = (DepthwiseSeparableConvModule if use_depthwise else ConvModule)(
+            mid, out_channels, 3, stride=1, padding=1, **kw
+        )
         self.add_identity = add_identity and in_channels==out_channels
         self.drop_path = path_or_identity(drop_path_rate)
     def forward(self, x):
@@ -46,13 +59,30 @@ class CSPStage(BaseModule):
         super().__init__(init_cfg)
         kw = dict(norm_cfg=norm_cfg)
         down,groups = out_channels if down_growth else in_channels,32 if block_fn is ResNeXtBottleneck else 1
-        wide = int(down*expand_ratio); half = wide//2
-        if wide%2: raise ConfigError(f'CSPStage: {down} channels times expand_ratio {expand_ratio} is {wide}, which can\'t be halved.')
+        wide = int(down*expand_ratio)
+        half = wide//2
+        if wide%2:
+            raise ConfigError(
+                f'CSPStage: {down} channels times expand_ratio {expand_ratio} is {wide}, '
+                'which can\'t be halved.'
+            )
         drops = block_dpr if isinstance(block_dpr, (list, tuple)) else [block_dpr]*num_blocks
-        self.downsample_conv = ConvModule(in_channels, down, 3, 2, 1, groups=groups, act_cfg=act_cfg, **kw) if has_downsampler else nn.Identity()
-        self.expand_conv = ConvModule(down, wide, 1, act_cfg=act_cfg if block_fn is DarknetBottleneck else None, **kw)
-        self.blocks = Sequential(*(block_fn(in_channels=half, out_channels=half, expansion=bottle_ratio, drop_path_rate=p, conv_cfg=conv_cfg, act_cfg=act_cfg,
-                                            **kw, **block_args) for p in drops))
+        if has_downsampler:
+            self.downsample_conv = ConvModule(
+                in_channels, down, 3, 2, 1, groups=groups, act_cfg=act_cfg, **kw
+            )
+        else:
+            self.downsample_conv = nn.Identity()
+        self.expand_conv = ConvModule(
+            down, wide, 1, act_cfg=act_cfg if block_fn is DarknetBottleneck else None, **kw
+        )
+        self.blocks = Sequential(*(
+            block_fn(
+                in_channels=half, out_channels=half, expansion=bottle_ratio, drop_path_rate=p,
+                conv_cfg=conv_cfg, act_cfg=act_cfg, **kw, **block_args
+            )
+            for p in drops
+        ))
         self.atfer_blocks_conv = ConvModule(half, half, 1, act_cfg=act_cfg, **kw)
         self.final_conv = ConvModule(2*half, out_channels, 1, act_cfg=act_cfg, **kw)
     def forward(self, x):
@@ -66,17 +96,36 @@ _leaky,_csp_bn = dict(type='LeakyReLU', inplace=True),dict(type='BN', eps=1e-5)
 class CSPNet(Backbone):
     "A stem, and stages of which half is skipped"
     stem_names,freeze_shift = ('stem',),1
-    def __init__(self, arch, # Arguments of `CSPStage`, each a list or the same for all stages
-                 stem_fn, # From `in_channels` to a module
-                 in_channels=3, out_indices=-1, frozen_stages=-1, drop_path_rate=0., conv_cfg=None, norm_cfg=_csp_bn, act_cfg=_leaky,
-                 norm_eval=False, init_cfg=dict(type='Kaiming', layer='Conv2d')):
+    def __init__(
+        self,
+        arch, # Arguments of `CSPStage`, each a list or the same for all stages
+        stem_fn, # From `in_channels` to a module
+        in_channels=3,
+        out_indices=-1,
+        frozen_stages=-1,
+        drop_path_rate=0.,
+        conv_cfg=None,
+        norm_cfg=_csp_bn,
+        act_cfg=_leaky,
+        norm_eval=False,
+        init_cfg=dict(type='Kaiming', layer='Conv2d'),
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval)
         self.arch = self.expand_arch(arch)
-        self.num_stages,self.conv_cfg,self.norm_cfg,self.act_cfg = len(self.arch['in_channels']),conv_cfg,norm_cfg,act_cfg
+        self.num_stages = len(self.arch['in_channels'])
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.act_cfg = act_cfg
         self.stem = stem_fn(in_channels)
-        rows = [{k: v[i] for k,v in self.arch.items()} for i in range(self.num_stages)]
+        rows = [
+            {k: v[i] for k,v in self.arch.items()}
+            for i in range(self.num_stages)
+        ]
         kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, init_cfg=init_cfg)
-        self.stages = Sequential(*(CSPStage(**row, block_dpr=p, **kw) for row,p in zip(rows, drop_path_ramp(drop_path_rate, self.arch['num_blocks']))))
+        self.stages = Sequential(*(
+            CSPStage(**row, block_dpr=p, **kw)
+            for row,p in zip(rows, drop_path_ramp(drop_path_rate, self.arch['num_blocks']))
+        ))
         self.ready()
     @staticmethod
     def expand_arch(arch):
@@ -84,7 +133,10 @@ class CSPNet(Backbone):
         missing = {'block_fn', 'in_channels', 'out_channels', 'num_blocks'} - arch.keys()
         if missing: raise ConfigError(f"CSPNet: arch lacks {', '.join(sorted(missing))}.")
         n = len(arch['in_channels'])
-        full = {k: tuple(v) if isinstance(v, (list, tuple)) else (v,)*n for k,v in arch.items()}
+        full = {
+            k: tuple(v) if isinstance(v, (list, tuple)) else (v,)*n
+            for k,v in arch.items()
+        }
         for k,v in full.items():
             if len(v)!=n: raise ConfigError(f'CSPNet: arch has {n} in_channels, but {len(v)} {k}.')
         return full
@@ -94,38 +146,102 @@ class CSPNet(Backbone):
 
 # %% ../../../nbs/models/backbones/cspnet.ipynb #46a36e4a
 #                           block              in_channels               out_channels              num_blocks       expand_ratio     bottle_ratio     down_growth
-_csp_rows = dict(darknet = (DarknetBottleneck, (32, 64, 128, 256, 512),  (64, 128, 256, 512, 1024), (1, 2, 8, 8, 4), (2, 1, 1, 1, 1), (2, 1, 1, 1, 1), True),
-                 resnet  = (Bottleneck,        (64, 128, 256, 512),      (128, 256, 512, 1024),     (3, 3, 5, 2),    4,               2,               False),
-                 resnext = (ResNeXtBottleneck, (64, 256, 512, 1024),     (256, 512, 1024, 2048),    (3, 3, 5, 2),    (4, 2, 2, 2),    4,               False))
-_csp_cols = 'block_fn', 'in_channels', 'out_channels', 'num_blocks', 'expand_ratio', 'bottle_ratio', 'down_growth'
-def _csp(name, **kw): return {**dict(zip(_csp_cols, _csp_rows[name])), **kw}
+_csp_rows = dict(
+    darknet = (
+        DarknetBottleneck, (32, 64, 128, 256, 512), (64, 128, 256, 512, 1024),
+        (1, 2, 8, 8, 4), (2, 1, 1, 1, 1),
+        (2, 1, 1, 1, 1), True
+    ),
+    resnet = (
+        Bottleneck, (64, 128, 256, 512), (128, 256, 512, 1024), (3, 3, 5, 2), 4,
+        2, False
+    ),
+    resnext = (
+        ResNeXtBottleneck, (64, 256, 512, 1024), (256, 512, 1024, 2048), (3, 3, 5, 2),
+        (4, 2, 2, 2), 4, False
+    ),
+)
+_csp_cols = (
+    'block_fn', 'in_channels', 'out_channels', 'num_blocks', 'expand_ratio', 'bottle_ratio', 'down_growth',
+)
+def _csp(name, **kw):
+    return {**dict(zip(_csp_cols, _csp_rows[name])), **kw}
 _late = (False, True, True, True) # the stem has halved twice
 
 @MODELS.register
 class CSPDarkNet(CSPNet):
     "CSPNet with Darknet's blocks; 53 layers"
     arch_settings = {53: _csp('darknet', has_downsampler=True)}
-    def __init__(self, depth, in_channels=3, out_indices=(4,), frozen_stages=-1, conv_cfg=None, norm_cfg=_csp_bn, act_cfg=_leaky, norm_eval=False,
-                 init_cfg=dict(type='Kaiming', layer='Conv2d', a=math.sqrt(5), distribution='uniform', mode='fan_in', nonlinearity='leaky_relu')):
+    def __init__(
+        self,
+        depth,
+        in_channels=3,
+        out_indices=(4,),
+        frozen_stages=-1,
+        conv_cfg=None,
+        norm_cfg=_csp_bn,
+        act_cfg=_leaky,
+        norm_eval=False,
+        init_cfg=dict(
+            type='Kaiming', layer='Conv2d', a=math.sqrt(5), distribution='uniform', mode='fan_in',
+            nonlinearity='leaky_relu'
+        ),
+    ):
         self.depth = depth
-        super().__init__(pick(self.arch_settings, depth, type(self).__name__, 'depth'), self._make_stem_layer, in_channels, out_indices, frozen_stages,
-                         conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, norm_eval=norm_eval, init_cfg=init_cfg)
-    def _make_stem_layer(self, ci): return ConvModule(ci, self.arch['in_channels'][0], 3, padding=1, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        super().__init__(
+            pick(self.arch_settings, depth, type(self).__name__, 'depth'),
+            self._make_stem_layer,
+            in_channels, out_indices, frozen_stages,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
+            norm_eval=norm_eval,
+            init_cfg=init_cfg,
+        )
+    def _make_stem_layer(self, ci):
+        return ConvModule(
+            ci, self.arch['in_channels'][0], 3, padding=1, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg
+        )
 
 # %% ../../../nbs/models/backbones/cspnet.ipynb #b4aac68c
 @MODELS.register
 class CSPResNet(CSPNet):
     "CSPNet with ResNet's bottlenecks; 50 layers"
     arch_settings = {50: _csp('resnet', has_downsampler=_late)}
-    def __init__(self, depth, in_channels=3, out_indices=(3,), frozen_stages=-1, deep_stem=False, conv_cfg=None, norm_cfg=_csp_bn, act_cfg=_leaky,
-                 norm_eval=False, init_cfg=dict(type='Kaiming', layer='Conv2d')):
+    def __init__(
+        self,
+        depth,
+        in_channels=3,
+        out_indices=(3,),
+        frozen_stages=-1,
+        deep_stem=False,
+        conv_cfg=None,
+        norm_cfg=_csp_bn,
+        act_cfg=_leaky,
+        norm_eval=False,
+        init_cfg=dict(type='Kaiming', layer='Conv2d'),
+    ):
         self.depth,self.deep_stem = depth,deep_stem
-        super().__init__(pick(self.arch_settings, depth, type(self).__name__, 'depth'), self._make_stem_layer, in_channels, out_indices, frozen_stages,
-                         conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, norm_eval=norm_eval, init_cfg=init_cfg)
+        super().__init__(
+            pick(self.arch_settings, depth, type(self).__name__, 'depth'),
+            self._make_stem_layer,
+            in_channels, out_indices, frozen_stages,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
+            norm_eval=norm_eval,
+            init_cfg=init_cfg,
+        )
     def _make_stem_layer(self, ci):
-        co,kw = self.arch['in_channels'][0],dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
-        if not self.deep_stem: return nn.Sequential(ConvModule(ci, co, 7, 2, 3, **kw), nn.MaxPool2d(3, 2, 1))
-        return nn.Sequential(ConvModule(ci, co//2, 3, 2, 1, **kw), ConvModule(co//2, co//2, 3, 1, 1, **kw), ConvModule(co//2, co, 3, 1, 1, **kw))
+        co = self.arch['in_channels'][0]
+        kw = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        if not self.deep_stem:
+            return nn.Sequential(ConvModule(ci, co, 7, 2, 3, **kw), nn.MaxPool2d(3, 2, 1))
+        return nn.Sequential(
+            ConvModule(ci, co//2, 3, 2, 1, **kw),
+            ConvModule(co//2, co//2, 3, 1, 1, **kw),
+            ConvModule(co//2, co, 3, 1, 1, **kw),
+        )
 
 @MODELS.register
 class CSPResNeXt(CSPResNet):

@@ -18,7 +18,16 @@ from ..base import Backbone
 # %% ../../../nbs/models/backbones/densenet.ipynb #1966e71f
 class DenseLayer(BaseModule):
     "A few new channels from all there are"
-    def __init__(self, in_channels, growth_rate, bn_size, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'), drop_rate=0., memory_efficient=False):
+    def __init__(
+        self,
+        in_channels,
+        growth_rate,
+        bn_size,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        drop_rate=0.,
+        memory_efficient=False,
+    ):
         super().__init__()
         mid = bn_size*growth_rate
         self.norm1 = build_norm_layer(norm_cfg, in_channels)[1]
@@ -27,7 +36,8 @@ class DenseLayer(BaseModule):
         self.norm2 = build_norm_layer(norm_cfg, mid)[1]
         self.conv2 = nn.Conv2d(mid, growth_rate, 3, padding=1, bias=False)
         self.drop_rate,self.memory_efficient = float(drop_rate),memory_efficient
-    def squeeze(self, *xs): return self.conv1(self.act(self.norm1(torch.cat(xs, 1))))
+    def squeeze(self, *xs):
+        return self.conv1(self.act(self.norm1(torch.cat(xs, 1))))
     def forward(self, xs):
         again = self.memory_efficient and self.training and any(x.requires_grad for x in xs)
         x = checkpoint(self.squeeze, *xs, use_reentrant=False) if again else self.squeeze(*xs)
@@ -38,7 +48,10 @@ class DenseBlock(BaseModule):
     "A stage: layers that append"
     def __init__(self, num_layers, in_channels, growth_rate, **kw):
         super().__init__()
-        self.block = nn.ModuleList([DenseLayer(in_channels + i*growth_rate, growth_rate, **kw) for i in range(num_layers)])
+        self.block = nn.ModuleList([
+            DenseLayer(in_channels + i*growth_rate, growth_rate, **kw)
+            for i in range(num_layers)
+        ])
     def forward(self, x):
         xs = [x]
         for m in self.block: xs.append(m(xs))
@@ -54,32 +67,57 @@ class DenseTransition(nn.Sequential):
     def __init__(self, ci, co, norm_cfg, act_cfg):
         super().__init__()
         self.norm,self.act = build_norm_layer(norm_cfg, ci)[1],build_activation_layer(act_cfg)
-        self.conv,self.pool = nn.Conv2d(ci, co, 1, bias=False),nn.AvgPool2d(2, 2)
+        self.conv = nn.Conv2d(ci, co, 1, bias=False)
+        self.pool = nn.AvgPool2d(2, 2)
 
 @MODELS.register
 class DenseNet(Backbone):
     "Stages of layers that append"
-    def __init__(self, arch='121', # Name, or a dict with `growth_rate`, `depths`, `init_channels`
-                 in_channels=3, bn_size=4, drop_rate=0, compression_factor=.5, # Of a transition
-                 memory_efficient=False, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'), out_indices=-1, frozen_stages=0, init_cfg=None):
+    def __init__(
+        self,
+        arch='121', # Name, or a dict with `growth_rate`, `depths`, `init_channels`
+        in_channels=3,
+        bn_size=4,
+        drop_rate=0,
+        compression_factor=.5, # Of a transition
+        memory_efficient=False,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        out_indices=-1,
+        frozen_stages=0,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages)
         if isinstance(arch, dict):
             missing = {'growth_rate', 'depths', 'init_channels'} - arch.keys()
-            if missing: raise ConfigError(f"DenseNet: an arch that is a dict needs {', '.join(sorted(missing))}.")
+            if missing:
+                raise ConfigError(f"DenseNet: an arch that is a dict needs {', '.join(sorted(missing))}.")
             grow,depths,c = arch['growth_rate'],arch['depths'],arch['init_channels']
         else: grow,depths,c = pick(densenet_archs, arch, 'DenseNet')
         cfgs = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, c, 7, 2, 3, bias=False), build_norm_layer(norm_cfg, c)[1], build_activation_layer(act_cfg),
-                                  nn.MaxPool2d(3, 2, 1))
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, c, 7, 2, 3, bias=False),
+            build_norm_layer(norm_cfg, c)[1],
+            build_activation_layer(act_cfg),
+            nn.MaxPool2d(3, 2, 1),
+        )
         self.stages,self.transitions = nn.ModuleList(),nn.ModuleList()
         for i,n in enumerate(depths):
-            self.stages.append(DenseBlock(n, c, grow, bn_size=bn_size, drop_rate=drop_rate, memory_efficient=memory_efficient, **cfgs))
+            self.stages.append(DenseBlock(
+                n, c, grow, bn_size=bn_size, drop_rate=drop_rate, memory_efficient=memory_efficient, **cfgs
+            ))
             c += n*grow
-            if i < len(depths)-1: self.transitions.append(DenseTransition(c, int(c*compression_factor), **cfgs)); c = int(c*compression_factor)
-            else: self.transitions.append(nn.Sequential(build_norm_layer(norm_cfg, c)[1], build_activation_layer(act_cfg)))
+            if i < len(depths)-1:
+                self.transitions.append(DenseTransition(c, int(c*compression_factor), **cfgs))
+                c = int(c*compression_factor)
+            else:
+                self.transitions.append(nn.Sequential(
+                    build_norm_layer(norm_cfg, c)[1], build_activation_layer(act_cfg)
+                ))
         self.ready()
     @property
-    def stages_list(self): return [nn.Sequential(*o) for o in zip(self.stages, self.transitions)]
+    def stages_list(self):
+        return [nn.Sequential(*o) for o in zip(self.stages, self.transitions)]
     def forward(self, x):
         x,outs = self.stem(x),[]
         for i,(stage,transition) in enumerate(zip(self.stages, self.transitions)):

@@ -35,23 +35,32 @@ class AttentionWithBias(BaseModule):
                  attn_ratio=4., # Channels of values, over those of keys
                  resolution=7, init_cfg=None):
         super().__init__(init_cfg)
-        self.num_heads,self.key_dim,self.d,self.resolution = num_heads,key_dim,int(attn_ratio*key_dim),resolution
+        self.num_heads = num_heads
+        self.key_dim = key_dim
+        self.d = int(attn_ratio*key_dim)
+        self.resolution = resolution
         self.qkv = nn.Linear(embed_dims, num_heads*(2*key_dim + self.d))
         self.proj = nn.Linear(num_heads*self.d, embed_dims)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, resolution**2))
         self.register_buffer('attention_bias_idxs', self._pairs(resolution, resolution))
     def _pairs(self, h, w):
         "For each pair of places the number of their distance"
-        dy,dx = ((torch.arange(n)[:, None] - torch.arange(n)).abs() for n in (h, w))
+        dy,dx = (
+            (torch.arange(n)[:, None] - torch.arange(n)).abs()
+            for n in (h, w)
+        )
         return (dy[:, None, :, None]*w + dx[None, :, None]).reshape(h*w, h*w)
     def bias(self, size):
-        if tuple(size)==(self.resolution,)*2: return self.attention_biases[:, self.attention_bias_idxs]
+        if tuple(size)==(self.resolution,)*2:
+            return self.attention_biases[:, self.attention_bias_idxs]
         t = self.attention_biases.view(1, -1, self.resolution, self.resolution).float()
         t = F.interpolate(t, size=tuple(size), mode='bilinear', align_corners=True).flatten(2)[0]
         return t[:, self._pairs(*size).to(t.device)]
     def forward(self, x, size):
         n,t,_ = x.shape
-        q,k,v = self.qkv(x).view(n, t, self.num_heads, -1).transpose(1, 2).split((self.key_dim, self.key_dim, self.d), -1)
+        q,k,v = self.qkv(x).view(n, t, self.num_heads, -1).transpose(
+            1, 2
+        ).split((self.key_dim, self.key_dim, self.d), -1)
         y = F.scaled_dot_product_attention(q, k, v, self.bias(size).to(q.dtype))
         return self.proj(y.transpose(1, 2).reshape(n, t, -1))
 
@@ -62,13 +71,25 @@ class LinearMlp(BaseModule):
         super().__init__(init_cfg)
         self.fc1,self.act,self.drop1 = nn.Linear(dim, hidden),build_activation_layer(act_cfg),nn.Dropout(drop)
         self.fc2,self.drop2 = nn.Linear(hidden, dim),nn.Dropout(drop)
-    def forward(self, x): return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
+    def forward(self, x):
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
 
-def _scales(on, *args, **kw): return (LayerScale(*args, **kw) if on else nn.Identity() for _ in range(2))
+def _scales(on, *args, **kw):
+    return (LayerScale(*args, **kw) if on else nn.Identity() for _ in range(2))
 
 class Meta3D(BaseModule):
     "Attention, then two linear layers, on tokens"
-    def __init__(self, dim, mlp_ratio=4., norm_cfg=dict(type='LN'), act_cfg=dict(type='GELU'), drop=0., drop_path=0., use_layer_scale=True, init_cfg=None):
+    def __init__(
+        self,
+        dim,
+        mlp_ratio=4.,
+        norm_cfg=dict(type='LN'),
+        act_cfg=dict(type='GELU'),
+        drop=0.,
+        drop_path=0.,
+        use_layer_scale=True,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.norm1 = build_norm_layer(norm_cfg, dim)[1]
         self.token_mixer = AttentionWithBias(dim)
@@ -82,7 +103,17 @@ class Meta3D(BaseModule):
 
 class Meta4D(BaseModule):
     "Averages, then two 1×1 convolutions, on maps"
-    def __init__(self, dim, pool_size=3, mlp_ratio=4., act_cfg=dict(type='GELU'), drop=0., drop_path=0., use_layer_scale=True, init_cfg=None):
+    def __init__(
+        self,
+        dim,
+        pool_size=3,
+        mlp_ratio=4.,
+        act_cfg=dict(type='GELU'),
+        drop=0.,
+        drop_path=0.,
+        use_layer_scale=True,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.token_mixer = PoolMixer(pool_size)
         self.mlp = MapMlp(dim, int(dim*mlp_ratio), act_cfg, drop, norm_cfg=dict(type='BN'))
@@ -102,9 +133,17 @@ class EfficientFormerStage(Sequential):
     def __init__(self, ci, co, depth, down, vit_num, # How many blocks at the end have attention
                  drop_paths, pool_size, mlp_ratio=4., # Of the blocks with attention; others have 4
                  **kw):
-        blocks = [ConvModule(ci, co, 3, 2, 1, bias=True, norm_cfg=dict(type='BN'), act_cfg=None)] if down else []
+        if down:
+            blocks = [
+                ConvModule(ci, co, 3, 2, 1, bias=True, norm_cfg=dict(type='BN'), act_cfg=None)
+            ]
+        else:
+            blocks = []
         blocks += [Meta4D(co, pool_size, drop_path=p, **kw) for p in drop_paths[:depth-vit_num]]
-        if vit_num: blocks += [Flat(), *(Meta3D(co, mlp_ratio, drop_path=p, **kw) for p in drop_paths[depth-vit_num:])]
+        if vit_num:
+            blocks += [
+                Flat(), *(Meta3D(co, mlp_ratio, drop_path=p, **kw) for p in drop_paths[depth-vit_num:])
+            ]
         super().__init__(*blocks)
     def forward(self, x):
         for m in self:
@@ -117,28 +156,70 @@ class EfficientFormerStage(Sequential):
 class EfficientFormer(NormedBackbone):
     "Stages of blocks on maps; the last ends with attention"
     stem_names,num_extra_tokens = ('patch_embed',),0
-    def __init__(self, arch='l1', # Name, or a dict with `layers`, `embed_dims`, `downsamples`, `vit_num`
-                 in_channels=3, pool_size=3, mlp_ratios=4, reshape_last_feat=False, # Whether the last output is a map in any case
-                 out_indices=-1, frozen_stages=-1, act_cfg=dict(type='GELU'), drop_rate=0., drop_path_rate=0., use_layer_scale=True, init_cfg=None):
+    def __init__(
+        self,
+        arch='l1', # Name, or a dict with `layers`, `embed_dims`, `downsamples`, `vit_num`
+        in_channels=3,
+        pool_size=3,
+        mlp_ratios=4,
+        reshape_last_feat=False, # Whether the last output is a map in any case
+        out_indices=-1,
+        frozen_stages=-1,
+        act_cfg=dict(type='GELU'),
+        drop_rate=0.,
+        drop_path_rate=0.,
+        use_layer_scale=True,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages)
         a = named_arch(arch, efficientformer_archs, 'EfficientFormer', _ef_fields)
-        self.layers,self.embed_dims,self.downsamples,self.vit_num = depths,dims,downs,vits = [a[k] for k in _ef_fields]
-        if not len(depths)==len(dims)==len(downs): raise ConfigError('EfficientFormer: layers, embed_dims and downsamples of an arch have one length.')
-        if not 0 <= vits <= depths[-1]: raise ConfigError(f'EfficientFormer: vit_num is 0 to {depths[-1]}, the blocks of the last stage, and not {vits}.')
-        self.reshape_last_feat,kw = reshape_last_feat,dict(kernel_size=3, stride=2, padding=1, bias=True, norm_cfg=dict(type='BN'))
-        self.patch_embed = Sequential(ConvModule(in_channels, dims[0]//2, **kw), ConvModule(dims[0]//2, dims[0], **kw))
-        kw = dict(pool_size=pool_size, mlp_ratio=mlp_ratios, act_cfg=act_cfg, drop=drop_rate, use_layer_scale=use_layer_scale)
+        self.layers,self.embed_dims,self.downsamples,self.vit_num = depths,dims,downs,vits = [
+            a[k]
+            for k in _ef_fields
+        ]
+        if not len(depths)==len(dims)==len(downs):
+            raise ConfigError(
+                'EfficientFormer: layers, embed_dims and downsamples of an arch have one length.'
+            )
+        if not 0 <= vits <= depths[-1]:
+            raise ConfigError(
+                f'EfficientFormer: vit_num is 0 to {depths[-1]}, '
+                f'the blocks of the last stage, and not {vits}.'
+            )
+        self.reshape_last_feat = reshape_last_feat
+        kw = dict(kernel_size=3, stride=2, padding=1, bias=True, norm_cfg=dict(type='BN'))
+        self.patch_embed = Sequential(
+            ConvModule(in_channels, dims[0]//2, **kw), ConvModule(dims[0]//2, dims[0], **kw)
+        )
+        kw = dict(
+            pool_size=pool_size,
+            mlp_ratio=mlp_ratios,
+            act_cfg=act_cfg,
+            drop=drop_rate,
+            use_layer_scale=use_layer_scale,
+        )
         n,ramp = len(depths)-1,drop_path_ramp(drop_path_rate, depths)
-        self.network = ModuleList([EfficientFormerStage(dims[max(i-1, 0)], dims[i], depths[i], downs[i], vits if i==n else 0, ramp[i], **kw) for i in range(n+1)])
+        self.network = ModuleList([
+            EfficientFormerStage(
+                dims[max(i-1, 0)], dims[i], depths[i], downs[i], vits if i==n else 0,
+                ramp[i], **kw
+            )
+            for i in range(n+1)
+        ])
         tokens = vits > 0 and not reshape_last_feat
-        self.add_norms(lambda i: build_norm_layer(dict(type='LN') if i==n and tokens else dict(type='GN', num_groups=1), dims[i])[1])
+        self.add_norms(
+            lambda i: build_norm_layer(
+                dict(type='LN') if i==n and tokens else dict(type='GN', num_groups=1), dims[i]
+            )[1]
+        )
     @property
     def stages_list(self): return self.network
     @property
     def cam_layer(self): return f'norm{max(self.out_indices)}'
     def leave(self, i, x, size):
         if x.dim()==4: return self.out_norm(i)(x)
-        if self.reshape_last_feat: return self.out_norm(i)(x.mT.reshape(len(x), -1, *size))
+        if self.reshape_last_feat:
+            return self.out_norm(i)(x.mT.reshape(len(x), -1, *size))
         return self.out_norm(i)(x).mT.contiguous()
     def forward(self, x):
         x,outs = self.patch_embed(x),[]

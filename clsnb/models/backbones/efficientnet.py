@@ -34,8 +34,12 @@ efficientnet_rows = dict(b=[(3,    16,   1,     1,     1,  False),
                             (5,   192,   2,     8,     2,  False)])
 
 #                          width depth picture
-efficientnet_archs = dict(b0=(1.0, 1.0, 224), b1=(1.0, 1.1, 240), b2=(1.1, 1.2, 260), b3=(1.2, 1.4, 300), b4=(1.4, 1.8, 380), b5=(1.6, 2.2, 456),
-                          b6=(1.8, 2.6, 528), b7=(2.0, 3.1, 600), b8=(2.2, 3.6, 672), es=(1.0, 1.0, 224), em=(1.0, 1.1, 240), el=(1.2, 1.4, 300))
+efficientnet_archs = dict(
+    b0=(1.0, 1.0, 224), b1=(1.0, 1.1, 240), b2=(1.1, 1.2, 260),
+    b3=(1.2, 1.4, 300), b4=(1.4, 1.8, 380), b5=(1.6, 2.2, 456),
+    b6=(1.8, 2.6, 528), b7=(2.0, 3.1, 600), b8=(2.2, 3.6, 672),
+    es=(1.0, 1.0, 224), em=(1.0, 1.1, 240), el=(1.2, 1.4, 300)
+)
 
 # %% ../../../nbs/models/backbones/efficientnet.ipynb #727113b3
 def compound_scale(rows, width, depth):
@@ -43,19 +47,38 @@ def compound_scale(rows, width, depth):
     stages = []
     for ks,c,stride,expand,n,edge in rows:
         if stride==2 or not stages: stages.append([])
-        stages[-1] += [(ks, make_divisible(c*width, 8), 1 if i else stride, expand, edge, i) for i in range(math.ceil(n*depth))]
+        stages[-1] += [
+            (ks, make_divisible(c*width, 8), 1 if i else stride, expand, edge, i)
+            for i in range(math.ceil(n*depth))
+        ]
     return stages
 
 # %% ../../../nbs/models/backbones/efficientnet.ipynb #e722b428
 class EdgeResidual(BaseModule):
     "Look around and widen at once, weigh, narrow"
-    def __init__(self, in_channels, out_channels, mid_channels, kernel_size=3, stride=1, se_cfg=None, with_residual=True,
-                 conv_cfg=None, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'), drop_path_rate=0., with_cp=False, init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        mid_channels,
+        kernel_size=3,
+        stride=1,
+        se_cfg=None,
+        with_residual=True,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        drop_path_rate=0.,
+        with_cp=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.with_cp,self.with_se,kw = with_cp,se_cfg is not None,dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         self.with_shortcut = with_residual and stride==1 and in_channels==out_channels
         self.drop_path = path_or_identity(drop_path_rate)
-        self.conv1 = ConvModule(in_channels, mid_channels, kernel_size, padding=kernel_size//2, act_cfg=act_cfg, **kw)
+        self.conv1 = ConvModule(
+            in_channels, mid_channels, kernel_size, padding=kernel_size//2, act_cfg=act_cfg, **kw
+        )
         if self.with_se: self.se = SELayer(**se_cfg)
         self.conv2 = ConvModule(mid_channels, out_channels, 1, stride, act_cfg=None, **kw)
     def _block(self, x):
@@ -68,10 +91,19 @@ class EdgeResidual(BaseModule):
 @MODELS.register
 class EfficientNet(Backbone):
     "A stem, stages of mobile blocks, and a last 1×1 convolution"
-    def __init__(self, arch='b0', drop_path_rate=0., out_indices=(6,),
-                 frozen_stages=0, # How many of `layers`
-                 conv_cfg=dict(type='Conv2dAdaptivePadding'), norm_cfg=dict(type='BN', eps=1e-3), act_cfg=dict(type='Swish'),
-                 norm_eval=False, with_cp=False, init_cfg=cnn_init):
+    def __init__(
+        self,
+        arch='b0',
+        drop_path_rate=0.,
+        out_indices=(6,),
+        frozen_stages=0, # How many of `layers`
+        conv_cfg=dict(type='Conv2dAdaptivePadding'),
+        norm_cfg=dict(type='BN', eps=1e-3),
+        act_cfg=dict(type='Swish'),
+        norm_eval=False,
+        with_cp=False,
+        init_cfg=cnn_init,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         width,depth,_ = self.arch_setting = pick(efficientnet_archs, arch, 'EfficientNet')
         family,self.drop_path_rate,self.act_cfg = arch.lower()[0],drop_path_rate,act_cfg
@@ -81,7 +113,9 @@ class EfficientNet(Backbone):
         self.layers = ModuleList([ConvModule(3, ci, 3, 2, 1, **kw)])
         for rows,ps in zip(stages, drop_path_ramp(drop_path_rate, [len(o) for o in stages])):
             blocks = []
-            for row,p in zip(rows, ps): blocks.append(self._make_block(ci, row, family=='b', drop_path_rate=p, with_cp=with_cp, **kw)); ci = row[1]
+            for row,p in zip(rows, ps):
+                blocks.append(self._make_block(ci, row, family=='b', drop_path_rate=p, with_cp=with_cp, **kw))
+                ci = row[1]
             self.layers.append(Sequential(*blocks))
         self.layers.append(ConvModule(ci, self.out_channels, 1, **kw))
         self.ready()
@@ -89,7 +123,12 @@ class EfficientNet(Backbone):
         ks,co,stride,expand,edge,i = row
         odd = edge and expand==3 and i > 0
         mid = ci*(4 if odd else expand)
-        se_cfg = dict(channels=mid, ratio=expand*4, divisor=1, act_cfg=(self.act_cfg, dict(type='Sigmoid'))) if se else None
+        if se:
+            se_cfg = dict(
+                channels=mid, ratio=expand*4, divisor=1, act_cfg=(self.act_cfg, dict(type='Sigmoid'))
+            )
+        else:
+            se_cfg = None
         if edge: return EdgeResidual(ci, co, mid, ks, stride, se_cfg, not odd, **kw)
         return InvertedResidual(ci, co, mid, ks, stride, se_cfg, **kw)
     @property

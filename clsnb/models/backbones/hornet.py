@@ -19,28 +19,46 @@ from ..trunk import NormedBackbone, named_arch
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #0a9066da
 _looks = {'': [dict(type='DW', kernel_size=7)]*4}
-for _n,_sizes in (('-gf', ((14, 8), (7, 4))), ('-gf384', ((24, 12), (13, 7)))): # rows and columns of frequencies
-    _looks[_n] = [*_looks[''][:2], *(dict(type='GF', h=h, w=w) for h,w in _sizes)]
+# rows and columns of frequencies
+for _n,_sizes in (
+    ('-gf', ((14, 8), (7, 4))), ('-gf384', ((24, 12), (13, 7)))
+):
+    _looks[_n] = [
+        *_looks[''][:2], *(dict(type='GF', h=h, w=w) for h,w in _sizes)
+    ]
 _hornet_dims = dict(tiny=64, small=96, base=128, large=192)
-hornet_archs = {n+s: dict(base_dim=c, depths=[2, 3, 18, 2], orders=[2, 3, 4, 5], dw_cfg=look)
-                for k,c in _hornet_dims.items() for s,look in _looks.items() if s!='-gf384' or c >= 128 for n in (k, k[0])}
+hornet_archs = {
+    n+s: dict(
+        base_dim=c, depths=[2, 3, 18, 2], orders=[2, 3, 4, 5], dw_cfg=look
+    )
+    for k,c in _hornet_dims.items()
+    for s,look in _looks.items()
+    if s!='-gf384' or c >= 128
+    for n in (k, k[0])
+}
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #659087cf
 class HorNetLayerNorm(nn.Module):
     "Layer norm over channels that stand first or last"
     def __init__(self, normalized_shape, eps=1e-6, data_format='channels_first'):
         super().__init__()
-        self.weight,self.bias = nn.Parameter(torch.ones(normalized_shape)),nn.Parameter(torch.zeros(normalized_shape))
+        self.weight = nn.Parameter(torch.ones(normalized_shape))
+        self.bias = nn.Parameter(torch.zeros(normalized_shape))
         self.eps,self.data_format,self.normalized_shape = eps,data_format,(normalized_shape,)
     def forward(self, x):
-        if self.data_format=='channels_last': return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        return F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        if self.data_format=='channels_last':
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return F.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        ).permute(0, 3, 1, 2)
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #59b3ee1f
 def _stretch(t, size):
     "A table (channels, rows, columns, 2) for another number of rows and columns"
     if tuple(t.shape[1:3])==tuple(size): return t
-    return F.interpolate(t.permute(3, 0, 1, 2).float(), size=tuple(size), mode='bilinear', align_corners=True).permute(1, 2, 3, 0)
+    return F.interpolate(
+        t.permute(3, 0, 1, 2).float(), size=tuple(size), mode='bilinear', align_corners=True
+    ).permute(1, 2, 3, 0)
 
 class GlobalLocalFilter(nn.Module):
     "Half of the channels filtered near by, half over the whole map"
@@ -54,16 +72,22 @@ class GlobalLocalFilter(nn.Module):
         return torch.view_as_complex(_stretch(self.complex_weight.float(), size).contiguous())
     def whole(self, x):
         f = torch.fft.rfft2(x.float(), norm='ortho')
-        return torch.fft.irfft2(f*self.table(f.shape[2:]), s=x.shape[2:], norm='ortho').to(x.dtype)
+        return torch.fft.irfft2(
+            f*self.table(f.shape[2:]), s=x.shape[2:], norm='ortho'
+        ).to(x.dtype)
     def forward(self, x):
         a,b = self.pre_norm(x).chunk(2, 1)
-        return self.post_norm(torch.stack((self.dw(a), self.whole(b)), 2).flatten(1, 2))
+        return self.post_norm(torch.stack((self.dw(a), self.whole(b)), 2).flatten(
+            1, 2
+        ))
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #028d8691
 def _look_around(dim, cfg):
-    kw = dict(cfg); typ = kw.pop('type', None)
+    kw = dict(cfg)
+    typ = kw.pop('type', None)
     if typ=='GF': return GlobalLocalFilter(dim, **kw)
-    if typ!='DW': raise ConfigError(f"HorNet: dw_cfg has the type 'DW' or 'GF', not {typ!r}.{near(typ, ('DW', 'GF'))}")
+    if typ!='DW':
+        raise ConfigError(f"HorNet: dw_cfg has the type 'DW' or 'GF', not {typ!r}.{near(typ, ('DW', 'GF'))}")
     ks = kw.pop('kernel_size', 7)
     return nn.Conv2d(dim, dim, ks, padding=(ks-1)//2, groups=dim, **kw)
 
@@ -71,11 +95,16 @@ class gnConv(nn.Module):
     "Products of `order` factors, all of which have looked around"
     def __init__(self, dim, order=5, dw_cfg=dict(type='DW', kernel_size=7), scale=1.):
         super().__init__()
-        self.order,self.dims,self.scale = order,[dim//2**i for i in reversed(range(order))],scale
+        self.order = order
+        self.dims = [dim//2**i for i in reversed(range(order))]
+        self.scale = scale
         self.proj_in = nn.Conv2d(dim, 2*dim, 1)
         self.dwconv = _look_around(sum(self.dims), dw_cfg)
         self.proj_out = nn.Conv2d(dim, dim, 1)
-        self.projs = nn.ModuleList([nn.Conv2d(a, b, 1) for a,b in zip(self.dims, self.dims[1:])])
+        self.projs = nn.ModuleList([
+            nn.Conv2d(a, b, 1)
+            for a,b in zip(self.dims, self.dims[1:])
+        ])
     def forward(self, x):
         y,x = self.proj_in(x).split((self.dims[0], sum(self.dims)), 1)
         first,*gates = (self.dwconv(x)*self.scale).split(self.dims, 1)
@@ -86,18 +115,31 @@ class gnConv(nn.Module):
 # %% ../../../nbs/models/backbones/hornet.ipynb #451b2eb6
 class HorNetBlock(nn.Module):
     "Gated convolution, then two linear layers"
-    def __init__(self, dim, order=5, dw_cfg=dict(type='DW', kernel_size=7), scale=1., drop_path_rate=0., use_layer_scale=True, with_cp=False):
+    def __init__(
+        self,
+        dim,
+        order=5,
+        dw_cfg=dict(type='DW', kernel_size=7),
+        scale=1.,
+        drop_path_rate=0.,
+        use_layer_scale=True,
+        with_cp=False,
+    ):
         super().__init__()
         self.out_channels,self.with_cp = dim,with_cp
         self.norm1,self.gnconv = HorNetLayerNorm(dim),gnConv(dim, order, dw_cfg, scale)
         self.norm2 = HorNetLayerNorm(dim, data_format='channels_last')
-        self.pwconv1,self.act,self.pwconv2 = nn.Linear(dim, 4*dim),nn.GELU(),nn.Linear(4*dim, dim)
+        self.pwconv1 = nn.Linear(dim, 4*dim)
+        self.act = nn.GELU()
+        self.pwconv2 = nn.Linear(4*dim, dim)
         self.gamma1 = LayerScale(dim, data_format='channels_first') if use_layer_scale else nn.Identity()
         self.gamma2 = LayerScale(dim) if use_layer_scale else nn.Identity()
         self.drop_path = path_or_identity(drop_path_rate)
     def _block(self, x):
         x = x + self.drop_path(self.gamma1(self.gnconv(self.norm1(x))))
-        y = self.gamma2(self.pwconv2(self.act(self.pwconv1(self.norm2(x.permute(0, 2, 3, 1))))))
+        y = self.gamma2(self.pwconv2(self.act(self.pwconv1(self.norm2(x.permute(
+            0, 2, 3, 1
+        ))))))
         return x + self.drop_path(y.permute(0, 3, 1, 2))
     def forward(self, x): return maybe_checkpoint(self._block, x, self.with_cp)
 
@@ -115,31 +157,55 @@ _hornet_fields = ('base_dim', 'depths', 'orders', 'dw_cfg')
 class HorNet(NormedBackbone):
     "Four stages of `HorNetBlock`s"
     freeze_shift = 1
-    def __init__(self, arch='tiny', # Name, or a dict with `base_dim`, `depths`, `orders`, `dw_cfg`
-                 in_channels=3, drop_path_rate=0., scale=1/3, use_layer_scale=True, out_indices=(3,), frozen_stages=-1, with_cp=False,
-                 gap_before_final_norm=True, init_cfg=None):
+    def __init__(
+        self,
+        arch='tiny', # Name, or a dict with `base_dim`, `depths`, `orders`, `dw_cfg`
+        in_channels=3,
+        drop_path_rate=0.,
+        scale=1/3,
+        use_layer_scale=True,
+        out_indices=(3,),
+        frozen_stages=-1,
+        with_cp=False,
+        gap_before_final_norm=True,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, with_cp=with_cp)
         self.arch_settings = a = named_arch(arch, hornet_archs, 'HorNet', _hornet_fields)
         self.scale,self.gap_before_final_norm,n = scale,gap_before_final_norm,len(a['depths'])
-        if not len(a['orders'])==len(a['dw_cfg'])==n: raise ConfigError('HorNet: depths, orders and dw_cfg of an arch have one length.')
+        if not len(a['orders'])==len(a['dw_cfg'])==n:
+            raise ConfigError('HorNet: depths, orders and dw_cfg of an arch have one length.')
         dims = [a['base_dim']*2**i for i in range(n)]
         stem = nn.Sequential(nn.Conv2d(in_channels, dims[0], 4, 4), HorNetLayerNorm(dims[0]))
-        self.downsample_layers = nn.ModuleList([stem, *(nn.Sequential(HorNetLayerNorm(c), nn.Conv2d(c, 2*c, 2, 2)) for c in dims[:-1])])
+        self.downsample_layers = nn.ModuleList([
+            stem,
+            *(
+                nn.Sequential(HorNetLayerNorm(c), nn.Conv2d(c, 2*c, 2, 2))
+                for c in dims[:-1]
+            ),
+        ])
         kw = dict(scale=scale, use_layer_scale=use_layer_scale, with_cp=with_cp)
-        self.stages = nn.ModuleList([nn.Sequential(*(HorNetBlock(c, order, look, drop_path_rate=p, **kw) for p in ps))
-                                     for c,order,look,ps in zip(dims, a['orders'], a['dw_cfg'], drop_path_ramp(drop_path_rate, a['depths']))])
+        self.stages = nn.ModuleList([
+            nn.Sequential(*(HorNetBlock(c, order, look, drop_path_rate=p, **kw) for p in ps))
+            for c,order,look,ps in zip(
+                dims, a['orders'], a['dw_cfg'], drop_path_ramp(drop_path_rate, a['depths'])
+            )
+        ])
         self.add_norms(lambda i: HorNetLayerNorm(dims[i]))
     def _freeze_stages(self):
         Staged._freeze_stages(self)
         for m in _due_norms(self): freeze_module(m)
     @property
-    def stages_list(self): return [nn.ModuleList(o) for o in zip(self.downsample_layers, self.stages)]
+    def stages_list(self):
+        return [nn.ModuleList(o) for o in zip(self.downsample_layers, self.stages)]
     def adapt(self, state_dict, prefix):
         for n,m in self.named_modules():
             t = state_dict.get(k := f'{prefix}{n}.complex_weight')
-            if isinstance(m, GlobalLocalFilter) and t is not None and t.dim()==4: state_dict[k] = _stretch(t, m.complex_weight.shape[1:3]).to(t.dtype)
+            if isinstance(m, GlobalLocalFilter) and t is not None and t.dim()==4:
+                state_dict[k] = _stretch(t, m.complex_weight.shape[1:3]).to(t.dtype)
     def leave(self, i, x):
-        if self.gap_before_final_norm: return super().leave(i, x.mean((2, 3), keepdim=True)).flatten(1)
+        if self.gap_before_final_norm:
+            return super().leave(i, x.mean((2, 3), keepdim=True)).flatten(1)
         return super().leave(i, x).contiguous()
     def forward(self, x):
         outs = []

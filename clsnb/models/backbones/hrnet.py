@@ -27,28 +27,61 @@ def _bridge(cs, j, i, kw):
     "From branch `j` to branch `i`, up to the repeating"
     if j==i: return nn.Identity()
     if j > i: return _conv_norm(cs[j], cs[i], 1, 1, kw)
-    return nn.Sequential(*(_conv_norm(cs[j], cs[j], 3, 2, kw, nn.ReLU()) for _ in range(i-j-1)), _conv_norm(cs[j], cs[i], 3, 2, kw))
+    return nn.Sequential(
+        *(
+            _conv_norm(cs[j], cs[j], 3, 2, kw, nn.ReLU())
+            for _ in range(i-j-1)
+        ),
+        _conv_norm(cs[j], cs[i], 3, 2, kw),
+    )
 
 def _transition(pre, cs, kw):
     "Bring branches to their widths, and begin new ones from the smallest"
     def relu(): return nn.ReLU(inplace=True)
     def path(i):
-        if i < len(pre): return nn.Identity() if pre[i]==cs[i] else _conv_norm(pre[i], cs[i], 3, 1, kw, relu())
+        if i < len(pre):
+            if pre[i]==cs[i]: return nn.Identity()
+            return _conv_norm(pre[i], cs[i], 3, 1, kw, relu())
         n = i+1-len(pre)
-        return nn.Sequential(*(_conv_norm(pre[-1], cs[i] if k==n-1 else pre[-1], 3, 2, kw, relu()) for k in range(n)))
+        return nn.Sequential(*(
+            _conv_norm(
+                pre[-1], cs[i] if k==n-1 else pre[-1], 3, 2, kw, relu()
+            )
+            for k in range(n)
+        ))
     return ModuleList([path(i) for i in range(len(cs))])
 
 # %% ../../../nbs/models/backbones/hrnet.ipynb #7e8fb4fd
 class HRModule(BaseModule):
     "Branches of several sizes, each of which then hears from all"
-    def __init__(self, num_branches, block, num_blocks, in_channels, num_channels, multiscale_output=True, with_cp=False,
-                 conv_cfg=None, norm_cfg=dict(type='BN'), init_cfg=None):
+    def __init__(
+        self,
+        num_branches,
+        block,
+        num_blocks,
+        in_channels,
+        num_channels,
+        multiscale_output=True,
+        with_cp=False,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         kw,cs = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg),[c*get_expansion(block) for c in num_channels]
         self.num_branches,self.multiscale_output = num_branches,multiscale_output
-        self.branches = ModuleList([ResLayer(block, n, ci, co, with_cp=with_cp, **kw) for n,ci,co in zip(num_blocks, in_channels, cs)])
+        self.branches = ModuleList([
+            ResLayer(block, n, ci, co, with_cp=with_cp, **kw)
+            for n,ci,co in zip(num_blocks, in_channels, cs)
+        ])
         outs = range(num_branches if multiscale_output else 1)
-        self.fuse_layers = ModuleList([ModuleList([_bridge(cs, j, i, kw) for j in range(num_branches)]) for i in outs]) if num_branches > 1 else None
+        if num_branches > 1:
+            self.fuse_layers = ModuleList([
+                ModuleList([_bridge(cs, j, i, kw) for j in range(num_branches)])
+                for i in outs
+            ])
+        else:
+            self.fuse_layers = None
         self.relu = nn.ReLU()
     def _fuse(self, xs, i, bridges):
         total = None
@@ -58,7 +91,8 @@ class HRModule(BaseModule):
         return self.relu(total)
     def forward(self, xs):
         xs = [branch(x) for branch,x in zip(self.branches, xs)]
-        return xs if self.fuse_layers is None else [self._fuse(xs, i, o) for i,o in enumerate(self.fuse_layers)]
+        if self.fuse_layers is None: return xs
+        return [self._fuse(xs, i, o) for i,o in enumerate(self.fuse_layers)]
 
 # %% ../../../nbs/models/backbones/hrnet.ipynb #68271a50
 #                modules branches block
@@ -71,17 +105,25 @@ hr_blocks = dict(BASIC=BasicBlock, BOTTLENECK=Bottleneck)
 
 def hrnet_extra(w):
     "The stages of HRNet-W`w`, in the form of the argument `extra`"
-    def widths(n): return tuple(w*2**i for i in range(n)) if n > 1 else (64,)
-    return {f'stage{i+1}': dict(num_modules=m, num_branches=n, block=b, num_blocks=(4,)*n, num_channels=widths(n)) for i,(m,n,b) in enumerate(_hrnet_stages)}
+    def widths(n):
+        return tuple(w*2**i for i in range(n)) if n > 1 else (64,)
+    return {
+        f'stage{i+1}': dict(num_modules=m, num_branches=n, block=b, num_blocks=(4,)*n, num_channels=widths(n))
+        for i,(m, n, b) in enumerate(_hrnet_stages)
+    }
 
 def _check_extra(extra):
     need = {'num_modules', 'num_branches', 'block', 'num_blocks', 'num_channels'}
     for s in (f'stage{i}' for i in range(1, 5)):
         missing = need - extra.get(s, {}).keys()
         if missing: raise ConfigError(f"HRNet: extra[{s!r}] lacks {', '.join(sorted(missing))}.")
-        o = extra[s]; pick(hr_blocks, o['block'], f'HRNet: extra[{s!r}]', 'block')
+        o = extra[s]
+        pick(hr_blocks, o['block'], f'HRNet: extra[{s!r}]', 'block')
         if not len(o['num_blocks'])==len(o['num_channels'])==o['num_branches']:
-            raise ConfigError(f"HRNet: extra[{s!r}] has {o['num_branches']} branches, and must have as many num_blocks and num_channels.")
+            raise ConfigError(
+                f"HRNet: extra[{s!r}] has {o['num_branches']} branches, "
+                "and must have as many num_blocks and num_channels."
+            )
     return extra
 
 # %% ../../../nbs/models/backbones/hrnet.ipynb #9cfeee5b
@@ -89,23 +131,38 @@ class HRTrunk(Backbone):
     "A picture's way through HRNet: two halvings, `layer1`, and three times transition and stage"
     def make_stem(self, ci):
         for i,c in ((1, ci), (2, 64)):
-            self.add_module(f'conv{i}', build_conv_layer(self.conv_cfg, c, 64, 3, stride=2, padding=1, bias=False))
+            self.add_module(
+                f'conv{i}', build_conv_layer(self.conv_cfg, c, 64, 3, stride=2, padding=1, bias=False)
+            )
             name,norm = build_norm_layer(self.norm_cfg, 64, postfix=i)
-            setattr(self, f'norm{i}_name', name); self.add_module(name, norm)
+            setattr(self, f'norm{i}_name', name)
+            self.add_module(name, norm)
         self.relu = nn.ReLU(inplace=True)
     def finish_init(self):
         for s in (self.stage2, self.stage3, self.stage4) if self.zero_init_residual else ():
             for m in s.modules():
                 if isinstance(m, ResBlock): constant_init(m.last_norm, 0)
     @property
-    def stages_list(self): return [self.layer1, *(nn.Sequential(getattr(self, f'transition{i-1}'), getattr(self, f'stage{i}')) for i in (2, 3, 4))]
+    def stages_list(self):
+        return [
+            self.layer1,
+            *(
+                nn.Sequential(getattr(self, f'transition{i-1}'), getattr(self, f'stage{i}'))
+                for i in (2, 3, 4)
+            ),
+        ]
     @property
-    def cam_layer(self): return f'stage4.{len(self.stage4)-1}.branches.{len(self.stage4[-1].branches)-1}'
+    def cam_layer(self):
+        return f'stage4.{len(self.stage4)-1}.branches.{len(self.stage4[-1].branches)-1}'
     def forward(self, x):
-        for i in (1, 2): x = self.relu(getattr(self, getattr(self, f'norm{i}_name'))(getattr(self, f'conv{i}')(x)))
+        for i in (1, 2):
+            x = self.relu(getattr(self, getattr(self, f'norm{i}_name'))(getattr(self, f'conv{i}')(x)))
         xs = [self.layer1(x)]
         for i in (2, 3, 4):
-            xs = [f(xs[min(j, len(xs)-1)]) for j,f in enumerate(getattr(self, f'transition{i-1}'))]
+            xs = [
+                f(xs[min(j, len(xs)-1)])
+                for j,f in enumerate(getattr(self, f'transition{i-1}'))
+            ]
             xs = getattr(self, f'stage{i}')(xs)
         return tuple(xs)
 
@@ -113,24 +170,44 @@ class HRTrunk(Backbone):
 @MODELS.register
 class HRNet(HRTrunk):
     "Four resolutions in parallel; returns all of them"
-    def __init__(self, arch='w32', extra=None, # Four stages (see `hrnet_extra`), in place of `arch`
-                 in_channels=3, conv_cfg=None, norm_cfg=dict(type='BN'), norm_eval=False, with_cp=False, zero_init_residual=False,
-                 multiscale_output=True, # False: the largest map alone
-                 init_cfg=cnn_init):
+    def __init__(
+        self,
+        arch='w32',
+        extra=None, # Four stages (see `hrnet_extra`), in place of `arch`
+        in_channels=3,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        norm_eval=False,
+        with_cp=False,
+        zero_init_residual=False,
+        multiscale_output=True, # False: the largest map alone
+        init_cfg=cnn_init,
+    ):
         super().__init__(init_cfg, norm_eval=norm_eval, with_cp=with_cp)
         self.extra = _check_extra(hrnet_extra(pick(hrnet_archs, arch, 'HRNet')) if extra is None else extra)
         self.conv_cfg,self.norm_cfg,self.zero_init_residual = conv_cfg,norm_cfg,zero_init_residual
         self.make_stem(in_channels)
-        o = self.extra['stage1']; block = hr_blocks[o['block']]
+        o = self.extra['stage1']
+        block = hr_blocks[o['block']]
         pre = [c*get_expansion(block) for c in o['num_channels']]
         self.layer1 = ResLayer(block, o['num_blocks'][0], 64, pre[0], with_cp=with_cp)
-        for i in (2, 3, 4): pre = self._make_stage(i, pre, multiscale_output or i < 4)
+        for i in (2, 3, 4):
+            pre = self._make_stage(i, pre, multiscale_output or i < 4)
         self.ready()
     def _make_stage(self, i, pre, multiscale):
-        o,kw = self.extra[f'stage{i}'],dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg)
+        o = self.extra[f'stage{i}']
+        kw = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg)
         block,n = hr_blocks[o['block']],o['num_modules']
         cs = [c*get_expansion(block) for c in o['num_channels']]
         self.add_module(f'transition{i-1}', _transition(pre, cs, kw))
-        self.add_module(f'stage{i}', Sequential(*(HRModule(o['num_branches'], block, o['num_blocks'], cs, o['num_channels'], multiscale or j < n-1,
-                                                           self.with_cp, **kw) for j in range(n))))
+        self.add_module(
+            f'stage{i}',
+            Sequential(*(
+                HRModule(
+                    o['num_branches'], block, o['num_blocks'], cs, o['num_channels'], multiscale or j < n-1,
+                    self.with_cp, **kw
+                )
+                for j in range(n)
+            )),
+        )
         return cs

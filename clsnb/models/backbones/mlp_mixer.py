@@ -20,15 +20,35 @@ _mixer_rows = dict(s=( 512,    8,   256,    2048),
                    b=( 768,   12,   384,    3072),
                    l=(1024,   24,   512,    4096))
 _mixer_fields = ('embed_dims', 'num_layers', 'tokens_mlp_dims', 'channels_mlp_dims')
-mixer_archs = {n: dict(zip(_mixer_fields, v)) for k,v in _mixer_rows.items() for n in (k, dict(s='small', b='base', l='large')[k])}
+mixer_archs = {
+    n: dict(zip(_mixer_fields, v))
+    for k,v in _mixer_rows.items()
+    for n in (k, dict(s='small', b='base', l='large')[k])
+}
 
 # %% ../../../nbs/models/backbones/mlp_mixer.ipynb #43d35ec3
 class MixerBlock(BaseModule):
     "Mix along tokens, then along channels"
-    def __init__(self, num_tokens, embed_dims, tokens_mlp_dims, channels_mlp_dims, drop_rate=0., drop_path_rate=0., num_fcs=2,
-                 act_cfg=dict(type='GELU'), norm_cfg=dict(type='LN'), init_cfg=None):
+    def __init__(
+        self,
+        num_tokens,
+        embed_dims,
+        tokens_mlp_dims,
+        channels_mlp_dims,
+        drop_rate=0.,
+        drop_path_rate=0.,
+        num_fcs=2,
+        act_cfg=dict(type='GELU'),
+        norm_cfg=dict(type='LN'),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
-        kw = dict(num_fcs=num_fcs, act_cfg=act_cfg, ffn_drop=drop_rate, dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate))
+        kw = dict(
+            num_fcs=num_fcs,
+            act_cfg=act_cfg,
+            ffn_drop=drop_rate,
+            dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate),
+        )
         self.ln1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.token_mix = FFN(num_tokens, tokens_mlp_dims, add_identity=False, **kw)
         self.ln2 = build_norm_layer(norm_cfg, embed_dims)[1]
@@ -42,24 +62,58 @@ class MixerBlock(BaseModule):
 @MODELS.register
 class MlpMixer(Backbone):
     "Patches, then a stack of `MixerBlock`s"
-    def __init__(self, arch='base', img_size=224, patch_size=16, out_indices=-1, drop_rate=0., drop_path_rate=0., norm_cfg=dict(type='LN'),
-                 act_cfg=dict(type='GELU'), patch_cfg=dict(), layer_cfgs=dict(), # One dict for all layers, or a list
-                 init_cfg=None):
+    def __init__(
+        self,
+        arch='base',
+        img_size=224,
+        patch_size=16,
+        out_indices=-1,
+        drop_rate=0.,
+        drop_path_rate=0.,
+        norm_cfg=dict(type='LN'),
+        act_cfg=dict(type='GELU'),
+        patch_cfg=dict(),
+        layer_cfgs=dict(), # One dict for all layers, or a list
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices)
         a = arch if isinstance(arch, dict) else pick(mixer_archs, arch, 'MlpMixer')
         missing = set(_mixer_fields)-a.keys()
-        if missing: raise ConfigError(f"MlpMixer: an arch that is a dict needs {', '.join(sorted(missing))}.")
+        if missing:
+            raise ConfigError(f"MlpMixer: an arch that is a dict needs {', '.join(sorted(missing))}.")
         self.arch_settings,self.img_size,n = a,to_2tuple(img_size),a['num_layers']
-        self.patch_embed = PatchEmbed(**{**dict(input_size=img_size, embed_dims=a['embed_dims'], conv_type='Conv2d', kernel_size=patch_size, stride=patch_size), **patch_cfg})
+        self.patch_embed = PatchEmbed(
+            **{
+                **dict(
+                    input_size=img_size, embed_dims=a['embed_dims'], conv_type='Conv2d',
+                    kernel_size=patch_size, stride=patch_size
+                ),
+                **patch_cfg,
+            }
+        )
         h,w = self.patch_embed.init_out_size
-        kw = dict({k: v for k,v in a.items() if k!='num_layers'}, num_tokens=h*w, drop_rate=drop_rate, drop_path_rate=drop_path_rate, act_cfg=act_cfg, norm_cfg=norm_cfg)
-        self.layers = ModuleList([MixerBlock(**{**kw, **c}) for c in ([layer_cfgs]*n if isinstance(layer_cfgs, dict) else layer_cfgs)])
+        kw = dict(
+            {k: v for k,v in a.items() if k!='num_layers'},
+            num_tokens=h*w,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            act_cfg=act_cfg,
+            norm_cfg=norm_cfg,
+        )
+        self.layers = ModuleList([
+            MixerBlock(**{**kw, **c})
+            for c in ([layer_cfgs]*n if isinstance(layer_cfgs, dict) else layer_cfgs)
+        ])
         self.ln1 = build_norm_layer(norm_cfg, a['embed_dims'])[1]
         self.ready()
     @property
     def stages_list(self): return self.layers
     def enter(self, x):
-        if tuple(x.shape[2:])!=self.img_size: raise DataError(f'MlpMixer was built for pictures of {self.img_size}, and got {tuple(x.shape[2:])}; set img_size.')
+        if tuple(x.shape[2:])!=self.img_size:
+            raise DataError(
+                f'MlpMixer was built for pictures of {self.img_size}, '
+                f'and got {tuple(x.shape[2:])}; set img_size.'
+            )
         return self.patch_embed(x)[0]
     def forward(self, x):
         x,outs = self.enter(x),[]

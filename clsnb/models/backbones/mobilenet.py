@@ -18,15 +18,26 @@ from .resnet import cnn_init
 # %% ../../../nbs/models/backbones/mobilenet.ipynb #4c6c071d
 class MobileNetV2Block(BaseModule):
     "Widen, look around, narrow; with a shortcut where shapes agree"
-    def __init__(self, in_channels, out_channels, stride, expand_ratio, conv_cfg=None, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU6'),
-                 with_cp=False, init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        stride,
+        expand_ratio,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU6'),
+        with_cp=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.with_cp,self.use_res_connect = with_cp,stride==1 and in_channels==out_channels
         mid,kw = int(round(in_channels*expand_ratio)),dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         up = [ConvModule(in_channels, mid, 1, act_cfg=act_cfg, **kw)] if expand_ratio!=1 else []
         self.conv = nn.Sequential(*up, ConvModule(mid, mid, 3, stride, 1, groups=mid, act_cfg=act_cfg, **kw),
                                   ConvModule(mid, out_channels, 1, act_cfg=None, **kw))
-    def _sum(self, x): return x+self.conv(x) if self.use_res_connect else self.conv(x)
+    def _sum(self, x):
+        return x+self.conv(x) if self.use_res_connect else self.conv(x)
     def forward(self, x): return maybe_checkpoint(self._sum, x, self.with_cp)
 
 # %% ../../../nbs/models/backbones/mobilenet.ipynb #cef8c9f2
@@ -43,8 +54,18 @@ mobilenet_v2_rows = [(1,    16,     1,      1),
 class MobileNetV2(Backbone):
     "Inverted residual blocks"
     stem_names,stem_stats = ('conv1',),False
-    def __init__(self, widen_factor=1., out_indices=(7,), frozen_stages=-1, conv_cfg=None, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU6'),
-                 norm_eval=False, with_cp=False, init_cfg=cnn_init):
+    def __init__(
+        self,
+        widen_factor=1.,
+        out_indices=(7,),
+        frozen_stages=-1,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU6'),
+        norm_eval=False,
+        with_cp=False,
+        init_cfg=cnn_init,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         self.widen_factor = widen_factor
         def width(c): return make_divisible(c*widen_factor, 8)
@@ -52,7 +73,12 @@ class MobileNetV2(Backbone):
         ci = width(32)
         self.conv1 = ConvModule(3, ci, 3, stride=2, padding=1, **kw)
         for i,(expand,co,n,stride) in enumerate(mobilenet_v2_rows):
-            blocks = [MobileNetV2Block(width(co) if j else ci, width(co), 1 if j else stride, expand, with_cp=with_cp, **kw) for j in range(n)]
+            blocks = [
+                MobileNetV2Block(
+                    width(co) if j else ci, width(co), 1 if j else stride, expand, with_cp=with_cp, **kw
+                )
+                for j in range(n)
+            ]
             self.add_module(f'layer{i+1}', nn.Sequential(*blocks))
             ci = width(co)
         self.out_channel = int(1280*widen_factor) if widen_factor > 1 else 1280
@@ -62,7 +88,18 @@ class MobileNetV2(Backbone):
     def enter(self, x): return self.conv1(x)
 
 # %% ../../../nbs/models/backbones/mobilenet.ipynb #26f8514a
-def _v3(rows): return [(int(k), int(m), int(o), se=='se', dict(R='ReLU', H='HSwish')[act], int(s)) for k,m,o,se,act,s in map(str.split, rows.strip().splitlines())]
+def _v3(rows):
+    return [
+        (
+            int(k),
+            int(m),
+            int(o),
+            se=='se',
+            dict(R='ReLU', H='HSwish')[act],
+            int(s),
+        )
+        for k,m,o,se,act,s in map(str.split, rows.strip().splitlines())
+    ]
 
 #        kernel middle end weights act stride
 mobilenet_v3_rows = dict(small=_v3("""
@@ -94,8 +131,11 @@ mobilenet_v3_rows = dict(small=_v3("""
          5 960 160 se H 1"""))
 
 # %% ../../../nbs/models/backbones/mobilenet.ipynb #55ff6b8a
-v3_init = [dict(type='Kaiming', layer=['Conv2d'], nonlinearity='leaky_relu'), dict(type='Normal', layer=['Linear'], std=0.01),
-           dict(type='Constant', layer=['BatchNorm2d'], val=1)]
+v3_init = [
+    dict(type='Kaiming', layer=['Conv2d'], nonlinearity='leaky_relu'),
+    dict(type='Normal', layer=['Linear'], std=0.01),
+    dict(type='Constant', layer=['BatchNorm2d'], val=1),
+]
 
 @MODELS.register
 class MobileNetV3(Backbone):
@@ -105,12 +145,27 @@ class MobileNetV3(Backbone):
                  out_indices=None, # None: the last layer
                  frozen_stages=-1, norm_eval=False, with_cp=False, init_cfg=v3_init):
         rows = pick(mobilenet_v3_rows, arch, 'MobileNetV3')
-        super().__init__(init_cfg, (len(rows)+1,) if out_indices is None else out_indices, frozen_stages, norm_eval, with_cp)
+        super().__init__(
+            init_cfg,
+            (len(rows)+1,) if out_indices is None else out_indices,
+            frozen_stages, norm_eval, with_cp,
+        )
         self.arch,kw = arch,dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        layers,ci = [ConvModule(3, 16, 3, 2, 1, act_cfg=dict(type='HSwish'), **kw)],16
+        layers = [ConvModule(3, 16, 3, 2, 1, act_cfg=dict(type='HSwish'), **kw)]
+        ci = 16
         for ks,mid,co,se,act,stride in rows:
-            se_cfg = dict(channels=mid, ratio=4, act_cfg=(dict(type='ReLU'), dict(type='HSigmoid', bias=3., divisor=6.))) if se else None
-            layers.append(InvertedResidual(ci, co, mid, ks, stride, se_cfg, act_cfg=dict(type=act), with_cp=with_cp, **kw)); ci = co
+            if se:
+                se_cfg = dict(
+                    channels=mid,
+                    ratio=4,
+                    act_cfg=(dict(type='ReLU'), dict(type='HSigmoid', bias=3., divisor=6.)),
+                )
+            else:
+                se_cfg = None
+            layers.append(InvertedResidual(
+                ci, co, mid, ks, stride, se_cfg, act_cfg=dict(type=act), with_cp=with_cp, **kw
+            ))
+            ci = co
         layers.append(ConvModule(ci, 6*ci, 1, act_cfg=dict(type='HSwish'), **kw))
         for i,m in enumerate(layers): self.add_module(f'layer{i}', m)
         self.stage_names = tuple(f'layer{i}' for i in range(len(layers)))

@@ -30,7 +30,10 @@ mvit_archs = {k: dict(zip(_mvit_fields, v)) for k,v in _mvit_rows.items()}
 # %% ../../../nbs/models/backbones/mvit.ipynb #8ca90957
 def stretch_rel_pos(table, n):
     "A table (offsets, channels) for `n` offsets"
-    return table if len(table)==n else F.interpolate(table.T[None].float(), size=n, mode='linear')[0].T.to(table.dtype)
+    if len(table)==n: return table
+    return F.interpolate(table.T[None].float(), size=n, mode='linear')[0].T.to(
+        table.dtype
+    )
 
 def offset_index(q, # Queries
                  k, # Keys
@@ -67,7 +70,8 @@ class MultiScaleAttention(BaseModule):
         self.num_heads,self.out_dims,self.residual_pooling = num_heads,out_dims,residual_pooling
         self.rel_pos_spatial,self.rel_pos_zero_init = rel_pos_spatial,rel_pos_zero_init
         c = out_dims//num_heads
-        self.qkv,self.proj = nn.Linear(in_dims, out_dims*3, bias=qkv_bias),nn.Linear(out_dims, out_dims)
+        self.qkv = nn.Linear(in_dims, out_dims*3, bias=qkv_bias)
+        self.proj = nn.Linear(out_dims, out_dims)
         for k,s in dict(q=stride_q, k=stride_kv, v=stride_kv).items():
             self.add_module(f'pool_{k}', nn.Conv2d(c, c, pool_kernel, s, [o//2 for o in pool_kernel],
                                                    groups=c, bias=False))
@@ -77,14 +81,22 @@ class MultiScaleAttention(BaseModule):
                                              for n in input_size)
     def finish_init(self):
         if not self.rel_pos_spatial or self.rel_pos_zero_init: return
-        for t in (self.rel_pos_h, self.rel_pos_w): nn.init.trunc_normal_(t, std=.02)
+        for t in (self.rel_pos_h, self.rel_pos_w):
+            nn.init.trunc_normal_(t, std=.02)
     def pooled(self, name, x, size):
         x,size = attention_pool(x, getattr(self, f'pool_{name}'), size)
         return getattr(self, f'norm_{name}')(x).to(x.dtype),size
     def forward(self, x, in_size):
         n,t,_ = x.shape
-        qkv = self.qkv(x).view(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        (q,size),(k,k_size),(v,_) = (self.pooled(o, x, in_size) for o,x in zip('qkv', qkv))
+        qkv = (
+            self.qkv(x)
+            .view(n, t, 3, self.num_heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
+        (q,size),(k,k_size),(v,_) = (
+            self.pooled(o, x, in_size)
+            for o,x in zip('qkv', qkv)
+        )
         bias = rel_pos_bias(q, size, k_size, self.rel_pos_h, self.rel_pos_w) if self.rel_pos_spatial else None
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         if self.residual_pooling: y = y + q
@@ -119,10 +131,14 @@ class MultiScaleBlock(BaseModule):
         self.pool_skip = nn.MaxPool2d(stride_q+1, stride_q, (stride_q+1)//2) if stride_q > 1 else None
         self.init_out_size = input_size and tuple(n//stride_q for n in input_size)
     def forward(self, x, in_size):
-        early,late = (self.proj is not None and o for o in (self.dim_mul_in_attention, not self.dim_mul_in_attention))
+        early,late = (
+            self.proj is not None and o
+            for o in (self.dim_mul_in_attention, not self.dim_mul_in_attention)
+        )
         y = self.norm1(x)
         skip,(y,size) = self.proj(y) if early else x,self.attn(y, in_size)
-        if self.pool_skip is not None: skip = attention_pool(skip[:, None], self.pool_skip, in_size)[0][:, 0]
+        if self.pool_skip is not None:
+            skip = attention_pool(skip[:, None], self.pool_skip, in_size)[0][:, 0]
         x = skip + self.drop_path(y)
         y = self.norm2(x)
         return (self.proj(y) if late else x) + self.drop_path(self.mlp(y)),size
@@ -135,9 +151,11 @@ class MViTTrunk(Backbone):
     @property
     def cam_layer(self): return f'norm{max(self.out_scales)}'
     def find_scales(self, scales):
-        scales,n = [scales] if isinstance(scales, int) else list(scales),self.num_scales
+        scales = [scales] if isinstance(scales, int) else list(scales)
+        n = self.num_scales
         for s in scales:
-            if not -n <= s < n: raise ConfigError(f"MViT: out_scales has {s}, but the scales are numbered 0 to {n-1}.")
+            if not -n <= s < n:
+                raise ConfigError(f"MViT: out_scales has {s}, but the scales are numbered 0 to {n-1}.")
         return tuple(sorted(s%n for s in scales))
     def finish_init(self):
         if self.use_abs_pos_embed: nn.init.trunc_normal_(self.pos_embed, std=.02)
@@ -145,8 +163,10 @@ class MViTTrunk(Backbone):
         adapt_pos_embed(self, state_dict, f'{prefix}pos_embed', 0)
         own = dict(self.named_parameters())
         for k in [k for k in state_dict if k.startswith(prefix) and k.endswith(('rel_pos_h', 'rel_pos_w'))]:
-            a,b = state_dict[k],own.get(k[len(prefix):])
-            if b is not None and a.ndim==2 and a.shape[1]==b.shape[1]: state_dict[k] = stretch_rel_pos(a, len(b))
+            a = state_dict[k]
+            b = own.get(k[len(prefix):])
+            if b is not None and a.ndim==2 and a.shape[1]==b.shape[1]:
+                state_dict[k] = stretch_rel_pos(a, len(b))
     def forward(self, x):
         x,size = self.patch_embed(x)
         if self.use_abs_pos_embed:
@@ -173,7 +193,8 @@ class MViT(MViTTrunk):
         super().__init__(init_cfg)
         a = self.arch_settings = arch if isinstance(arch, dict) else pick(mvit_archs, arch, 'MViT')
         missing = set(_mvit_fields)-a.keys()
-        if missing: raise ConfigError(f"MViT: an arch that is a dict needs {', '.join(sorted(missing))}.")
+        if missing:
+            raise ConfigError(f"MViT: an arch that is a dict needs {', '.join(sorted(missing))}.")
         dim,n,heads,down = (a[k] for k in _mvit_fields)
         self.embed_dims,self.num_scales = dim,len(down)+1
         self.use_abs_pos_embed,self.interpolate_mode = use_abs_pos_embed,interpolate_mode
@@ -194,5 +215,6 @@ class MViT(MViTTrunk):
             self.blocks.append(MultiScaleBlock(dim, out, heads, drop_path=p, stride_q=2 if i in down else 1,
                                                stride_kv=stride_kv, input_size=size, **kw))
             dim,size,s = out,self.blocks[-1].init_out_size,self.stage_indices.get(i)
-            if s in self.out_scales: self.add_module(f'norm{s}', build_norm_layer(norm_cfg, dim)[1])
+            if s in self.out_scales:
+                self.add_module(f'norm{s}', build_norm_layer(norm_cfg, dim)[1])
         self.ready()

@@ -22,7 +22,10 @@ _pool_rows = dict(s12=([2, 2, 6, 2], [64, 128, 320, 512], 1e-5),
                   s36=([6, 6, 18, 6], [64, 128, 320, 512], 1e-6),
                   m36=([6, 6, 18, 6], [96, 192, 384, 768], 1e-6),
                   m48=([8, 8, 24, 8], [96, 192, 384, 768], 1e-6))
-poolformer_archs = {k: dict(layers=n, embed_dims=dims, mlp_ratios=[4]*4, layer_scale_init_value=s) for k,(n,dims,s) in _pool_rows.items()}
+poolformer_archs = {
+    k: dict(layers=n, embed_dims=dims, mlp_ratios=[4]*4, layer_scale_init_value=s)
+    for k,(n, dims, s) in _pool_rows.items()
+}
 
 # %% ../../../nbs/models/backbones/poolformer.ipynb #e6c29ba6
 class PoolMixer(nn.Module):
@@ -38,8 +41,13 @@ class MapMlp(BaseModule):
     "Two linear layers at every place of a map"
     def __init__(self, dim, hidden, act_cfg=dict(type='GELU'), drop=0., norm_cfg=None, init_cfg=None):
         super().__init__(init_cfg)
-        self.fc1,self.act,self.fc2 = nn.Conv2d(dim, hidden, 1),build_activation_layer(act_cfg),nn.Conv2d(hidden, dim, 1)
-        self.norm1,self.norm2 = (build_norm_layer(norm_cfg, c)[1] if norm_cfg else nn.Identity() for c in (hidden, dim))
+        self.fc1 = nn.Conv2d(dim, hidden, 1)
+        self.act = build_activation_layer(act_cfg)
+        self.fc2 = nn.Conv2d(hidden, dim, 1)
+        self.norm1,self.norm2 = (
+            build_norm_layer(norm_cfg, c)[1] if norm_cfg else nn.Identity()
+            for c in (hidden, dim)
+        )
         self.drop = nn.Dropout(drop)
     def forward(self, x):
         x = self.drop(self.act(self.norm1(self.fc1(x))))
@@ -47,43 +55,92 @@ class MapMlp(BaseModule):
 
 class PoolFormerBlock(BaseModule):
     "Mix places, then channels"
-    def __init__(self, dim, pool_size=3, mlp_ratio=4., norm_cfg=dict(type='GN', num_groups=1), act_cfg=dict(type='GELU'), drop=0., drop_path=0.,
-                 layer_scale_init_value=1e-5, init_cfg=None):
+    def __init__(
+        self,
+        dim,
+        pool_size=3,
+        mlp_ratio=4.,
+        norm_cfg=dict(type='GN', num_groups=1),
+        act_cfg=dict(type='GELU'),
+        drop=0.,
+        drop_path=0.,
+        layer_scale_init_value=1e-5,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.norm1 = build_norm_layer(norm_cfg, dim)[1]
         self.token_mixer = PoolMixer(pool_size)
         self.norm2 = build_norm_layer(norm_cfg, dim)[1]
         self.mlp = MapMlp(dim, int(dim*mlp_ratio), act_cfg, drop)
         self.drop_path = path_or_identity(drop_path)
-        self.layer_scale_1,self.layer_scale_2 = (nn.Parameter(torch.full((dim,), float(layer_scale_init_value))) for _ in range(2))
+        self.layer_scale_1,self.layer_scale_2 = (
+            nn.Parameter(torch.full((dim,), float(layer_scale_init_value)))
+            for _ in range(2)
+        )
     def forward(self, x):
-        x = x + self.drop_path(self.layer_scale_1.view(-1, 1, 1)*self.token_mixer(self.norm1(x)))
-        return x + self.drop_path(self.layer_scale_2.view(-1, 1, 1)*self.mlp(self.norm2(x)))
+        x = x + self.drop_path(
+            self.layer_scale_1.view(-1, 1, 1)*self.token_mixer(self.norm1(x))
+        )
+        return x + self.drop_path(
+            self.layer_scale_2.view(-1, 1, 1)*self.mlp(self.norm2(x))
+        )
 
 # %% ../../../nbs/models/backbones/poolformer.ipynb #372d1654
 class PoolFormerPatch(nn.Module):
     "A convolution that makes the map smaller"
-    def __init__(self, ci, co, patch_size, stride, padding): super().__init__(); self.proj = nn.Conv2d(ci, co, patch_size, stride, padding)
+    def __init__(self, ci, co, patch_size, stride, padding):
+        super().__init__()
+        self.proj = nn.Conv2d(ci, co, patch_size, stride, padding)
     def forward(self, x): return self.proj(x)
 
 @MODELS.register
 class PoolFormer(NormedBackbone):
     "Four stages of `PoolFormerBlock`s"
     stem_names = ('patch_embed',)
-    def __init__(self, arch='s12', # Name, or a dict with `layers`, `embed_dims`, perhaps `mlp_ratios`, `layer_scale_init_value`
-                 pool_size=3, norm_cfg=dict(type='GN', num_groups=1), act_cfg=dict(type='GELU'), in_patch_size=7, in_stride=4, in_pad=2, down_patch_size=3,
-                 down_stride=2, down_pad=1, drop_rate=0., drop_path_rate=0., out_indices=-1, frozen_stages=0, init_cfg=None):
+    def __init__(
+        self,
+        arch='s12', # Name, or a dict with `layers`, `embed_dims`, perhaps `mlp_ratios`, `layer_scale_init_value`
+        pool_size=3,
+        norm_cfg=dict(type='GN', num_groups=1),
+        act_cfg=dict(type='GELU'),
+        in_patch_size=7,
+        in_stride=4,
+        in_pad=2,
+        down_patch_size=3,
+        down_stride=2,
+        down_pad=1,
+        drop_rate=0.,
+        drop_path_rate=0.,
+        out_indices=-1,
+        frozen_stages=0,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages)
-        a = named_arch(arch, poolformer_archs, 'PoolFormer', ('layers', 'embed_dims'), ('mlp_ratios', 'layer_scale_init_value'))
+        a = named_arch(
+            arch, poolformer_archs, 'PoolFormer',
+            ('layers', 'embed_dims'),
+            ('mlp_ratios', 'layer_scale_init_value'),
+        )
         layers,dims = a['layers'],a['embed_dims']
-        ratios,scale = a.get('mlp_ratios', [4]*len(layers)),a.get('layer_scale_init_value', 1e-5)
-        if not len(layers)==len(dims)==len(ratios): raise ConfigError('PoolFormer: layers, embed_dims and mlp_ratios of an arch have one length.')
+        ratios = a.get('mlp_ratios', [4]*len(layers))
+        scale = a.get('layer_scale_init_value', 1e-5)
+        if not len(layers)==len(dims)==len(ratios):
+            raise ConfigError('PoolFormer: layers, embed_dims and mlp_ratios of an arch have one length.')
         self.patch_embed = PoolFormerPatch(3, dims[0], in_patch_size, in_stride, in_pad)
-        kw = dict(pool_size=pool_size, norm_cfg=norm_cfg, act_cfg=act_cfg, drop=drop_rate, layer_scale_init_value=scale)
+        kw = dict(
+            pool_size=pool_size, norm_cfg=norm_cfg, act_cfg=act_cfg, drop=drop_rate,
+            layer_scale_init_value=scale
+        )
         row,at = [],[]
         for i,ps in enumerate(drop_path_ramp(drop_path_rate, layers)):
-            if i and dims[i]!=dims[i-1]: row.append(PoolFormerPatch(dims[i-1], dims[i], down_patch_size, down_stride, down_pad)); at.append(dims[i])
-            row.append(nn.Sequential(*(PoolFormerBlock(dims[i], mlp_ratio=ratios[i], drop_path=p, **kw) for p in ps))); at.append(dims[i])
+            if i and dims[i]!=dims[i-1]:
+                row.append(PoolFormerPatch(dims[i-1], dims[i], down_patch_size, down_stride, down_pad))
+                at.append(dims[i])
+            row.append(nn.Sequential(*(
+                PoolFormerBlock(dims[i], mlp_ratio=ratios[i], drop_path=p, **kw)
+                for p in ps
+            )))
+            at.append(dims[i])
         self.network = nn.ModuleList(row)
         self.add_norms(lambda i: build_norm_layer(norm_cfg, at[i])[1])
     @property

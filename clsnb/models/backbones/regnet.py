@@ -26,12 +26,14 @@ def regnet_stages(w0, wa, wm, depth, # First width, slope, factor between stages
     widths = (np.round(w0*np.power(wm, steps)/divisor)*divisor).astype(int).tolist()
     out = []
     for w in sorted(set(widths)):
-        mid = int(w*bot_mul); g = min(group_w, mid)
+        mid = int(w*bot_mul)
+        g = min(group_w, mid)
         out.append((int(round(mid/g)*g/bot_mul), widths.count(w), g))
     return out
 
 # %% ../../../nbs/models/backbones/regnet.ipynb #0db8c2c3
-def _row(w0, wa, wm, group_w, depth): return dict(w0=w0, wa=wa, wm=wm, group_w=group_w, depth=depth, bot_mul=1.)
+def _row(w0, wa, wm, group_w, depth):
+    return dict(w0=w0, wa=wa, wm=wm, group_w=group_w, depth=depth, bot_mul=1.)
 regnet_archs = {'regnetx_400mf': _row( 24, 24.48, 2.54,  16, 22),
                 'regnetx_800mf': _row( 56, 35.73, 2.28,  16, 16),
                 'regnetx_1.6gf': _row( 80, 34.01, 2.25,  24, 18),
@@ -44,23 +46,52 @@ regnet_archs = {'regnetx_400mf': _row( 24, 24.48, 2.54,  16, 22),
 @MODELS.register
 class RegNet(ResNet):
     "A ResNeXt whose stages follow a rule"
-    def __init__(self, arch, # Name, or a dict with `w0`, `wa`, `wm`, `group_w`, `depth`, `bot_mul`
-                 in_channels=3, stem_channels=32, base_channels=32, strides=(2, 2, 2, 2), dilations=(1, 1, 1, 1), out_indices=(3,), style='pytorch',
-                 deep_stem=False, avg_down=False, frozen_stages=-1, conv_cfg=None, norm_cfg=dict(type='BN', requires_grad=True),
-                 norm_eval=False, with_cp=False, zero_init_residual=True, init_cfg=None):
+    def __init__(
+        self,
+        arch, # Name, or a dict with `w0`, `wa`, `wm`, `group_w`, `depth`, `bot_mul`
+        in_channels=3,
+        stem_channels=32,
+        base_channels=32,
+        strides=(2, 2, 2, 2),
+        dilations=(1, 1, 1, 1),
+        out_indices=(3,),
+        style='pytorch',
+        deep_stem=False,
+        avg_down=False,
+        frozen_stages=-1,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=False,
+        with_cp=False,
+        zero_init_residual=True,
+        init_cfg=None,
+    ):
         Backbone.__init__(self, init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         if deep_stem: raise ConfigError('RegNet has no deep stem.')
         row = arch if isinstance(arch, dict) else pick(regnet_archs, arch, 'RegNet')
         missing = {'w0', 'wa', 'wm', 'group_w', 'depth', 'bot_mul'} - row.keys()
-        if missing: raise ConfigError(f"RegNet: an arch that is a dict needs {', '.join(sorted(missing))}.")
-        self.arch,self.deep_stem,self.conv_cfg,self.norm_cfg,self.zero_init_residual = row,False,conv_cfg,norm_cfg,zero_init_residual
+        if missing:
+            raise ConfigError(f"RegNet: an arch that is a dict needs {', '.join(sorted(missing))}.")
+        self.arch = row
+        self.deep_stem = False
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.zero_init_residual = zero_init_residual
         self.make_plain_stem(in_channels, stem_channels, 3, 2)
         stages,ci = regnet_stages(**row),stem_channels
         self.stage_names = self.res_layers = tuple(f'layer{i+1}' for i in range(len(stages)))
-        kw = dict(style=style, avg_down=avg_down, with_cp=with_cp, conv_cfg=conv_cfg, norm_cfg=norm_cfg, expansion=1)
+        kw = dict(
+            style=style, avg_down=avg_down, with_cp=with_cp, conv_cfg=conv_cfg, norm_cfg=norm_cfg, expansion=1
+        )
         for name,(w,n,g),stride,dilation in zip(self.stage_names, stages, strides, dilations):
             groups = round(w*row['bot_mul'])//g
-            self.add_module(name, ResLayer(ResNeXtBottleneck, n, ci, w, stride=stride, dilation=dilation, groups=groups, width_per_group=g, base_channels=w, **kw))
+            self.add_module(
+                name,
+                ResLayer(
+                    ResNeXtBottleneck, n, ci, w, stride=stride, dilation=dilation, groups=groups,
+                    width_per_group=g, base_channels=w, **kw
+                ),
+            )
             ci = w
         self.feat_dim = ci
         self.ready()

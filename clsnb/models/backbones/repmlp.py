@@ -22,8 +22,16 @@ from .repvgg import fold_norm
 # %% ../../../nbs/models/backbones/repmlp.ipynb #6cddddba
 def conv_matrix(weight, h, w): # weight: (sets, 1, k, k)
     "For each set the matrix (sets, h·w, h·w) that does to a flat map what a padded convolution does to the map"
-    ones = torch.eye(h*w, dtype=weight.dtype, device=weight.device).view(h*w, 1, h, w).expand(-1, len(weight), -1, -1)
-    return F.conv2d(ones, weight, padding=weight.shape[-1]//2, groups=len(weight)).flatten(2).permute(1, 2, 0)
+    ones = (
+        torch.eye(h*w, dtype=weight.dtype, device=weight.device)
+        .view(h*w, 1, h, w)
+        .expand(-1, len(weight), -1, -1)
+    )
+    return (
+        F.conv2d(ones, weight, padding=weight.shape[-1]//2, groups=len(weight))
+        .flatten(2)
+        .permute(1, 2, 0)
+    )
 
 # %% ../../../nbs/models/backbones/repmlp.ipynb #6ea367a5
 class RepMLPBlock(BaseModule):
@@ -31,22 +39,37 @@ class RepMLPBlock(BaseModule):
     def __init__(self, channels, path_h, path_w, # Size of the map
                  reparam_conv_kernels=None, globalperceptron_ratio=4, num_sharesets=1, deploy=False, init_cfg=None):
         super().__init__(init_cfg)
-        if channels%num_sharesets: raise ConfigError(f'RepMLPNet: {channels} channels can\'t share {num_sharesets} sets.')
-        self.channels,self.path_h,self.path_w,self.num_sharesets,self.deploy = channels,path_h,path_w,num_sharesets,deploy
+        if channels%num_sharesets:
+            raise ConfigError(f'RepMLPNet: {channels} channels can\'t share {num_sharesets} sets.')
+        self.channels = channels
+        self.path_h = path_h
+        self.path_w = path_w
+        self.num_sharesets = num_sharesets
+        self.deploy = deploy
         self.gp = SELayer(channels, ratio=globalperceptron_ratio, return_weight=True)
         self.fc3,self.reparam_conv_kernels = self._fc3(bias=deploy),tuple(reparam_conv_kernels or ())
         self.fc3_bn = nn.Identity() if deploy else nn.BatchNorm2d(num_sharesets)
         for k in () if deploy else self.reparam_conv_kernels:
-            self.add_module(f'repconv{k}', ConvModule(num_sharesets, num_sharesets, k, padding=k//2, groups=num_sharesets,
-                                                      norm_cfg=dict(type='BN'), act_cfg=None))
+            self.add_module(
+                f'repconv{k}',
+                ConvModule(
+                    num_sharesets, num_sharesets, k, padding=k//2, groups=num_sharesets,
+                    norm_cfg=dict(type='BN'), act_cfg=None
+                ),
+            )
     def _fc3(self, bias):
         n = self.num_sharesets*self.path_h*self.path_w
         return nn.Conv2d(n, n, 1, groups=self.num_sharesets, bias=bias)
-    def branches(self): return [] if self.deploy else [getattr(self, f'repconv{k}') for k in self.reparam_conv_kernels]
+    def branches(self):
+        if self.deploy: return []
+        return [getattr(self, f'repconv{k}') for k in self.reparam_conv_kernels]
     def forward(self, x):
         sets = x.reshape(-1, self.num_sharesets, self.path_h, self.path_w)
-        y = self.fc3_bn(self.fc3(sets.reshape(len(sets), -1, 1, 1)).view(sets.shape))
-        if others := [f(sets) for f in self.branches()]: y = y + sum(others[1:], others[0])
+        y = self.fc3_bn(self.fc3(sets.reshape(len(sets), -1, 1, 1)).view(
+            sets.shape
+        ))
+        if others := [f(sets) for f in self.branches()]:
+            y = y + sum(others[1:], others[0])
         return y.reshape(x.shape)*self.gp(x)
     def fold(self):
         "Weight and bias of the linear layer that does what all branches do, in double precision"
@@ -54,7 +77,8 @@ class RepMLPBlock(BaseModule):
         w,b = fold_norm(self.fc3.weight.view(s, n, n, 1), self.fc3_bn)
         for f in self.branches():
             wk,bk = fold_norm(f.conv.weight, f.norm)
-            w,b = w+conv_matrix(wk, self.path_h, self.path_w)[..., None],b+bk
+            w = w+conv_matrix(wk, self.path_h, self.path_w)[..., None]
+            b = b+bk
         return w.reshape(s*n, n, 1, 1),b.repeat_interleave(n)
     @torch.no_grad()
     def switch_to_deploy(self):
@@ -62,28 +86,53 @@ class RepMLPBlock(BaseModule):
         if self.deploy: return
         (w,b),old = self.fold(),self.fc3.weight
         for k in self.reparam_conv_kernels: delattr(self, f'repconv{k}')
-        self.fc3,self.fc3_bn,self.deploy = self._fc3(bias=True).to(old.device, old.dtype),nn.Identity(),True
-        self.fc3.weight.copy_(w); self.fc3.bias.copy_(b)
+        self.fc3 = self._fc3(bias=True).to(old.device, old.dtype)
+        self.fc3_bn = nn.Identity()
+        self.deploy = True
+        self.fc3.weight.copy_(w)
+        self.fc3.bias.copy_(b)
 
 # %% ../../../nbs/models/backbones/repmlp.ipynb #516ec330
 class ConvFFN(BaseModule):
     "Widen, activate, narrow"
-    def __init__(self, in_channels, hidden_channels=None, out_channels=None, norm_cfg=dict(type='BN', requires_grad=True),
-                 act_cfg=dict(type='GELU'), init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        hidden_channels=None,
+        out_channels=None,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        act_cfg=dict(type='GELU'),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         mid,kw = hidden_channels or in_channels,dict(norm_cfg=norm_cfg, act_cfg=None)
-        self.ffn_fc1,self.ffn_fc2 = ConvModule(in_channels, mid, 1, **kw),ConvModule(mid, out_channels or in_channels, 1, **kw)
+        self.ffn_fc1 = ConvModule(in_channels, mid, 1, **kw)
+        self.ffn_fc2 = ConvModule(mid, out_channels or in_channels, 1, **kw)
         self.act = build_activation_layer(act_cfg)
     def forward(self, x): return self.ffn_fc2(self.act(self.ffn_fc1(x)))
 
 class RepMLPNetUnit(BaseModule):
     "`RepMLPBlock`, then `ConvFFN`"
-    def __init__(self, channels, path_h, path_w, reparam_conv_kernels, globalperceptron_ratio, norm_cfg=dict(type='BN', requires_grad=True),
-                 ffn_expand=4, num_sharesets=1, deploy=False, init_cfg=None):
+    def __init__(
+        self,
+        channels,
+        path_h,
+        path_w,
+        reparam_conv_kernels,
+        globalperceptron_ratio,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        ffn_expand=4,
+        num_sharesets=1,
+        deploy=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
-        self.repmlp_block = RepMLPBlock(channels, path_h, path_w, reparam_conv_kernels, globalperceptron_ratio, num_sharesets, deploy)
+        self.repmlp_block = RepMLPBlock(
+            channels, path_h, path_w, reparam_conv_kernels, globalperceptron_ratio, num_sharesets, deploy
+        )
         self.ffn_block = ConvFFN(channels, channels*ffn_expand)
-        self.norm1,self.norm2 = build_norm_layer(norm_cfg, channels)[1],build_norm_layer(norm_cfg, channels)[1]
+        self.norm1 = build_norm_layer(norm_cfg, channels)[1]
+        self.norm2 = build_norm_layer(norm_cfg, channels)[1]
     def forward(self, x):
         x = x + self.repmlp_block(self.norm1(x))
         return x + self.ffn_block(self.norm2(x))
@@ -91,51 +140,97 @@ class RepMLPNetUnit(BaseModule):
 # %% ../../../nbs/models/backbones/repmlp.ipynb #d5edfaa9
 class MapPatchEmbed(PatchEmbed):
     "Patches as a map, with a ReLU"
-    def __init__(self, *args, **kwargs): super().__init__(*args, **kwargs); self.relu = nn.ReLU(inplace=True)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.relu = nn.ReLU(inplace=True)
     def forward(self, x):
         x = self.projection(self.adaptive_padding(x) if self.adaptive_padding else x)
         return self.relu(x if self.norm is None else self.norm(x))
 
-repmlp_archs = dict.fromkeys(('b', 'base'), dict(channels=[96, 192, 384, 768], depths=[2, 2, 12, 2], sharesets_nums=[1, 4, 32, 128]))
+repmlp_archs = dict.fromkeys(
+    ('b', 'base'),
+    dict(
+        channels=[96, 192, 384, 768],
+        depths=[2, 2, 12, 2],
+        sharesets_nums=[1, 4, 32, 128],
+    ),
+)
 def _by(size): return 'x'.join(map(str, size))
 def _check_arch(arch):
     a = arch if isinstance(arch, dict) else pick(repmlp_archs, arch, 'RepMLPNet')
-    if a.keys()!={'channels', 'depths', 'sharesets_nums'} or len({len(v) for v in a.values()})!=1:
-        raise ConfigError('RepMLPNet: an arch that is a dict has channels, depths and sharesets_nums, of one length.')
+    if (
+        a.keys()!={'channels', 'depths', 'sharesets_nums'}
+        or len({len(v) for v in a.values()})!=1
+    ):
+        raise ConfigError(
+            'RepMLPNet: an arch that is a dict has channels, depths and sharesets_nums, of one length.'
+        )
     return a
 
 # %% ../../../nbs/models/backbones/repmlp.ipynb #993dccec
 @MODELS.register
 class RepMLPNet(Backbone):
     "Stages of `RepMLPNetUnit`s, for pictures of `img_size`"
-    def __init__(self, arch, # Name, or a dict with `channels`, `depths`, `sharesets_nums`
-                 img_size=224, in_channels=3, patch_size=4, out_indices=(3,), reparam_conv_kernels=(3,), globalperceptron_ratio=4, conv_cfg=None,
-                 norm_cfg=dict(type='BN', requires_grad=True), patch_cfg=dict(), final_norm=True, deploy=False, init_cfg=None):
+    def __init__(
+        self,
+        arch, # Name, or a dict with `channels`, `depths`, `sharesets_nums`
+        img_size=224,
+        in_channels=3,
+        patch_size=4,
+        out_indices=(3,),
+        reparam_conv_kernels=(3,),
+        globalperceptron_ratio=4,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        patch_cfg=dict(),
+        final_norm=True,
+        deploy=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices)
         a = self.arch_settings = _check_arch(arch)
-        cs,self.img_size,self.deploy,n = a['channels'],to_2tuple(img_size),deploy,len(a['channels'])
-        kw = dict(in_channels=in_channels, input_size=self.img_size, embed_dims=cs[0], kernel_size=patch_size, stride=patch_size)
+        cs = a['channels']
+        self.img_size = to_2tuple(img_size)
+        self.deploy = deploy
+        n = len(a['channels'])
+        kw = dict(
+            in_channels=in_channels, input_size=self.img_size, embed_dims=cs[0], kernel_size=patch_size,
+            stride=patch_size
+        )
         self.patch_embed = MapPatchEmbed(**{**kw, 'norm_cfg': norm_cfg, 'bias': False, **patch_cfg})
         h,w = self.grid = self.patch_embed.init_out_size
         self.least = _by([2**(n-1)]*2)+' patches or more'
-        if min(h, w) < 2**(n-1): raise ConfigError(f'RepMLPNet: img_size {img_size} is {h}x{w} patches; it takes {self.least}.')
-        def unit(i): return RepMLPNetUnit(cs[i], h>>i, w>>i, reparam_conv_kernels, globalperceptron_ratio, norm_cfg,
-                                          num_sharesets=a['sharesets_nums'][i], deploy=deploy)
-        self.stages = ModuleList([Sequential(*(unit(i) for _ in range(depth))) for i,depth in enumerate(a['depths'])])
-        self.downsample_layers = ModuleList([ConvModule(ci, co, 2, 2, conv_cfg=conv_cfg, norm_cfg=norm_cfg) for ci,co in zip(cs, cs[1:])])
+        if min(h, w) < 2**(n-1):
+            raise ConfigError(f'RepMLPNet: img_size {img_size} is {h}x{w} patches; it takes {self.least}.')
+        def unit(i):
+            return RepMLPNetUnit(cs[i], h>>i, w>>i, reparam_conv_kernels, globalperceptron_ratio, norm_cfg,
+                                 num_sharesets=a['sharesets_nums'][i], deploy=deploy)
+        self.stages = ModuleList([
+            Sequential(*(unit(i) for _ in range(depth)))
+            for i,depth in enumerate(a['depths'])
+        ])
+        self.downsample_layers = ModuleList([
+            ConvModule(ci, co, 2, 2, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+            for ci,co in zip(cs, cs[1:])
+        ])
         self.final_norm = build_norm_layer(norm_cfg, cs[-1])[1] if final_norm else nn.Identity()
         self.ready()
     @property
-    def stages_list(self): return [nn.Sequential(*o) for o in zip(self.stages, [*self.downsample_layers, nn.Sequential()])]
+    def stages_list(self):
+        return [nn.Sequential(*o) for o in zip(self.stages, [*self.downsample_layers, nn.Sequential()])]
     def forward(self, x):
         pic,x,outs = x.shape[2:],self.patch_embed(x),[]
         if x.shape[2:]!=self.grid:
-            raise DataError(f"RepMLPNet: built for pictures of {_by(self.img_size)}, it can't take {_by(pic)}; its layers are made for one size. "
-                            f"Resize the pictures, or build and train it with another img_size ({self.least}).")
+            raise DataError(
+                f"RepMLPNet: built for pictures of {_by(self.img_size)}, "
+                f"it can't take {_by(pic)}; its layers are made for one size. "
+                f"Resize the pictures, or build and train it with another img_size ({self.least})."
+            )
         for i,stage in enumerate(self.stages):
             x = stage(x)
             if i < len(self.downsample_layers): x = self.downsample_layers[i](x)
-            if i in self.out_indices: outs.append(self.final_norm(x) if i==len(self.stages)-1 else x)
+            if i in self.out_indices:
+                outs.append(self.final_norm(x) if i==len(self.stages)-1 else x)
         return tuple(outs)
     def switch_to_deploy(self):
         "Fold every block, in place"

@@ -24,7 +24,10 @@ from .resnet import cnn_init
 def fold_norm(weight, norm): # weight: of a convolution without bias
     "Weight and bias of a convolution that includes the norm after it"
     scale = norm.weight.double()/(norm.running_var.double()+norm.eps).sqrt()
-    return weight.double()*scale.view(-1, 1, 1, 1),norm.bias.double()-norm.running_mean.double()*scale
+    return (
+        weight.double()*scale.view(-1, 1, 1, 1),
+        norm.bias.double()-norm.running_mean.double()*scale,
+    )
 
 def identity_kernel(channels, groups, ks=3, like=None):
     "A convolution that changes nothing"
@@ -41,7 +44,8 @@ class Foldable(BaseModule):
         "Weight and bias of the one convolution that does what all branches do"
         w,b = fold_norm(self.branch_3x3.conv.weight, self.branch_3x3.norm)
         w1,b1 = fold_norm(self.branch_1x1.conv.weight, self.branch_1x1.norm)
-        w,b = w+F.pad(w1, [1]*4),b+b1
+        w = w+F.pad(w1, [1]*4)
+        b = b+b1
         if self.branch_norm is None: return w,b
         w0,b0 = fold_norm(identity_kernel(self.in_channels, self.groups, like=w), self.branch_norm)
         return w+w0,b+b0
@@ -52,53 +56,107 @@ class Foldable(BaseModule):
         (w,b),old = self.fold(),self.branch_3x3.conv.weight
         for n in ('branch_3x3', 'branch_1x1', 'branch_norm'): delattr(self, n)
         self.branch_reparam = self.plain().to(old.device, old.dtype)
-        self.branch_reparam.weight.copy_(w); self.branch_reparam.bias.copy_(b)
+        self.branch_reparam.weight.copy_(w)
+        self.branch_reparam.bias.copy_(b)
         self.deploy = True
 
 # %% ../../../nbs/models/backbones/repvgg.ipynb #4689ea27
 class RepVGGBlock(Foldable):
     "3×3, 1×1 and identity side by side, or folded into one"
-    def __init__(self, in_channels, out_channels, stride=1, padding=1, dilation=1, groups=1, padding_mode='zeros', se_cfg=None, with_cp=False,
-                 conv_cfg=None, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'), deploy=False, init_cfg=None):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        stride=1,
+        padding=1,
+        dilation=1,
+        groups=1,
+        padding_mode='zeros',
+        se_cfg=None,
+        with_cp=False,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        deploy=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
-        self.in_channels,self.out_channels,self.groups,self.deploy,self.with_cp = in_channels,out_channels,groups,deploy,with_cp
-        self.conv_kw = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.deploy = deploy
+        self.with_cp = with_cp
+        self.conv_kw = dict(
+            stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode
+        )
         def branch(ks, pad):
-            kw = dict(stride=stride, padding=pad, groups=groups, bias=False, dilation=dilation if ks > 1 else 1)
-            return nn.Sequential(OrderedDict(conv=build_conv_layer(conv_cfg, in_channels, out_channels, ks, **kw), norm=build_norm_layer(norm_cfg, out_channels)[1]))
+            kw = dict(
+                stride=stride, padding=pad, groups=groups, bias=False, dilation=dilation if ks > 1 else 1
+            )
+            return nn.Sequential(OrderedDict(
+                conv=build_conv_layer(conv_cfg, in_channels, out_channels, ks, **kw),
+                norm=build_norm_layer(norm_cfg, out_channels)[1],
+            ))
         if deploy: self.branch_reparam = self.plain()
         else:
-            self.branch_norm = build_norm_layer(norm_cfg, in_channels)[1] if out_channels==in_channels and stride==1 else None
+            if out_channels==in_channels and stride==1:
+                self.branch_norm = build_norm_layer(norm_cfg, in_channels)[1]
+            else:
+                self.branch_norm = None
             self.branch_3x3,self.branch_1x1 = branch(3, padding),branch(1, padding-dilation)
         self.se_layer = SELayer(out_channels, **se_cfg) if se_cfg is not None else nn.Identity()
         self.act = build_activation_layer(act_cfg)
-    def plain(self): return nn.Conv2d(self.in_channels, self.out_channels, 3, bias=True, **self.conv_kw)
+    def plain(self):
+        return nn.Conv2d(self.in_channels, self.out_channels, 3, bias=True, **self.conv_kw)
     def _sum(self, x):
         y = self.branch_3x3(x) + self.branch_1x1(x)
         return y if self.branch_norm is None else y + self.branch_norm(x)
-    def _block(self, x): return self.se_layer(self.branch_reparam(x) if self.deploy else self._sum(x))
+    def _block(self, x):
+        return self.se_layer(self.branch_reparam(x) if self.deploy else self._sum(x))
     def forward(self, x): return self.act(maybe_checkpoint(self._block, x, self.with_cp))
 
 # %% ../../../nbs/models/backbones/repvgg.ipynb #335fbd75
 def _rep(blocks, widths, groups=1, **kw):
-    return dict(num_blocks=blocks, width_factor=widths, group_layer_map={i: groups for i in range(2, 27, 2)} if groups > 1 else None, **{'se_cfg': None, **kw})
+    return dict(
+        num_blocks=blocks,
+        width_factor=widths,
+        group_layer_map={i: groups for i in range(2, 27, 2)} if groups > 1 else None,
+        **{'se_cfg': None, **kw},
+    )
 
 _a,_b = (2, 4, 14, 1),(4, 6, 16, 1)
-repvgg_archs = dict(A0=_rep(_a, (.75, .75, .75, 2.5)), A1=_rep(_a, (1, 1, 1, 2.5)), A2=_rep(_a, (1.5, 1.5, 1.5, 2.75)), B0=_rep(_b, (1, 1, 1, 2.5)),
-    **{f'B{k}{g}': _rep(_b, w, n) for k,w in ((1, (2, 2, 2, 4)), (2, (2.5, 2.5, 2.5, 5)), (3, (3, 3, 3, 5))) for g,n in (('', 1), ('g2', 2), ('g4', 4))},
-    D2se=_rep((8, 14, 24, 1), (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=16, divisor=1)),
-    **{'yolox-pai-small': _rep((3, 5, 7, 3), (1, 1, 1, 1), stem_channels=32)})
+repvgg_archs = dict(
+    A0=_rep(_a, (.75, .75, .75, 2.5)),
+    A1=_rep(_a, (1, 1, 1, 2.5)),
+    A2=_rep(_a, (1.5, 1.5, 1.5, 2.75)),
+    B0=_rep(_b, (1, 1, 1, 2.5)),
+    **{
+        f'B{k}{g}': _rep(_b, w, n)
+        for k,w in (
+            (1, (2, 2, 2, 4)),
+            (2, (2.5, 2.5, 2.5, 5)),
+            (3, (3, 3, 3, 5)),
+        )
+        for g,n in (('', 1), ('g2', 2), ('g4', 4))
+    },
+    D2se=_rep(
+        (8, 14, 24, 1), (2.5, 2.5, 2.5, 5), se_cfg=dict(ratio=16, divisor=1)
+    ),
+    **{'yolox-pai-small': _rep((3, 5, 7, 3), (1, 1, 1, 1), stem_channels=32)},
+)
 
 class PoolPyramid(nn.Module):
     "A map beside itself after one, two and three poolings"
     def __init__(self, c, norm_cfg, act_cfg, ks=5):
         super().__init__()
         kw = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.conv1,self.conv2 = ConvModule(c, c//2, 1, **kw),ConvModule(c//2*4, c, 1, **kw)
+        self.conv1 = ConvModule(c, c//2, 1, **kw)
+        self.conv2 = ConvModule(c//2*4, c, 1, **kw)
         self.poolings = nn.MaxPool2d(ks, 1, ks//2)
     def forward(self, x):
         xs = [self.conv1(x)]
-        for _ in range(3): xs.append(self.poolings(xs[-1]))
+        for _ in range(3):
+            xs.append(self.poolings(xs[-1]))
         return self.conv2(torch.cat(xs, 1))
 
 # %% ../../../nbs/models/backbones/repvgg.ipynb #000e6ca2
@@ -106,28 +164,59 @@ class PoolPyramid(nn.Module):
 class RepVGG(Backbone):
     "A stack of `RepVGGBlock`s"
     stem_names = ('stem',)
-    def __init__(self, arch, # Name, or a dict with `num_blocks`, `width_factor`, ...
-                 in_channels=3, base_channels=64, out_indices=(3,), strides=(2, 2, 2, 2), dilations=(1, 1, 1, 1), frozen_stages=-1, conv_cfg=None,
-                 norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'), with_cp=False, deploy=False, norm_eval=False, add_ppf=False, init_cfg=cnn_init):
+    def __init__(
+        self,
+        arch, # Name, or a dict with `num_blocks`, `width_factor`, ...
+        in_channels=3,
+        base_channels=64,
+        out_indices=(3,),
+        strides=(2, 2, 2, 2),
+        dilations=(1, 1, 1, 1),
+        frozen_stages=-1,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        with_cp=False,
+        deploy=False,
+        norm_eval=False,
+        add_ppf=False,
+        init_cfg=cnn_init,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
-        row = dict(group_layer_map=None, se_cfg=None) | (arch if isinstance(arch, dict) else pick(repvgg_archs, arch, 'RepVGG'))
+        row = (
+            dict(group_layer_map=None, se_cfg=None)
+            | (arch if isinstance(arch, dict) else pick(repvgg_archs, arch, 'RepVGG'))
+        )
         missing = {'num_blocks', 'width_factor'} - row.keys()
-        if missing: raise ConfigError(f"RepVGG: an arch that is a dict needs {', '.join(sorted(missing))}.")
+        if missing:
+            raise ConfigError(f"RepVGG: an arch that is a dict needs {', '.join(sorted(missing))}.")
         first = min(row.get('stem_channels', 64), int(base_channels*row['width_factor'][0]))
-        kw = dict(se_cfg=row['se_cfg'], with_cp=with_cp, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, deploy=deploy)
-        self.arch,self.deploy,ci,k,groups = row,deploy,first,0,row['group_layer_map'] or {}
+        kw = dict(
+            se_cfg=row['se_cfg'], with_cp=with_cp, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg,
+            deploy=deploy
+        )
+        self.arch = row
+        self.deploy = deploy
+        ci = first
+        k = 0
+        groups = row['group_layer_map'] or {}
         self.stem = RepVGGBlock(in_channels, ci, stride=2, **kw)
         self.stage_names = self.stages = tuple(f'stage_{i+1}' for i in range(len(row['num_blocks'])))
         for i,(name,n,f) in enumerate(zip(self.stage_names, row['num_blocks'], row['width_factor'])):
             co,blocks = int(base_channels*2**i*f),[]
             for j in range(n):
-                k += 1; d = dilations[i]
-                blocks.append(RepVGGBlock(ci, co, 1 if j else strides[i], d, d, groups.get(k, 1), **kw)); ci = co
+                k += 1
+                d = dilations[i]
+                blocks.append(RepVGGBlock(
+                    ci, co, 1 if j else strides[i], d, d, groups.get(k, 1), **kw
+                ))
+                ci = co
             self.add_module(name, nn.Sequential(*blocks))
         self.ppf = PoolPyramid(ci, norm_cfg, act_cfg) if add_ppf else None
         self.ready()
     def enter(self, x): return self.stem(x)
-    def leave(self, i, x): return self.ppf(x) if self.ppf is not None and i==len(self.stage_names)-1 else x
+    def leave(self, i, x):
+        return self.ppf(x) if self.ppf is not None and i==len(self.stage_names)-1 else x
     def switch_to_deploy(self):
         "Fold every block, in place"
         for m in self.modules():

@@ -21,16 +21,39 @@ from .resnext import with_block
 class Bottle2neck(Bottleneck):
     "A bottleneck with a cascade in the middle"
     first_kw,always_pool = dict(stage_type='stage'),True
-    def __init__(self, in_channels, out_channels, scales=4, base_width=26, base_channels=64, stage_type='normal', **kwargs):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        scales=4,
+        base_width=26,
+        base_channels=64,
+        stage_type='normal',
+        **kwargs,
+    ):
         if scales < 2: raise ConfigError(f'Res2Net: scales is 2 or more, not {scales}.')
-        self.scales,self.base_width,self.base_channels,self.stage_type = scales,base_width,base_channels,stage_type
+        self.scales = scales
+        self.base_width = base_width
+        self.base_channels = base_channels
+        self.stage_type = stage_type
         super().__init__(in_channels, out_channels, **kwargs)
-    def width(self, mid): self.piece = math.floor(mid*(self.base_width/self.base_channels)); return self.piece*self.scales
-    def middle(self): "Made in `after`: its children come last"
+    def width(self, mid):
+        self.piece = math.floor(mid*(self.base_width/self.base_channels))
+        return self.piece*self.scales
+    def middle(self):
+        "Made in `after`: its children come last"
     def after(self):
-        c,n,kw = self.piece,self.scales-1,dict(stride=self.conv2_stride, padding=self.dilation, dilation=self.dilation, bias=False)
-        self.convs = nn.ModuleList([build_conv_layer(self.conv_cfg, c, c, 3, **kw) for _ in range(n)])
-        self.bns = nn.ModuleList([build_norm_layer(self.norm_cfg, c, postfix=i+1)[1] for i in range(n)])
+        c = self.piece
+        n = self.scales-1
+        kw = dict(stride=self.conv2_stride, padding=self.dilation, dilation=self.dilation, bias=False)
+        self.convs = nn.ModuleList([
+            build_conv_layer(self.conv_cfg, c, c, 3, **kw)
+            for _ in range(n)
+        ])
+        self.bns = nn.ModuleList([
+            build_norm_layer(self.norm_cfg, c, postfix=i+1)[1]
+            for i in range(n)
+        ])
         if self.stage_type=='stage': self.pool = nn.AvgPool2d(3, self.conv2_stride, 1)
     def mix(self, x):
         *pieces,rest = x.split(self.piece, 1)
@@ -45,7 +68,18 @@ class Bottle2neck(Bottleneck):
 class Res2Net(ResNet):
     "ResNet of 50, 101 or 152 layers with cascades"
     arch_settings = with_block(Bottle2neck)
-    def __init__(self, scales=4, base_width=26, style='pytorch', deep_stem=True, avg_down=True, init_cfg=None, **kwargs):
+    def __init__(
+        self,
+        scales=4,
+        base_width=26,
+        style='pytorch',
+        deep_stem=True,
+        avg_down=True,
+        init_cfg=None,
+        **kwargs,
+    ):
         self.scales,self.base_width = scales,base_width
-        self.block_kw = dict(scales=scales, base_width=base_width, base_channels=kwargs.get('base_channels', 64))
+        self.block_kw = dict(
+            scales=scales, base_width=base_width, base_channels=kwargs.get('base_channels', 64)
+        )
         super().__init__(style=style, deep_stem=deep_stem, avg_down=avg_down, init_cfg=init_cfg, **kwargs)

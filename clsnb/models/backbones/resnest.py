@@ -18,24 +18,53 @@ from .resnet import ResNetV1d
 # %% ../../../nbs/models/backbones/resnest.ipynb #2ac54d75
 class RSoftmax(nn.Module):
     "Softmax over the splits; a sigmoid if there is but one"
-    def __init__(self, radix, groups): super().__init__(); self.radix,self.groups = radix,groups
+    def __init__(self, radix, groups):
+        super().__init__()
+        self.radix,self.groups = radix,groups
     def forward(self, x): # (n, groups·radix·c, 1, 1), one group after the other
         if self.radix==1: return x.flatten(1).sigmoid()
-        return x.view(len(x), self.groups, self.radix, -1).transpose(1, 2).softmax(1).flatten(1)
+        return (
+            x.view(len(x), self.groups, self.radix, -1)
+            .transpose(1, 2)
+            .softmax(1)
+            .flatten(1)
+        )
 
 class SplitAttentionConv2d(nn.Module):
     "A convolution with `radix` outputs for each channel, and attention that mixes them"
-    def __init__(self, in_channels, channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, radix=2, reduction_factor=4,
-                 conv_cfg=None, norm_cfg=dict(type='BN')):
+    def __init__(
+        self,
+        in_channels,
+        channels,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+        radix=2,
+        reduction_factor=4,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+    ):
         super().__init__()
         self.radix,self.groups,self.channels = radix,groups,channels
         mid,many = max(in_channels*radix//reduction_factor, 32),channels*radix
-        if in_channels%(groups*radix): raise ConfigError(f'ResNeSt: {in_channels} channels can\'t be cut into groups times radix, {groups}x{radix}.')
-        self.conv = build_conv_layer(conv_cfg, in_channels, many, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups*radix, bias=False)
-        self.norm0_name,norm0 = build_norm_layer(norm_cfg, many, postfix=0); self.add_module(self.norm0_name, norm0)
-        self.relu,self.fc1 = nn.ReLU(inplace=True),nn.Conv2d(channels, mid, 1, groups=groups)
-        self.norm1_name,norm1 = build_norm_layer(norm_cfg, mid, postfix=1); self.add_module(self.norm1_name, norm1)
-        self.fc2,self.rsoftmax = nn.Conv2d(mid, many, 1, groups=groups),RSoftmax(radix, groups)
+        if in_channels%(groups*radix):
+            raise ConfigError(
+                f'ResNeSt: {in_channels} channels can\'t be cut into groups times radix, {groups}x{radix}.'
+            )
+        self.conv = build_conv_layer(
+            conv_cfg, in_channels, many, kernel_size, stride=stride, padding=padding, dilation=dilation,
+            groups=groups*radix, bias=False
+        )
+        self.norm0_name,norm0 = build_norm_layer(norm_cfg, many, postfix=0)
+        self.add_module(self.norm0_name, norm0)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc1 = nn.Conv2d(channels, mid, 1, groups=groups)
+        self.norm1_name,norm1 = build_norm_layer(norm_cfg, mid, postfix=1)
+        self.add_module(self.norm1_name, norm1)
+        self.fc2 = nn.Conv2d(mid, many, 1, groups=groups)
+        self.rsoftmax = RSoftmax(radix, groups)
     @property
     def norm0(self): return getattr(self, self.norm0_name)
     @property
@@ -44,33 +73,81 @@ class SplitAttentionConv2d(nn.Module):
         x = self.relu(self.norm0(self.conv(x)))
         splits = x.unflatten(1, (self.radix, self.channels))
         w = self.relu(self.norm1(self.fc1(F.adaptive_avg_pool2d(splits.sum(1), 1))))
-        w = self.rsoftmax(self.fc2(w)).view(len(x), self.radix, self.channels, 1, 1)
+        w = self.rsoftmax(self.fc2(w)).view(
+            len(x), self.radix, self.channels, 1, 1
+        )
         return (w*splits).sum(1)
 
 # %% ../../../nbs/models/backbones/resnest.ipynb #b5e27fd6
 class ResNeStBottleneck(Bottleneck):
     "A bottleneck with split attention in the middle"
-    def __init__(self, in_channels, out_channels, groups=1, width_per_group=4, base_channels=64, radix=2, reduction_factor=4, avg_down_stride=True, **kwargs):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        groups=1,
+        width_per_group=4,
+        base_channels=64,
+        radix=2,
+        reduction_factor=4,
+        avg_down_stride=True,
+        **kwargs,
+    ):
         self.groups,self.width_per_group,self.base_channels = groups,width_per_group,base_channels
         self.radix,self.reduction_factor,self.avg_down_stride = radix,reduction_factor,avg_down_stride
         super().__init__(in_channels, out_channels, **kwargs)
-    def width(self, mid): return mid if self.groups==1 else self.groups*self.width_per_group*mid//self.base_channels
+    def width(self, mid):
+        if self.groups==1: return mid
+        return self.groups*self.width_per_group*mid//self.base_channels
     def middle(self):
         self.avg_down_stride = self.avg_down_stride and self.conv2_stride > 1
-        self.conv2 = SplitAttentionConv2d(self.mid_channels, self.mid_channels, 3, 1 if self.avg_down_stride else self.conv2_stride, self.dilation, self.dilation,
-                                          self.groups, self.radix, self.reduction_factor, self.conv_cfg, self.norm_cfg)
+        self.conv2 = SplitAttentionConv2d(
+            self.mid_channels,
+            self.mid_channels,
+            3,
+            1 if self.avg_down_stride else self.conv2_stride,
+            self.dilation,
+            self.dilation,
+            self.groups,
+            self.radix,
+            self.reduction_factor,
+            self.conv_cfg,
+            self.norm_cfg,
+        )
     def after(self):
         if self.avg_down_stride: self.avd_layer = nn.AvgPool2d(3, self.conv2_stride, 1)
-    def mix(self, x): return self.avd_layer(self.conv2(x)) if self.avg_down_stride else self.conv2(x)
+    def mix(self, x):
+        return self.avd_layer(self.conv2(x)) if self.avg_down_stride else self.conv2(x)
 
 # %% ../../../nbs/models/backbones/resnest.ipynb #22a9588b
-resnest_depths = {d: (ResNeStBottleneck, n) for d,n in {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3), 269: (3, 30, 48, 8)}.items()}
+resnest_depths = {
+    d: (ResNeStBottleneck, n)
+    for d,n in {
+        50: (3, 4, 6, 3), 101: (3, 4, 23, 3),
+        152: (3, 8, 36, 3), 200: (3, 24, 36, 3), 269: (3, 30, 48, 8)
+    }.items()
+}
 
 @MODELS.register
 class ResNeSt(ResNetV1d):
     "ResNetV1d with split attention"
     arch_settings = resnest_depths
-    def __init__(self, depth, groups=1, width_per_group=4, radix=2, reduction_factor=4, avg_down_stride=True, **kwargs):
-        self.block_kw = dict(groups=groups, width_per_group=width_per_group, base_channels=kwargs.get('base_channels', 64), radix=radix,
-                             reduction_factor=reduction_factor, avg_down_stride=avg_down_stride)
+    def __init__(
+        self,
+        depth,
+        groups=1,
+        width_per_group=4,
+        radix=2,
+        reduction_factor=4,
+        avg_down_stride=True,
+        **kwargs,
+    ):
+        self.block_kw = dict(
+            groups=groups,
+            width_per_group=width_per_group,
+            base_channels=kwargs.get('base_channels', 64),
+            radix=radix,
+            reduction_factor=reduction_factor,
+            avg_down_stride=avg_down_stride,
+        )
         super().__init__(depth=depth, **kwargs)

@@ -23,7 +23,9 @@ resnet_depths = { 18: (BasicBlock, (2, 2,  2, 2)),
                   50: (Bottleneck, (3, 4,  6, 3)),
                  101: (Bottleneck, (3, 4, 23, 3)),
                  152: (Bottleneck, (3, 8, 36, 3))}
-cnn_init = [dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])]
+cnn_init = [
+    dict(type='Kaiming', layer=['Conv2d']), dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])
+]
 
 # %% ../../../nbs/models/backbones/resnet.ipynb #b7e1f780
 class ResStem(Backbone):
@@ -35,14 +37,19 @@ class ResStem(Backbone):
         self.relu,self.stem_names = nn.ReLU(inplace=True),('conv1', self.norm1_name)
     def make_deep_stem(self, ci, co):
         kw = dict(kernel_size=3, padding=1, conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg)
-        self.stem = nn.Sequential(ConvModule(ci, co//2, stride=2, **kw), ConvModule(co//2, co//2, **kw), ConvModule(co//2, co, **kw))
+        self.stem = nn.Sequential(
+            ConvModule(ci, co//2, stride=2, **kw),
+            ConvModule(co//2, co//2, **kw),
+            ConvModule(co//2, co, **kw),
+        )
         self.stem_names = ('stem',)
     def make_stem(self, ci, co):
         (self.make_deep_stem if self.deep_stem else self.make_plain_stem)(ci, co)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
     @property
     def norm1(self): return getattr(self, self.norm1_name)
-    def enter_stem(self, x): return self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
+    def enter_stem(self, x):
+        return self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
     def enter(self, x): return self.maxpool(self.enter_stem(x))
 
 # %% ../../../nbs/models/backbones/resnet.ipynb #e6b025be
@@ -50,20 +57,45 @@ class ResStem(Backbone):
 class ResNet(ResStem):
     "A stem and stages of residual blocks"
     arch_settings,block_kw = resnet_depths,{}
-    def __init__(self, depth, in_channels=3, stem_channels=64, base_channels=64, expansion=None, num_stages=4, strides=(1, 2, 2, 2),
-                 dilations=(1, 1, 1, 1), out_indices=(3,), style='pytorch', # 'caffe': the stride is on the first 1×1
-                 deep_stem=False, avg_down=False, frozen_stages=-1, conv_cfg=None, norm_cfg=dict(type='BN', requires_grad=True),
-                 norm_eval=False, with_cp=False, zero_init_residual=True, init_cfg=cnn_init, drop_path_rate=0.):
+    def __init__(
+        self,
+        depth,
+        in_channels=3,
+        stem_channels=64,
+        base_channels=64,
+        expansion=None,
+        num_stages=4,
+        strides=(1, 2, 2, 2),
+        dilations=(1, 1, 1, 1),
+        out_indices=(3,),
+        style='pytorch', # 'caffe': the stride is on the first 1×1
+        deep_stem=False,
+        avg_down=False,
+        frozen_stages=-1,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=False,
+        with_cp=False,
+        zero_init_residual=True,
+        init_cfg=cnn_init,
+        drop_path_rate=0.,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         who = type(self).__name__
         if not 1 <= num_stages <= 4 or not len(strides)==len(dilations)==num_stages:
             raise ConfigError(f'{who}: num_stages is 1 to 4, and there are as many strides and dilations.')
-        self.depth,self.deep_stem,self.conv_cfg,self.norm_cfg,self.zero_init_residual = depth,deep_stem,conv_cfg,norm_cfg,zero_init_residual
+        self.depth = depth
+        self.deep_stem = deep_stem
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.zero_init_residual = zero_init_residual
         self.block,blocks = pick(self.arch_settings, depth, who, 'depth')
         self.expansion = get_expansion(self.block, expansion)
         self.make_stem(in_channels, stem_channels)
-        kw = dict(self.block_kw, expansion=self.expansion, style=style, avg_down=avg_down, with_cp=with_cp, conv_cfg=conv_cfg,
-                  norm_cfg=norm_cfg, drop_path_rate=drop_path_rate)
+        kw = dict(
+            self.block_kw, expansion=self.expansion, style=style, avg_down=avg_down, with_cp=with_cp,
+            conv_cfg=conv_cfg, norm_cfg=norm_cfg, drop_path_rate=drop_path_rate
+        )
         self.stage_names = self.res_layers = tuple(f'layer{i+1}' for i in range(num_stages))
         ci,co = stem_channels,base_channels*self.expansion
         for name,n,stride,dilation in zip(self.stage_names, blocks, strides, dilations):

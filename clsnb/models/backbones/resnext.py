@@ -16,16 +16,22 @@ class ResNeXtBottleneck(Bottleneck):
     def __init__(self, in_channels, out_channels, base_channels=64, groups=32, width_per_group=4, **kwargs):
         self.groups,self.width_per_group,self.base_channels = groups,width_per_group,base_channels
         super().__init__(in_channels, out_channels, **kwargs)
-    def width(self, mid): return mid if self.groups==1 else self.groups*self.width_per_group*mid//self.base_channels
+    def width(self, mid):
+        if self.groups==1: return mid
+        return self.groups*self.width_per_group*mid//self.base_channels
     def middle(self): super().middle(groups=self.groups)
 
 # %% ../../../nbs/models/backbones/resnext.ipynb #7f74c3ce
-def with_block(block, depths=(50, 101, 152)): "ResNet's table of depths, with another block"; return {d: (block, resnet_depths[d][1]) for d in depths}
+def with_block(block, depths=(50, 101, 152)):
+    "ResNet's table of depths, with another block"
+    return {d: (block, resnet_depths[d][1]) for d in depths}
 
 @MODELS.register
 class ResNeXt(ResNet):
     "ResNet of 50, 101 or 152 layers with grouped convolutions"
     arch_settings = with_block(ResNeXtBottleneck)
     def __init__(self, depth, groups=32, width_per_group=4, **kwargs):
-        self.block_kw = dict(groups=groups, width_per_group=width_per_group, base_channels=kwargs.get('base_channels', 64))
+        self.block_kw = dict(
+            groups=groups, width_per_group=width_per_group, base_channels=kwargs.get('base_channels', 64)
+        )
         super().__init__(depth, **kwargs)

@@ -42,5 +42,10 @@ class SEResNeXt(ResNet):
     "ResNeXt with channel weights"
     arch_settings = with_block(SEResNeXtBottleneck)
     def __init__(self, depth, groups=32, width_per_group=4, se_ratio=16, **kwargs):
-        self.block_kw = dict(se_ratio=se_ratio, groups=groups, width_per_group=width_per_group, base_channels=kwargs.get('base_channels', 64))
+        self.block_kw = dict(
+            se_ratio=se_ratio,
+            groups=groups,
+            width_per_group=width_per_group,
+            base_channels=kwargs.get('base_channels', 64),
+        )
         super().__init__(depth, **kwargs)

@@ -22,28 +22,48 @@ from ..base import Backbone
 def channel_shuffle(x, groups):
     "Deal the channels of `groups` groups out in turn"
     n,c,h,w = x.shape
-    return x.view(n, groups, c//groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+    return (
+        x.view(n, groups, c//groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+    )
 
 # %% ../../../nbs/models/backbones/shufflenet.ipynb #a313dcb8
 class ShuffleUnit(BaseModule):
     "Grouped, shuffled bottleneck; adds its input, or appends it pooled"
-    def __init__(self, in_channels, out_channels, groups=3, first_block=True, # The first of all isn't grouped at its start
-                 combine='add', # Or 'concat', which halves the map
-                 conv_cfg=None, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'), with_cp=False):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        groups=3,
+        first_block=True, # The first of all isn't grouped at its start
+        combine='add', # Or 'concat', which halves the map
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        with_cp=False,
+    ):
         super().__init__()
-        self.groups,self.combine,self.with_cp,down = groups,combine,with_cp,combine=='concat'
+        self.groups = groups
+        self.combine = combine
+        self.with_cp = with_cp
+        down = combine=='concat'
         mid,new = out_channels//4,out_channels-in_channels*down
         kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         if down: self.avgpool = nn.AvgPool2d(3, stride=2, padding=1)
-        self.g_conv_1x1_compress = ConvModule(in_channels, mid, 1, groups=1 if first_block else groups, act_cfg=act_cfg, **kw)
-        self.depthwise_conv3x3_bn = ConvModule(mid, mid, 3, stride=1+down, padding=1, groups=mid, act_cfg=None, **kw)
+        self.g_conv_1x1_compress = ConvModule(
+            in_channels, mid, 1, groups=1 if first_block else groups, act_cfg=act_cfg, **kw
+        )
+        self.depthwise_conv3x3_bn = ConvModule(
+            mid, mid, 3, stride=1+down, padding=1, groups=mid, act_cfg=None, **kw
+        )
         self.g_conv_1x1_expand = ConvModule(mid, new, 1, groups=groups, act_cfg=None, **kw)
         self.act = build_activation_layer(act_cfg)
     def _unit(self, x):
         y = self.depthwise_conv3x3_bn(self.g_conv_1x1_compress(x))
         if self.groups > 1: y = channel_shuffle(y, self.groups)
         y = self.g_conv_1x1_expand(y)
-        return torch.cat((self.avgpool(x), self.act(y)), 1) if self.combine=='concat' else self.act(x+y)
+        if self.combine=='concat':
+            return torch.cat((self.avgpool(x), self.act(y)), 1)
+        return self.act(x+y)
     def forward(self, x): return maybe_checkpoint(self._unit, x, self.with_cp)
 
 # %% ../../../nbs/models/backbones/shufflenet.ipynb #d97f2879
@@ -59,36 +79,73 @@ class ShuffleTrunk(Backbone):
     def enter(self, x): return self.maxpool(self.conv1(x))
     def finish_init(self):
         for n,m in self.named_modules():
-            if isinstance(m, nn.Conv2d): normal_init(m, 0, .01 if 'conv1' in n else 1/m.weight.shape[1])
-            elif isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)): constant_init(m, 1, bias=.0001)
+            if isinstance(m, nn.Conv2d):
+                normal_init(m, 0, .01 if 'conv1' in n else 1/m.weight.shape[1])
+            elif isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
+                constant_init(m, 1, bias=.0001)
 
 # %% ../../../nbs/models/backbones/shufflenet.ipynb #ea2fa406
-shufflenet_v1_widths = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}
+shufflenet_v1_widths = {
+    1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960),
+    4: (272, 544, 1088), 8: (384, 768, 1536)
+}
 
 @MODELS.register
 class ShuffleNetV1(ShuffleTrunk):
     "Grouped and shuffled bottlenecks"
-    def __init__(self, groups=3, widen_factor=1.0, out_indices=(2,), frozen_stages=-1, conv_cfg=None, norm_cfg=dict(type='BN'),
-                 act_cfg=dict(type='ReLU'), norm_eval=False, with_cp=False, init_cfg=None):
+    def __init__(
+        self,
+        groups=3,
+        widen_factor=1.0,
+        out_indices=(2,),
+        frozen_stages=-1,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        norm_eval=False,
+        with_cp=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
         ci = int(24*widen_factor)
         self.make_stem(ci, kw)
-        for i,(w,n) in enumerate(zip(pick(shufflenet_v1_widths, groups, 'ShuffleNetV1', 'groups'), (4, 8, 4))):
+        for i,(w,n) in enumerate(zip(
+            pick(shufflenet_v1_widths, groups, 'ShuffleNetV1', 'groups'), (4, 8, 4)
+        )):
             co = make_divisible(w*widen_factor, 8)
-            units = [ShuffleUnit(co if j else ci, co, groups, i==j==0, 'add' if j else 'concat', with_cp=with_cp, **kw) for j in range(n)]
-            self.layers.append(nn.Sequential(*units)); ci = co
+            units = [
+                ShuffleUnit(
+                    co if j else ci, co, groups, i==j==0, 'add' if j else 'concat', with_cp=with_cp, **kw
+                )
+                for j in range(n)
+            ]
+            self.layers.append(nn.Sequential(*units))
+            ci = co
         self.ready()
 
 # %% ../../../nbs/models/backbones/shufflenet.ipynb #72b2b61d
 class ShuffleV2Block(BaseModule):
     "Half of the channels are worked on; or all of them, twice, at stride 2"
-    def __init__(self, in_channels, out_channels, stride=1, conv_cfg=None, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'), with_cp=False):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        stride=1,
+        conv_cfg=None,
+        norm_cfg=dict(type='BN'),
+        act_cfg=dict(type='ReLU'),
+        with_cp=False,
+    ):
         super().__init__()
         self.stride,self.with_cp,c = stride,with_cp,out_channels//2
-        if stride==1 and in_channels!=2*c: raise ConfigError(f'ShuffleV2Block: at stride 1 out_channels ({out_channels}) is in_channels ({in_channels}).')
+        if stride==1 and in_channels!=2*c:
+            raise ConfigError(
+                f'ShuffleV2Block: at stride 1 out_channels ({out_channels}) is in_channels ({in_channels}).'
+            )
         kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        def look(ci): return ConvModule(ci, ci, 3, stride=stride, padding=1, groups=ci, act_cfg=None, **kw)
+        def look(ci):
+            return ConvModule(ci, ci, 3, stride=stride, padding=1, groups=ci, act_cfg=None, **kw)
         def mix(ci): return ConvModule(ci, c, 1, act_cfg=act_cfg, **kw)
         if stride > 1: self.branch1 = nn.Sequential(look(in_channels), mix(in_channels))
         self.branch2 = nn.Sequential(mix(in_channels if stride > 1 else c), look(c), mix(c))
@@ -98,7 +155,12 @@ class ShuffleV2Block(BaseModule):
     def forward(self, x): return maybe_checkpoint(self._block, x, self.with_cp)
 
 # %% ../../../nbs/models/backbones/shufflenet.ipynb #8b0dbc12
-shufflenet_v2_widths = {.5: (48, 96, 192, 1024), 1.: (116, 232, 464, 1024), 1.5: (176, 352, 704, 1024), 2.: (244, 488, 976, 2048)}
+shufflenet_v2_widths = {
+    .5: (48, 96, 192, 1024),
+    1.: (116, 232, 464, 1024),
+    1.5: (176, 352, 704, 1024),
+    2.: (244, 488, 976, 2048),
+}
 
 @MODELS.register
 class ShuffleNetV2(ShuffleTrunk):
@@ -110,6 +172,10 @@ class ShuffleNetV2(ShuffleTrunk):
         ci,widths = 24,pick(shufflenet_v2_widths, widen_factor, 'ShuffleNetV2', 'widen_factor')
         self.make_stem(ci, kw)
         for co,n in zip(widths, (4, 8, 4)):
-            self.layers.append(nn.Sequential(*(ShuffleV2Block(co if j else ci, co, 1 if j else 2, with_cp=with_cp, **kw) for j in range(n)))); ci = co
+            self.layers.append(nn.Sequential(*(
+                ShuffleV2Block(co if j else ci, co, 1 if j else 2, with_cp=with_cp, **kw)
+                for j in range(n)
+            )))
+            ci = co
         self.layers.append(ConvModule(ci, widths[-1], 1, **kw))
         self.ready()

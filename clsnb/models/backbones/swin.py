@@ -25,7 +25,11 @@ _swin_rows = dict(tiny =( 96, [2, 2,  6, 2], [3,  6, 12, 24]),
                   small=( 96, [2, 2, 18, 2], [3,  6, 12, 24]),
                   base =(128, [2, 2, 18, 2], [4,  8, 16, 32]),
                   large=(192, [2, 2, 18, 2], [6, 12, 24, 48]))
-swin_archs = {n: dict(zip(('embed_dims', 'depths', 'num_heads'), v)) for k,v in _swin_rows.items() for n in (k, k[0])}
+swin_archs = {
+    n: dict(zip(('embed_dims', 'depths', 'num_heads'), v))
+    for k,v in _swin_rows.items()
+    for n in (k, k[0])
+}
 
 # %% ../../../nbs/models/backbones/swin.ipynb #b2f70393
 class SwinBlock(BaseModule):
@@ -44,7 +48,9 @@ class SwinBlock(BaseModule):
         self.ffn = FFN(**{**dict(embed_dims=embed_dims, feedforward_channels=int(embed_dims*ffn_ratio), ffn_drop=0,
                                  dropout_layer=path, act_cfg=dict(type='GELU')), **ffn_cfgs})
     def forward(self, x, hw_shape):
-        def f(x): x = x + self.attn(self.norm1(x), hw_shape); return self.ffn(self.norm2(x), identity=x)
+        def f(x):
+            x = x + self.attn(self.norm1(x), hw_shape)
+            return self.ffn(self.norm2(x), identity=x)
         return maybe_checkpoint(f, x, self.with_cp)
 
 # %% ../../../nbs/models/backbones/swin.ipynb #276cef7f
@@ -56,10 +62,18 @@ class PatchMerging(BaseModule):
                  init_cfg=None, is_post_norm=False): # The same, by another name
         super().__init__(init_cfg)
         ks,stride,dilation = map(to_2tuple, (kernel_size, stride or kernel_size, dilation))
-        self.adaptive_padding = AdaptivePadding(ks, stride, dilation, padding) if isinstance(padding, str) else None
+        if isinstance(padding, str):
+            self.adaptive_padding = AdaptivePadding(ks, stride, dilation, padding)
+        else:
+            self.adaptive_padding = None
         self.sampler = nn.Unfold(ks, dilation, 0 if self.adaptive_padding else to_2tuple(padding), stride)
-        dim,self.out_channels,self.use_post_norm = ks[0]*ks[1]*in_channels,out_channels,use_post_norm or is_post_norm
-        norm = build_norm_layer(norm_cfg, out_channels if self.use_post_norm else dim)[1] if norm_cfg else nn.Identity()
+        dim = ks[0]*ks[1]*in_channels
+        self.out_channels = out_channels
+        self.use_post_norm = use_post_norm or is_post_norm
+        if norm_cfg:
+            norm = build_norm_layer(norm_cfg, out_channels if self.use_post_norm else dim)[1]
+        else:
+            norm = nn.Identity()
         reduction = nn.Linear(dim, out_channels, bias=bias)
         if self.use_post_norm: self.reduction,self.norm = reduction,norm
         else: self.norm,self.reduction = norm,reduction
@@ -67,8 +81,12 @@ class PatchMerging(BaseModule):
         x = x.transpose(1, 2).reshape(len(x), -1, *hw_shape)
         if self.adaptive_padding: x = self.adaptive_padding(x)
         s = self.sampler
-        size = tuple((n + 2*p - d*(k-1) - 1)//t + 1
-                     for n,p,d,k,t in zip(x.shape[2:], to_2tuple(s.padding), s.dilation, s.kernel_size, s.stride))
+        size = tuple(
+            (n + 2*p - d*(k-1) - 1)//t + 1
+            for n,p,d,k,t in zip(
+                x.shape[2:], to_2tuple(s.padding), s.dilation, s.kernel_size, s.stride
+            )
+        )
         return s(x).transpose(1, 2),size
     def forward(self, x, hw_shape):
         x,size = self.merged(x, hw_shape)
@@ -93,10 +111,12 @@ class SwinBlockSequence(BaseModule):
         kw = dict(in_channels=embed_dims, out_channels=2*embed_dims, norm_cfg=dict(type='LN'))
         self.downsample = PatchMerging(**{**kw, **downsample_cfg})
     @property
-    def out_channels(self): return self.downsample.out_channels if self.downsample else self.embed_dims
+    def out_channels(self):
+        return self.downsample.out_channels if self.downsample else self.embed_dims
     def forward(self, x, hw_shape, do_downsample=True):
         for m in self.blocks: x = m(x, hw_shape)
-        return self.downsample(x, hw_shape) if self.downsample is not None and do_downsample else (x, hw_shape)
+        if self.downsample is not None and do_downsample: return self.downsample(x, hw_shape)
+        return x, hw_shape
 
 # %% ../../../nbs/models/backbones/swin.ipynb #b2b319fa
 class SwinStem(Backbone):
@@ -112,7 +132,8 @@ class SwinStem(Backbone):
                                                 conv_type='Conv2d', kernel_size=patch_size,
                                                 stride=patch_size, norm_cfg=dict(type='LN')), **patch_cfg})
         self.patch_resolution = h,w = self.patch_embed.init_out_size
-        if use_abs_pos_embed: self.absolute_pos_embed = nn.Parameter(torch.zeros(1, h*w, dim))
+        if use_abs_pos_embed:
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, h*w, dim))
         self.use_abs_pos_embed,self.drop_after_pos = use_abs_pos_embed,nn.Dropout(drop_rate)
     def finish_init(self):
         if self.use_abs_pos_embed: nn.init.trunc_normal_(self.absolute_pos_embed, std=.02)
@@ -128,7 +149,10 @@ class SwinTrunk(SwinStem):
     def make_norms(self, norm_cfg):
         "Check the indices, add the norms of what leaves, freeze"
         self.renames = [(r'^norm\.', f'norm{len(self.stages)-1}.')]
-        self.num_features = [s.out_channels if self.out_after_downsample else s.embed_dims for s in self.stages]
+        self.num_features = [
+            s.out_channels if self.out_after_downsample else s.embed_dims
+            for s in self.stages
+        ]
         self.ready()
         for i in self.out_indices:
             norm = build_norm_layer(norm_cfg, self.num_features[i])[1] if norm_cfg else nn.Identity()
@@ -137,18 +161,22 @@ class SwinTrunk(SwinStem):
     def _freeze_stages(self):
         super()._freeze_stages()
         for i in self.out_indices:
-            if i <= self.frozen_stages and hasattr(self, f'norm{i}'): freeze_module(getattr(self, f'norm{i}'), False)
+            if i <= self.frozen_stages and hasattr(self, f'norm{i}'):
+                freeze_module(getattr(self, f'norm{i}'), False)
     def adapt(self, state_dict, prefix):
-        for k in [k for k in state_dict if k.startswith(prefix) and k.endswith('attn_mask')]: del state_dict[k]
+        for k in [k for k in state_dict if k.startswith(prefix) and k.endswith('attn_mask')]:
+            del state_dict[k]
         adapt_pos_embed(self, state_dict, f'{prefix}absolute_pos_embed', 0)
         adapt_window_tables(self, state_dict, prefix)
-    def leave(self, i, x, size): return getattr(self, f'norm{i}')(x).transpose(1, 2).reshape(len(x), -1, *size)
+    def leave(self, i, x, size):
+        return getattr(self, f'norm{i}')(x).transpose(1, 2).reshape(len(x), -1, *size)
     def forward(self, x):
         (x,size),outs = self.enter(x),[]
         for i,stage in enumerate(self.stages):
             x,size = stage(x, size, do_downsample=self.out_after_downsample)
             if i in self.out_indices: outs.append(self.leave(i, x, size))
-            if stage.downsample is not None and not self.out_after_downsample: x,size = stage.downsample(x, size)
+            if stage.downsample is not None and not self.out_after_downsample:
+                x,size = stage.downsample(x, size)
         return tuple(outs)
 
 # %% ../../../nbs/models/backbones/swin.ipynb #175d2ad8
@@ -164,14 +192,17 @@ class SwinTransformer(SwinTrunk):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         a = arch if isinstance(arch, dict) else pick(swin_archs, arch, 'SwinTransformer')
         missing = {'embed_dims', 'depths', 'num_heads'}-a.keys()
-        if missing: raise ConfigError(f"SwinTransformer: an arch that is a dict needs {', '.join(sorted(missing))}.")
+        if missing:
+            raise ConfigError(f"SwinTransformer: an arch that is a dict needs {', '.join(sorted(missing))}.")
         self.arch_settings,self.embed_dims = a,a['embed_dims']
         self.out_after_downsample,self.interpolate_mode = out_after_downsample,interpolate_mode
         self.make_patches(img_size, patch_size, in_channels, patch_cfg, drop_rate, use_abs_pos_embed)
         n,dim,self.stages = len(a['depths']),self.embed_dims,ModuleList()
         cfgs = [stage_cfgs]*n if isinstance(stage_cfgs, dict) else stage_cfgs
         ramp = drop_path_ramp(drop_path_rate, a['depths'])
-        for i,(depth,heads,ps,c) in enumerate(zip(a['depths'], a['num_heads'], ramp, cfgs)):
+        for i,(depth,heads,ps,c) in enumerate(zip(
+            a['depths'], a['num_heads'], ramp, cfgs
+        )):
             kw = dict(embed_dims=dim, depth=depth, num_heads=heads, window_size=window_size, downsample=i < n-1,
                       drop_paths=ps, with_cp=with_cp, pad_small_map=pad_small_map)
             self.stages.append(SwinBlockSequence(**{**kw, **c}))

@@ -26,7 +26,11 @@ _swin_v2_rows = dict(tiny  =( 96, [2, 2,  6, 2], [ 3,  6, 12,  24], 0),
                      huge  =(352, [2, 2, 18, 2], [ 8, 16, 32,  64], 6),
                      giant =(512, [2, 2, 42, 4], [16, 32, 64, 128], 6))
 _swin_v2_fields = ('embed_dims', 'depths', 'num_heads', 'extra_norm_every_n_blocks')
-swin_v2_archs = {n: dict(zip(_swin_v2_fields, v)) for k,v in _swin_v2_rows.items() for n in (k, k[0])}
+swin_v2_archs = {
+    n: dict(zip(_swin_v2_fields, v))
+    for k,v in _swin_v2_rows.items()
+    for n in (k, k[0])
+}
 
 # %% ../../../nbs/models/backbones/swin_v2.ipynb #179efd76
 class SwinBlockV2(BaseModule):
@@ -95,11 +99,19 @@ class SwinTransformerV2(SwinTrunk):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         a = arch if isinstance(arch, dict) else pick(swin_v2_archs, arch, 'SwinTransformerV2')
         missing = set(_swin_v2_fields)-a.keys()
-        if missing: raise ConfigError(f"SwinTransformerV2: an arch that is a dict needs {', '.join(sorted(missing))}.")
-        self.arch_settings,self.embed_dims,self.interpolate_mode,n = a,a['embed_dims'],interpolate_mode,len(a['depths'])
+        if missing:
+            raise ConfigError(
+                f"SwinTransformerV2: an arch that is a dict needs {', '.join(sorted(missing))}."
+            )
+        self.arch_settings = a
+        self.embed_dims = a['embed_dims']
+        self.interpolate_mode = interpolate_mode
+        n = len(a['depths'])
         self.window_sizes = [window_size]*n if isinstance(window_size, int) else list(window_size)
         if len(self.window_sizes)!=n:
-            raise ConfigError(f'SwinTransformerV2: window_size is a number or {n} of them, not {len(self.window_sizes)}.')
+            raise ConfigError(
+                f'SwinTransformerV2: window_size is a number or {n} of them, not {len(self.window_sizes)}.'
+            )
         self.make_patches(img_size, patch_size, in_channels, patch_cfg, drop_rate, use_abs_pos_embed)
         self.make_stages(pretrained_window_sizes, stage_cfgs, drop_path_rate, with_cp=with_cp,
                          pad_small_map=pad_small_map)
@@ -118,4 +130,5 @@ class SwinTransformerV2(SwinTrunk):
     def adapt(self, state_dict, prefix):
         super().adapt(state_dict, prefix)
         tables = 'relative_position_index','relative_coords_table' # computed
-        for k in [k for k in state_dict if k.startswith(prefix) and k.endswith(tables)]: del state_dict[k]
+        for k in [k for k in state_dict if k.startswith(prefix) and k.endswith(tables)]:
+            del state_dict[k]

@@ -42,10 +42,20 @@ class T2TTransformerLayer(BaseModule):
 # %% ../../../nbs/models/backbones/t2t_vit.ipynb #c59ed7ef
 class T2TModule(BaseModule):
     "Three soft splits with attention between them"
-    def __init__(self, img_size=224, in_channels=3, embed_dims=384, token_dims=64, use_performer=False, init_cfg=None):
+    def __init__(
+        self,
+        img_size=224,
+        in_channels=3,
+        embed_dims=384,
+        token_dims=64,
+        use_performer=False,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         if use_performer:
-            raise ConfigError("T2T_ViT: t2t_cfg.use_performer=True is not there, as in MMClassification; leave it out.")
+            raise ConfigError(
+                "T2T_ViT: t2t_cfg.use_performer=True is not there, as in MMClassification; leave it out."
+            )
         self.embed_dims = embed_dims
         self.soft_split0 = nn.Unfold(7, padding=2, stride=4)
         self.soft_split1,self.soft_split2 = (nn.Unfold(3, padding=1, stride=2) for _ in 'ab')
@@ -57,12 +67,19 @@ class T2TModule(BaseModule):
     def split(self, i, x):
         "Pieces as tokens, and how many rows and columns of them"
         u = getattr(self, f'soft_split{i}')
-        return u(x).transpose(1, 2),tuple((n + 2*u.padding - u.kernel_size)//u.stride + 1 for n in x.shape[2:])
+        return (
+            u(x).transpose(1, 2),
+            tuple(
+                (n + 2*u.padding - u.kernel_size)//u.stride + 1
+                for n in x.shape[2:]
+            ),
+        )
     def forward(self, x):
         x,size = self.split(0, x)
-        for i in (1, 2): x,size = self.split(i,
-                                             getattr(self,
-                                                     f'attention{i}')(x).transpose(1, 2).reshape(len(x), -1, *size))
+        for i in (1, 2):
+            x,size = self.split(i,
+                                getattr(self,
+                                        f'attention{i}')(x).transpose(1, 2).reshape(len(x), -1, *size))
         return self.project(x),size
 
 # %% ../../../nbs/models/backbones/t2t_vit.ipynb #e588a51a
@@ -107,7 +124,8 @@ class T2T_ViT(T2TTrunk):
                  layer_cfgs=dict(), # One dict for all layers, or a list
                  init_cfg=None):
         super().__init__(init_cfg, out_indices)
-        if output_cls_token and not with_cls_token: raise ConfigError('T2T_ViT: output_cls_token needs with_cls_token.')
+        if output_cls_token and not with_cls_token:
+            raise ConfigError('T2T_ViT: output_cls_token needs with_cls_token.')
         self.with_cls_token,self.output_cls_token = with_cls_token,output_cls_token
         self.interpolate_mode,self.final_norm = interpolate_mode,final_norm
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))

@@ -17,22 +17,39 @@ from ..base import Backbone
 def _norm(name):
     "A norm layer by the name that configs use"
     cls = NORM_LAYERS.get(name) if isinstance(name, str) else name
-    if cls is None: raise ConfigError(f"TIMMBackbone: norm_layer: there is no {name!r}.{near(name, NORM_LAYERS.module_dict)}")
+    if cls is None:
+        raise ConfigError(
+            f"TIMMBackbone: norm_layer: there is no {name!r}.{near(name, NORM_LAYERS.module_dict)}"
+        )
     return lambda *args, **kw: cls(*args, **kw)
 
 def timm_model(model_name, pretrained=False, checkpoint_path='', **kwargs):
     "`timm.create_model`, with mistakes told in one line"
     timm = need('timm', 'TIMMBackbone')
-    if checkpoint_path and not Path(checkpoint_path).is_file(): raise CheckpointError(f'TIMMBackbone: there is no file {checkpoint_path}.')
-    try: return timm.create_model(model_name, pretrained=pretrained, checkpoint_path=str(checkpoint_path or ''), **kwargs)
-    except TypeError as e: raise ConfigError(f"TIMMBackbone: timm's {model_name} does not take these arguments: {e}.") from e
+    if checkpoint_path and not Path(checkpoint_path).is_file():
+        raise CheckpointError(f'TIMMBackbone: there is no file {checkpoint_path}.')
+    try:
+        return timm.create_model(
+            model_name, pretrained=pretrained, checkpoint_path=str(checkpoint_path or ''), **kwargs
+        )
+    except TypeError as e:
+        raise ConfigError(f"TIMMBackbone: timm's {model_name} does not take these arguments: {e}.") from e
     except Exception as e:
         arch = model_name.split('.')[0]
-        if 'Unknown model' in str(e): raise ConfigError(f'TIMMBackbone: timm has no model {model_name!r}.{near(arch, timm.list_models())}') from None
-        if 'Invalid pretrained tag' in str(e): raise ConfigError(f'TIMMBackbone: {e}{near(model_name, timm.list_models(arch, pretrained=True))}') from None
+        if 'Unknown model' in str(e):
+            raise ConfigError(
+                f'TIMMBackbone: timm has no model {model_name!r}.{near(arch, timm.list_models())}'
+            ) from None
+        if 'Invalid pretrained tag' in str(e):
+            raise ConfigError(
+                f'TIMMBackbone: {e}{near(model_name, timm.list_models(arch, pretrained=True))}'
+            ) from None
         if not pretrained and not checkpoint_path: raise
-        what,why = f'from {checkpoint_path}' if checkpoint_path else 'that timm offers',' '.join(str(e).split())[:200] or type(e).__name__
-        raise CheckpointError(f'TIMMBackbone: the weights {what} for {model_name} could not be loaded: {why}') from e
+        what = f'from {checkpoint_path}' if checkpoint_path else 'that timm offers'
+        why = ' '.join(str(e).split())[:200] or type(e).__name__
+        raise CheckpointError(
+            f'TIMMBackbone: the weights {what} for {model_name} could not be loaded: {why}'
+        ) from e
 
 # %% ../../../nbs/models/backbones/timm_backbone.ipynb #e3a868cd
 class _AnyKeyword:
@@ -48,8 +65,12 @@ class TIMMBackbone(_AnyKeyword, Backbone):
                  ):
         Backbone.__init__(self, init_cfg)
         if 'norm_layer' in kwargs: kwargs['norm_layer'] = _norm(kwargs['norm_layer'])
-        self.timm_model = timm_model(model_name, pretrained, checkpoint_path, features_only=features_only, in_chans=in_channels, **kwargs)
-        if hasattr(self.timm_model, 'reset_classifier'): self.timm_model.reset_classifier(0, '')
+        self.timm_model = timm_model(
+            model_name, pretrained, checkpoint_path, features_only=features_only, in_chans=in_channels,
+            **kwargs
+        )
+        if hasattr(self.timm_model, 'reset_classifier'):
+            self.timm_model.reset_classifier(0, '')
         self._is_init = bool(pretrained or checkpoint_path)
     def init_weights(self):
         "timm has given the first values; only `init_cfg` is added"
@@ -62,7 +83,9 @@ class TIMMBackbone(_AnyKeyword, Backbone):
     @property
     def cam_layer(self):
         blocks = getattr(self.timm_model, 'blocks', ())
-        return f'timm_model.blocks.{len(blocks)-1}.norm1' if hasattr(self.timm_model, 'num_prefix_tokens') and len(blocks) else None
+        if hasattr(self.timm_model, 'num_prefix_tokens') and len(blocks):
+            return f'timm_model.blocks.{len(blocks)-1}.norm1'
+        return None
     def forward(self, x):
         out = self.timm_model(x)
         return tuple(out) if isinstance(out, (list, tuple)) else (out,)

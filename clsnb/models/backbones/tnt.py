@@ -24,7 +24,11 @@ from ..base import Backbone
 _tnt_rows = dict(small=(384,     24,    12,           6,           4),
                  base =(640,     40,    12,          10,           4))
 _tnt_fields = ('embed_dims_outer', 'embed_dims_inner', 'num_layers', 'num_heads_outer', 'num_heads_inner')
-tnt_archs = {n: dict(zip(_tnt_fields, v)) for k,v in _tnt_rows.items() for n in (k, k[0])}
+tnt_archs = {
+    n: dict(zip(_tnt_fields, v))
+    for k,v in _tnt_rows.items()
+    for n in (k, k[0])
+}
 
 # %% ../../../nbs/models/backbones/tnt.ipynb #94d33e6f
 class PackedAttention(nn.Module):
@@ -47,7 +51,8 @@ class _TNTAttention(BaseModule):
     "With the name and the dropout that go around it"
     def __init__(self, embed_dims, num_heads, attn_drop, proj_drop, drop_path, bias):
         super().__init__()
-        self.attn,self.proj_drop = PackedAttention(embed_dims, num_heads, attn_drop, bias),nn.Dropout(proj_drop)
+        self.attn = PackedAttention(embed_dims, num_heads, attn_drop, bias)
+        self.proj_drop = nn.Dropout(proj_drop)
         self.dropout_layer = build_dropout(dict(type='DropPath', drop_prob=drop_path))
     def forward(self, x): return self.dropout_layer(self.proj_drop(self.attn(x)))
 
@@ -86,7 +91,15 @@ class TNTBlock(BaseModule):
 # %% ../../../nbs/models/backbones/tnt.ipynb #c2b421ad
 class PixelEmbed(BaseModule):
     "The words of every patch: (pictures times patches, words, channels)"
-    def __init__(self, img_size=224, patch_size=16, in_channels=3, embed_dims_inner=48, stride=4, init_cfg=None):
+    def __init__(
+        self,
+        img_size=224,
+        patch_size=16,
+        in_channels=3,
+        embed_dims_inner=48,
+        stride=4,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.img_size,self.patch_size = to_2tuple(img_size),to_2tuple(patch_size)
         self.patches_resolution = tuple(n//p for n,p in zip(self.img_size, self.patch_size))
@@ -101,7 +114,8 @@ class PixelEmbed(BaseModule):
         return F.pad(x, (0, -w%self.patch_size[1], 0, -h%self.patch_size[0]))
     def forward(self, x, pixel_pos):
         x = self.proj(self.whole(x))
-        c,size = x.shape[1],tuple(n//p for n,p in zip(x.shape[2:], self.new_patch_size))
+        c = x.shape[1]
+        size = tuple(n//p for n,p in zip(x.shape[2:], self.new_patch_size))
         x = self.unfold(x).transpose(1, 2).reshape(-1, c, *self.new_patch_size) + pixel_pos
         return x.flatten(2).transpose(1, 2),size
 
@@ -117,7 +131,9 @@ class TNTTrunk(Backbone):
     def adapt(self, state_dict, prefix): adapt_pos_embed(self, state_dict, f'{prefix}patch_pos')
     def forward(self, x):
         pixels,size = self.pixel_embed(x, self.pixel_pos)
-        patches = self.norm2_proj(self.projection(self.norm1_proj(pixels.reshape(len(x), size[0]*size[1], -1))))
+        patches = self.norm2_proj(self.projection(self.norm1_proj(pixels.reshape(
+            len(x), size[0]*size[1], -1
+        ))))
         patches = torch.cat([self.cls_token.expand(len(x), -1, -1), patches], 1)
         pos = resize_pos_embed(self.patch_pos, self.patch_resolution, size, self.interpolate_mode)
         patches = self.drop_after_pos(patches + pos)
@@ -138,11 +154,15 @@ class TNT(TNTTrunk):
         super().__init__(init_cfg)
         a = self.arch_settings = arch if isinstance(arch, dict) else pick(tnt_archs, arch, 'TNT')
         missing = set(_tnt_fields)-a.keys()
-        if missing: raise ConfigError(f"TNT: an arch that is a dict needs {', '.join(sorted(missing))}.")
+        if missing:
+            raise ConfigError(f"TNT: an arch that is a dict needs {', '.join(sorted(missing))}.")
         dim,inner = a['embed_dims_outer'],a['embed_dims_inner']
         e = self.pixel_embed = PixelEmbed(img_size, patch_size, in_channels, inner, first_stride)
-        self.embed_dims,self.patch_resolution,pixels = dim,e.patches_resolution,e.new_patch_size[0]*e.new_patch_size[1]
-        self.norm1_proj,self.projection = build_norm_layer(norm_cfg, pixels*inner)[1],nn.Linear(pixels*inner, dim)
+        self.embed_dims = dim
+        self.patch_resolution = e.patches_resolution
+        pixels = e.new_patch_size[0]*e.new_patch_size[1]
+        self.norm1_proj = build_norm_layer(norm_cfg, pixels*inner)[1]
+        self.projection = nn.Linear(pixels*inner, dim)
         self.norm2_proj = build_norm_layer(norm_cfg, dim)[1]
         for k,shape in dict(cls_token=(1, 1, dim), patch_pos=(1, e.num_patches+1, dim),
                             pixel_pos=(1, inner, *e.new_patch_size)).items():

@@ -21,16 +21,38 @@ from ..base import Backbone
 
 # %% ../../../nbs/models/backbones/twins.ipynb #673324a8
 #                         dims                    depths         heads           mlp_ratios
-_pcpvt_rows = dict(small=([ 64, 128, 320,  512], [3, 4,  6, 3], [1, 2,  5,  8], [8, 8, 4, 4]),
-                   base =([ 64, 128, 320,  512], [3, 4, 18, 3], [1, 2,  5,  8], [8, 8, 4, 4]),
-                   large=([ 64, 128, 320,  512], [3, 8, 27, 3], [1, 2,  5,  8], [8, 8, 4, 4]))
-_svt_rows   = dict(small=([ 64, 128, 256,  512], [2, 2, 10, 4], [2, 4,  8, 16], [4, 4, 4, 4]),
-                   base =([ 96, 192, 384,  768], [2, 2, 18, 2], [3, 6, 12, 24], [4, 4, 4, 4]),
-                   large=([128, 256, 512, 1024], [2, 2, 18, 2], [4, 8, 16, 32], [4, 4, 4, 4]))
+_pcpvt_rows = dict(
+    small=(
+        [64, 128, 320, 512], [3, 4, 6, 3], [1, 2, 5, 8], [8, 8, 4, 4]
+    ),
+    base =(
+        [64, 128, 320, 512], [3, 4, 18, 3], [1, 2, 5, 8], [8, 8, 4, 4]
+    ),
+    large=(
+        [64, 128, 320, 512], [3, 8, 27, 3], [1, 2, 5, 8], [8, 8, 4, 4]
+    ),
+)
+_svt_rows = dict(
+    small=(
+        [64, 128, 256, 512], [2, 2, 10, 4], [2, 4, 8, 16], [4, 4, 4, 4]
+    ),
+    base =(
+        [96, 192, 384, 768], [2, 2, 18, 2], [3, 6, 12, 24], [4, 4, 4, 4]
+    ),
+    large=(
+        [128, 256, 512, 1024], [2, 2, 18, 2], [4, 8, 16, 32], [4, 4, 4, 4]
+    ),
+)
 def _twins_archs(rows, **same):
     names = 'embed_dims', 'depths', 'num_heads', 'mlp_ratios'
-    return {n: dict(zip(names, v), patch_sizes=[4, 2, 2, 2], strides=[4, 2, 2, 2], sr_ratios=[8, 4, 2, 1], **same)
-            for k,v in rows.items() for n in (k, k[0])}
+    return {
+        n: dict(
+            zip(names, v), patch_sizes=[4, 2, 2, 2], strides=[4, 2, 2, 2],
+            sr_ratios=[8, 4, 2, 1], **same
+        )
+        for k,v in rows.items()
+        for n in (k, k[0])
+    }
 pcpvt_archs,svt_archs = _twins_archs(_pcpvt_rows),_twins_archs(_svt_rows, window_sizes=[7]*4)
 
 # %% ../../../nbs/models/backbones/twins.ipynb #a0a9870d
@@ -45,23 +67,36 @@ class GlobalSubsampledAttention(BaseModule):
         self.out_drop = build_dropout(dropout_layer)
         self.q,self.kv = (nn.Linear(embed_dims, embed_dims*i, bias=qkv_bias) for i in (1, 2))
         if sr_ratio==1: return
-        self.sr,self.norm = nn.Conv2d(embed_dims, embed_dims, sr_ratio,
-                                      sr_ratio),build_norm_layer(norm_cfg, embed_dims)[1]
+        self.sr = nn.Conv2d(embed_dims, embed_dims, sr_ratio,
+                                              sr_ratio)
+        self.norm = build_norm_layer(norm_cfg, embed_dims)[1]
     def coarse(self, x, hw_shape):
         if self.sr_ratio==1: return x
-        return self.norm(self.sr(x.transpose(1, 2).reshape(len(x), -1, *hw_shape)).flatten(2).transpose(1, 2))
+        return (
+            self.norm(self.sr(x.transpose(1, 2).reshape(len(x), -1, *hw_shape))
+            .flatten(2)
+            .transpose(1, 2))
+        )
     def forward(self, x, hw_shape):
         n,t,c = x.shape
         q = self.q(x).view(n, t, self.num_heads, -1).transpose(1, 2)
-        k,v = self.kv(self.coarse(x, hw_shape)).view(n, -1, 2, self.num_heads, c//self.num_heads).permute(2, 0, 3, 1, 4)
+        k,v = (
+            self.kv(self.coarse(x, hw_shape))
+            .view(n, -1, 2, self.num_heads, c//self.num_heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.)
-        return self.out_drop(self.proj_drop(self.proj(y.transpose(1, 2).reshape(n, t, c))))
+        return self.out_drop(self.proj_drop(self.proj(y.transpose(1, 2).reshape(
+            n, t, c
+        ))))
 
 # %% ../../../nbs/models/backbones/twins.ipynb #e6856e8e
 def padding_mask(h, w, ws, like):
     "-1000 between the map and its padding, for each window; None if there is nothing to hide"
     if h%ws==0 or w%ws==0: return None
-    x = F.pad(like.new_zeros(1, h, w, 1), (0, 0, 0, -w%ws, 0, -h%ws), value=1.)
+    x = F.pad(
+        like.new_zeros(1, h, w, 1), (0, 0, 0, -w%ws, 0, -h%ws), value=1.
+    )
     x = window_partition(x, ws)[0, :, :, 0]
     return (x[:, None]!=x[:, :, None]).to(like.dtype)*-1000.
 
@@ -70,20 +105,28 @@ class LocallyGroupedSelfAttention(BaseModule):
     def __init__(self, embed_dims, num_heads=8, qkv_bias=False, qk_scale=None, attn_drop_rate=0., proj_drop_rate=0.,
                  window_size=1, init_cfg=None):
         super().__init__(init_cfg)
-        if embed_dims%num_heads: raise ConfigError(f'SVT: {embed_dims} channels cannot be shared by {num_heads} heads.')
+        if embed_dims%num_heads:
+            raise ConfigError(f'SVT: {embed_dims} channels cannot be shared by {num_heads} heads.')
         self.num_heads,self.window_size,self.attn_drop = num_heads,window_size,attn_drop_rate
         self.scale = qk_scale or (embed_dims//num_heads)**-.5
-        self.qkv,self.proj = nn.Linear(embed_dims, embed_dims*3, bias=qkv_bias),nn.Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, embed_dims*3, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop_rate)
     def forward(self, x, hw_shape):
-        (h,w),(n,t,c),ws = hw_shape,x.shape,self.window_size
+        h,w = hw_shape
+        n,t,c = x.shape
+        ws = self.window_size
         mask = padding_mask(h, w, ws, x)
         x = F.pad(x.view(n, h, w, c), (0, 0, 0, -w%ws, 0, -h%ws))
         hp,wp = x.shape[1:3]
         q,k,v = self.qkv(window_partition(x, ws)).view(n, -1, ws*ws, 3, self.num_heads,
                                                        c//self.num_heads).permute(3, 0, 1, 4, 2, 5)
-        y = window_attention(q, k, v, mask=mask, drop=self.attn_drop if self.training else 0., scale=self.scale)
-        y = window_reverse(y.transpose(2, 3).flatten(3), hp, wp, ws)[:, :h, :w]
+        y = window_attention(
+            q, k, v, mask=mask, drop=self.attn_drop if self.training else 0., scale=self.scale
+        )
+        y = (
+            window_reverse(y.transpose(2, 3).flatten(3), hp, wp, ws)[:, :h, :w]
+        )
         return self.proj_drop(self.proj(y.reshape(n, t, c)))
 
 # %% ../../../nbs/models/backbones/twins.ipynb #3a9f52b0
@@ -91,7 +134,8 @@ class ConditionalPositionEncoding(BaseModule):
     "What is around a place says where it is"
     def __init__(self, in_channels, embed_dims=768, stride=1, init_cfg=None):
         super().__init__(init_cfg)
-        self.proj,self.stride = nn.Conv2d(in_channels, embed_dims, 3, stride, 1, groups=embed_dims),stride
+        self.proj = nn.Conv2d(in_channels, embed_dims, 3, stride, 1, groups=embed_dims)
+        self.stride = stride
     def forward(self, x, hw_shape):
         x = x.transpose(1, 2).reshape(len(x), -1, *hw_shape)
         x = self.proj(x) + x if self.stride==1 else self.proj(x)
@@ -125,13 +169,19 @@ class TwinsTrunk(Backbone):
         if 'windiow_sizes' in arch: arch = {**arch, 'window_sizes': arch['windiow_sizes']} # as the reference spells it
         missing = self.archs['small'].keys()-arch.keys()
         if not missing: return arch
-        raise ConfigError(f"{type(self).__name__}: an arch that is a dict needs {', '.join(sorted(missing))}.")
+        raise ConfigError(
+            f"{type(self).__name__}: an arch that is a dict needs {', '.join(sorted(missing))}."
+        )
     def finish_init(self):
         for m in self.modules() if self.init_cfg is None else ():
             if isinstance(m, nn.Linear): nn.init.trunc_normal_(m.weight, std=.02)
             elif isinstance(m, nn.Conv2d):
-                nn.init.normal_(m.weight, std=(2*m.groups/(m.weight[0, 0].numel()*m.out_channels))**.5)
-            if isinstance(m, (nn.Linear, nn.Conv2d)) and m.bias is not None: nn.init.zeros_(m.bias)
+                nn.init.normal_(
+                    m.weight,
+                    std=(2*m.groups/(m.weight[0, 0].numel()*m.out_channels))**.5,
+                )
+            if isinstance(m, (nn.Linear, nn.Conv2d)) and m.bias is not None:
+                nn.init.zeros_(m.bias)
     def run_stage(self, i, x):
         x,size = self.patch_embeds[i](x)
         x = self.position_encoding_drops[i](x)
@@ -161,7 +211,9 @@ class PCPVT(TwinsTrunk):
         n,dims,self.embed_dims = len(a['depths']),a['embed_dims'],a['embed_dims']
         norms = [norm_after_stage]*n if isinstance(norm_after_stage, bool) else norm_after_stage
         if len(norms)!=n:
-            raise ConfigError(f'{type(self).__name__}: norm_after_stage is one bool or a list of {n}, one for each stage.')
+            raise ConfigError(
+                f'{type(self).__name__}: norm_after_stage is one bool or a list of {n}, one for each stage.'
+            )
         rows = zip([in_channels, *dims], dims, a['patch_sizes'], a['strides'])
         self.patch_embeds = ModuleList([PatchEmbed(ci, co, 'Conv2d', ks, s, 'corner', norm_cfg=dict(type='LN'))
                                         for ci,co,ks,s in rows])

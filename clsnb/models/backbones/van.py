@@ -27,7 +27,11 @@ _van_rows = {'b0 t tiny': ([32, 64, 160, 256],  [3, 3, 5, 2],  [8, 8, 4, 4]),
              'b5':        ([96, 192, 480, 768], [3, 3, 24, 3], [8, 8, 4, 4]),
              'b6':        ([96, 192, 384, 768], [6, 6, 90, 6], [8, 8, 4, 4])}
 _van_fields = ('embed_dims', 'depths', 'ffn_ratios')
-van_archs = {n: dict(zip(_van_fields, v)) for k,v in _van_rows.items() for n in k.split()}
+van_archs = {
+    n: dict(zip(_van_fields, v))
+    for k,v in _van_rows.items()
+    for n in k.split()
+}
 
 # %% ../../../nbs/models/backbones/van.ipynb #19e6877c
 class LKA(BaseModule):
@@ -47,22 +51,42 @@ class VANAttention(BaseModule):
         self.proj_1,self.activation = nn.Conv2d(embed_dims, embed_dims, 1),build_activation_layer(act_cfg)
         self.spatial_gating_unit = LKA(embed_dims)
         self.proj_2 = nn.Conv2d(embed_dims, embed_dims, 1)
-    def forward(self, x): return x + self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
+    def forward(self, x):
+        return x + self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
 
 # %% ../../../nbs/models/backbones/van.ipynb #22775ec6
 class VANMlp(BaseModule):
     "Widen, look at the neighbours, narrow"
-    def __init__(self, embed_dims, feedforward_channels, act_cfg=dict(type='GELU'), ffn_drop=0., init_cfg=None):
+    def __init__(
+        self,
+        embed_dims,
+        feedforward_channels,
+        act_cfg=dict(type='GELU'),
+        ffn_drop=0.,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         c = feedforward_channels
-        self.fc1,self.dwconv,self.act = nn.Conv2d(embed_dims, c, 1),nn.Conv2d(c, c, 3, padding=1, groups=c),build_activation_layer(act_cfg)
+        self.fc1 = nn.Conv2d(embed_dims, c, 1)
+        self.dwconv = nn.Conv2d(c, c, 3, padding=1, groups=c)
+        self.act = build_activation_layer(act_cfg)
         self.fc2,self.drop = nn.Conv2d(c, embed_dims, 1),nn.Dropout(ffn_drop)
-    def forward(self, x): return self.drop(self.fc2(self.drop(self.act(self.dwconv(self.fc1(x))))))
+    def forward(self, x):
+        return self.drop(self.fc2(self.drop(self.act(self.dwconv(self.fc1(x))))))
 
 class VANBlock(BaseModule):
     "Attention, then `VANMlp`"
-    def __init__(self, embed_dims, ffn_ratio=4., drop_rate=0., drop_path_rate=0., act_cfg=dict(type='GELU'), norm_cfg=dict(type='BN', eps=1e-5),
-                 layer_scale_init_value=1e-2, init_cfg=None):
+    def __init__(
+        self,
+        embed_dims,
+        ffn_ratio=4.,
+        drop_rate=0.,
+        drop_path_rate=0.,
+        act_cfg=dict(type='GELU'),
+        norm_cfg=dict(type='BN', eps=1e-5),
+        layer_scale_init_value=1e-2,
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         self.out_channels = embed_dims
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
@@ -70,9 +94,13 @@ class VANBlock(BaseModule):
         self.drop_path = path_or_identity(drop_path_rate)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = VANMlp(embed_dims, int(embed_dims*ffn_ratio), act_cfg, drop_rate)
-        def scale(): return nn.Parameter(torch.full((embed_dims, ), float(layer_scale_init_value))) if layer_scale_init_value > 0 else None
+        def scale():
+            if layer_scale_init_value > 0:
+                return nn.Parameter(torch.full((embed_dims, ), float(layer_scale_init_value)))
+            return None
         self.layer_scale_1,self.layer_scale_2 = scale(),scale()
-    def _scaled(self, x, w): return self.drop_path(x if w is None else w.view(-1, 1, 1)*x)
+    def _scaled(self, x, w):
+        return self.drop_path(x if w is None else w.view(-1, 1, 1)*x)
     def forward(self, x):
         x = x + self._scaled(self.attn(self.norm1(x)), self.layer_scale_1)
         return x + self._scaled(self.mlp(self.norm2(x)), self.layer_scale_2)
@@ -86,25 +114,49 @@ class VANPatchEmbed(PatchEmbed):
 class VAN(Backbone):
     "Four stages of `VANBlock`s"
     freeze_shift = 1
-    def __init__(self, arch='tiny', # Name, or a dict with `embed_dims`, `depths`, `ffn_ratios`
-                 patch_sizes=[7, 3, 3, 3], in_channels=3, drop_rate=0., drop_path_rate=0., out_indices=(3,), frozen_stages=-1, norm_eval=False,
-                 norm_cfg=dict(type='LN'), block_cfgs=dict(), init_cfg=None):
+    def __init__(
+        self,
+        arch='tiny', # Name, or a dict with `embed_dims`, `depths`, `ffn_ratios`
+        patch_sizes=[7, 3, 3, 3],
+        in_channels=3,
+        drop_rate=0.,
+        drop_path_rate=0.,
+        out_indices=(3,),
+        frozen_stages=-1,
+        norm_eval=False,
+        norm_cfg=dict(type='LN'),
+        block_cfgs=dict(),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval)
         self.arch_settings = a = named_arch(arch, van_archs, 'VAN', _van_fields)
         self.embed_dims,self.depths,self.ffn_ratios = dims,depths,ratios = [a[k] for k in _van_fields]
         self.num_stages = n = len(depths)
-        if not len(dims)==len(ratios)==len(patch_sizes)==n: raise ConfigError('VAN: embed_dims, depths, ffn_ratios and patch_sizes have one length.')
-        for i,(ci,co,ks,ratio,ps) in enumerate(zip([in_channels, *dims], dims, patch_sizes, ratios, drop_path_ramp(drop_path_rate, depths)), 1):
-            self.add_module(f'patch_embed{i}', VANPatchEmbed(ci, co, kernel_size=ks, stride=ks//2+1, padding=ks//2, norm_cfg=dict(type='BN')))
+        if not len(dims)==len(ratios)==len(patch_sizes)==n:
+            raise ConfigError('VAN: embed_dims, depths, ffn_ratios and patch_sizes have one length.')
+        for i,(ci,co,ks,ratio,ps) in enumerate(
+            zip([in_channels, *dims], dims, patch_sizes, ratios, drop_path_ramp(drop_path_rate, depths)), 1
+        ):
+            self.add_module(
+                f'patch_embed{i}',
+                VANPatchEmbed(
+                    ci, co, kernel_size=ks, stride=ks//2+1, padding=ks//2, norm_cfg=dict(type='BN')
+                ),
+            )
             kw = dict(embed_dims=co, ffn_ratio=ratio, drop_rate=drop_rate)
-            self.add_module(f'blocks{i}', ModuleList([VANBlock(**{**kw, 'drop_path_rate': p, **block_cfgs}) for p in ps]))
+            self.add_module(
+                f'blocks{i}', ModuleList([VANBlock(**{**kw, 'drop_path_rate': p, **block_cfgs}) for p in ps])
+            )
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, co)[1])
         self.ready()
-    def stage(self, i): return [getattr(self, f'{o}{i+1}') for o in ('patch_embed', 'blocks', 'norm')]
+    def stage(self, i):
+        return [getattr(self, f'{o}{i+1}') for o in ('patch_embed', 'blocks', 'norm')]
     @property
     def stages_list(self): return [ModuleList(self.stage(i)) for i in range(self.num_stages)]
     @property
-    def cam_layer(self): i = max(self.out_indices); return f'blocks{i+1}.{self.depths[i]-1}'
+    def cam_layer(self):
+        i = max(self.out_indices)
+        return f'blocks{i+1}.{self.depths[i]-1}'
     def forward(self, x):
         outs = []
         for i in range(max(self.out_indices)+1):

@@ -30,26 +30,45 @@ _vit_rows = dict(small=( 768,   8,    8,  768*3),
 _vit_fields = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 
 vit_archs = {k.replace('_', '-'): dict(zip(_vit_fields, v)) for k,v in _vit_rows.items()}
-for _k in list(vit_archs): vit_archs[f'deit-{_k[5]}' if _k.startswith('deit') else _k[0]] = vit_archs[_k] # 'b' is 'base'
+for _k in list(vit_archs): # 'b' is 'base'
+    vit_archs[f'deit-{_k[5]}' if _k.startswith('deit') else _k[0]] = vit_archs[_k]
 
 def vit_arch(arch, who, fields=_vit_fields):
     "The settings that a name stands for; a dict must have them all"
     if not isinstance(arch, dict): return pick(vit_archs, arch, who)
     missing = set(fields)-arch.keys()
-    if missing: raise ConfigError(f"{who}: an arch that is a dict needs {', '.join(sorted(missing))}.")
+    if missing:
+        raise ConfigError(f"{who}: an arch that is a dict needs {', '.join(sorted(missing))}.")
     return arch
 
 # %% ../../../nbs/models/backbones/vit.ipynb #1138a2e4
 class TransformerEncoderLayer(BaseModule):
     "Attention, then FFN"
-    def __init__(self, embed_dims, num_heads, feedforward_channels, drop_rate=0., attn_drop_rate=0., drop_path_rate=0., num_fcs=2, qkv_bias=True,
-                 act_cfg=dict(type='GELU'), norm_cfg=dict(type='LN'), init_cfg=None):
+    def __init__(
+        self,
+        embed_dims,
+        num_heads,
+        feedforward_channels,
+        drop_rate=0.,
+        attn_drop_rate=0.,
+        drop_path_rate=0.,
+        num_fcs=2,
+        qkv_bias=True,
+        act_cfg=dict(type='GELU'),
+        norm_cfg=dict(type='LN'),
+        init_cfg=None,
+    ):
         super().__init__(init_cfg)
         path = dict(type='DropPath', drop_prob=drop_path_rate)
         self.ln1 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.attn = MultiheadAttention(embed_dims, num_heads, attn_drop=attn_drop_rate, proj_drop=drop_rate, dropout_layer=path, qkv_bias=qkv_bias)
+        self.attn = MultiheadAttention(
+            embed_dims, num_heads, attn_drop=attn_drop_rate, proj_drop=drop_rate, dropout_layer=path,
+            qkv_bias=qkv_bias
+        )
         self.ln2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FFN(embed_dims, feedforward_channels, num_fcs, act_cfg, ffn_drop=drop_rate, dropout_layer=path)
+        self.ffn = FFN(
+            embed_dims, feedforward_channels, num_fcs, act_cfg, ffn_drop=drop_rate, dropout_layer=path
+        )
     def finish_init(self): init_mlp(self.ffn)
     def forward(self, x):
         x = x + self.attn(self.ln1(x))
@@ -67,8 +86,15 @@ class TokenTrunk(Backbone):
     def cam_layer(self): return f'layers.{max(self.out_indices)}.ln1' # after it, only the class token gets a gradient
     def make_embed(self, img_size, patch_size, in_channels, patch_cfg, drop_rate):
         dim = self.arch_settings['embed_dims']
-        self.patch_embed = PatchEmbed(**{**dict(in_channels=in_channels, input_size=img_size, embed_dims=dim, conv_type='Conv2d',
-                                                kernel_size=patch_size, stride=patch_size), **patch_cfg})
+        self.patch_embed = PatchEmbed(
+            **{
+                **dict(
+                    in_channels=in_channels, input_size=img_size, embed_dims=dim, conv_type='Conv2d',
+                    kernel_size=patch_size, stride=patch_size
+                ),
+                **patch_cfg,
+            }
+        )
         self.patch_resolution = h,w = self.patch_embed.init_out_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, h*w + self.num_pos_extra, dim))
@@ -78,38 +104,75 @@ class TokenTrunk(Backbone):
         cfgs = [layer_cfgs]*a['num_layers'] if isinstance(layer_cfgs, dict) else layer_cfgs
         kw.update({k: a[k] for k in ('embed_dims', 'num_heads', 'feedforward_channels')})
         ramp, = drop_path_ramp(drop_path_rate, [a['num_layers']])
-        self.layers = ModuleList([TransformerEncoderLayer(**{**kw, 'drop_path_rate': p, **c}) for p,c in zip(ramp, cfgs)])
-    def adapt(self, state_dict, prefix): adapt_pos_embed(self, state_dict, f'{prefix}pos_embed', self.num_pos_extra)
+        self.layers = ModuleList([
+            TransformerEncoderLayer(**{**kw, 'drop_path_rate': p, **c})
+            for p,c in zip(ramp, cfgs)
+        ])
+    def adapt(self, state_dict, prefix):
+        adapt_pos_embed(self, state_dict, f'{prefix}pos_embed', self.num_pos_extra)
     def extra_tokens(self): return [self.cls_token]
     def embed(self, x):
         "Tokens with their positions, and how many rows and columns there are"
         x,size = self.patch_embed(x)
-        x = torch.cat([*(t.expand(len(x), -1, -1) for t in self.extra_tokens()), x], 1)
-        return x + resize_pos_embed(self.pos_embed, self.patch_resolution, size, self.interpolate_mode, self.num_pos_extra),size
-    def as_map(self, x, size, extra): return x[:, extra:].transpose(1, 2).reshape(len(x), -1, *size)
+        x = torch.cat(
+            [*(t.expand(len(x), -1, -1) for t in self.extra_tokens()), x], 1
+        )
+        return (
+            x + resize_pos_embed(
+                self.pos_embed, self.patch_resolution, size, self.interpolate_mode, self.num_pos_extra
+            ),
+            size,
+        )
+    def as_map(self, x, size, extra):
+        return x[:, extra:].transpose(1, 2).reshape(len(x), -1, *size)
     def _freeze_stages(self):
         if self.frozen_stages <= 0: return
         for t in (self.pos_embed, self.cls_token): t.requires_grad = False # in mmcls a distillation token stays free
-        for m in (self.patch_embed, self.drop_after_pos, *self.layers[:self.frozen_stages]): freeze_module(m)
-        if self.frozen_stages==len(self.layers) and self.final_norm: freeze_module(self.ln1)
+        for m in (self.patch_embed, self.drop_after_pos, *self.layers[:self.frozen_stages]):
+            freeze_module(m)
+        if self.frozen_stages==len(self.layers) and self.final_norm:
+            freeze_module(self.ln1)
 
 # %% ../../../nbs/models/backbones/vit.ipynb #e8012d59
 @MODELS.register
 class VisionTransformer(TokenTrunk):
     "A transformer over patches and a class token"
-    def __init__(self, arch='base', img_size=224, patch_size=16, in_channels=3, out_indices=-1, drop_rate=0., drop_path_rate=0., qkv_bias=True,
-                 norm_cfg=dict(type='LN', eps=1e-6), final_norm=True, with_cls_token=True, avg_token=False, frozen_stages=-1, output_cls_token=True,
-                 interpolate_mode='bicubic', patch_cfg=dict(), layer_cfgs=dict(), # One dict for all layers, or a list
-                 init_cfg=None):
+    def __init__(
+        self,
+        arch='base',
+        img_size=224,
+        patch_size=16,
+        in_channels=3,
+        out_indices=-1,
+        drop_rate=0.,
+        drop_path_rate=0.,
+        qkv_bias=True,
+        norm_cfg=dict(type='LN', eps=1e-6),
+        final_norm=True,
+        with_cls_token=True,
+        avg_token=False,
+        frozen_stages=-1,
+        output_cls_token=True,
+        interpolate_mode='bicubic',
+        patch_cfg=dict(),
+        layer_cfgs=dict(), # One dict for all layers, or a list
+        init_cfg=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages)
         who = type(self).__name__
         a = self.arch_settings = vit_arch(arch, who)
-        if output_cls_token and not with_cls_token: raise ConfigError(f'{who}: output_cls_token needs with_cls_token.')
+        if output_cls_token and not with_cls_token:
+            raise ConfigError(f'{who}: output_cls_token needs with_cls_token.')
         self.embed_dims,self.num_layers,self.img_size = a['embed_dims'],a['num_layers'],to_2tuple(img_size)
-        self.final_norm,self.with_cls_token,self.avg_token,self.output_cls_token = final_norm,with_cls_token,avg_token,output_cls_token
+        self.final_norm = final_norm
+        self.with_cls_token = with_cls_token
+        self.avg_token = avg_token
+        self.output_cls_token = output_cls_token
         self.interpolate_mode = interpolate_mode
         self.make_embed(img_size, patch_size, in_channels, patch_cfg, drop_rate)
-        self.make_layers(layer_cfgs, drop_path_rate, drop_rate=drop_rate, qkv_bias=qkv_bias, norm_cfg=norm_cfg)
+        self.make_layers(
+            layer_cfgs, drop_path_rate, drop_rate=drop_rate, qkv_bias=qkv_bias, norm_cfg=norm_cfg
+        )
         if final_norm: self.ln1 = build_norm_layer(norm_cfg, self.embed_dims)[1]
         if avg_token: self.ln2 = build_norm_layer(norm_cfg, self.embed_dims)[1]
         self.ready()
@@ -134,7 +197,8 @@ class VisionTransformer(TokenTrunk):
 class DistilledVisionTransformer(VisionTransformer):
     "A vision transformer with a token for distillation"
     num_pos_extra = 2
-    def __init__(self, arch='deit-base', *args, **kwargs): super().__init__(arch, *args, **kwargs)
+    def __init__(self, arch='deit-base', *args, **kwargs):
+        super().__init__(arch, *args, **kwargs)
     def make_embed(self, *args):
         super().make_embed(*args)
         self.dist_token = nn.Parameter(torch.zeros_like(self.cls_token))

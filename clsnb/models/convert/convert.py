@@ -22,19 +22,27 @@ from .torchvision import torchvision_tables
 def _place(at, sizes):
     "A running number as group and place in it, or the other way"
     starts = [0, *accumulate(sizes)]
-    if '.' in at: i,j = map(int, at.split('.')); return str(starts[i]+j)
-    i = max(i for i,s in enumerate(starts[:-1]) if s <= int(at)); return f'{i}.{int(at)-starts[i]}'
+    if '.' in at:
+        i,j = map(int, at.split('.'))
+        return str(starts[i]+j)
+    i = max(i for i,s in enumerate(starts[:-1]) if s <= int(at))
+    return f'{i}.{int(at)-starts[i]}'
 
 def _work_out(text):
     "What stands inside `<...>`"
-    if '/' in text: at,sizes = text.split('/'); return _place(at, [int(o) for o in sizes.split(',')])
-    if '|' in text: n,*xs = text.split('|'); return xs[int(n)]
+    if '/' in text:
+        at,sizes = text.split('/')
+        return _place(at, [int(o) for o in sizes.split(',')])
+    if '|' in text:
+        n,*xs = text.split('|')
+        return xs[int(n)]
     a,op,b = re.fullmatch(r'(\d+)([+-])(\d+)', text).groups()
     return str(int(a)+int(b) if op=='+' else int(a)-int(b))
 
 def _key(text):
     "A key with all `<...>` worked out, the inner ones first"
-    while '<' in text: text = re.sub(r'<([^<>]*)>', lambda m: _work_out(m[1]), text)
+    while '<' in text:
+        text = re.sub(r'<([^<>]*)>', lambda m: _work_out(m[1]), text)
     return text
 
 # %% ../../../nbs/models/convert/convert.ipynb #c500fc1c
@@ -49,18 +57,32 @@ def convert_keys(state_dict, rows):
     for k,v in state_dict.items():
         for pat,rep,*f in rows:
             new,n = re.subn(pat, rep, k)
-            if n: k = _key(new); v = f[0](v) if f else v
+            if n:
+                k = _key(new)
+                v = f[0](v) if f else v
         for name,t in zip(_braces(k), v if isinstance(v, (tuple, list)) else [v]):
-            if name: out[name] = t if name not in out else out[name]+t if name.endswith('running_mean') else torch.cat([out[name], t])
+            if name:
+                out[name] = (
+                    t if name not in out
+                    else out[name]+t if name.endswith('running_mean')
+                    else torch.cat([out[name], t])
+                )
     return out
 
 # %% ../../../nbs/models/convert/convert.ipynb #4ebafe71
 conversions = {**torchvision_tables, **timm_tables, **official_tables}
-_ending = [(r'^(?:head\.fc|fc|classifier|head|linear)\.(weight|bias)$', r'head.fc.\1'), (r'^(?=.)(?!head\.|neck\.)', 'backbone.')]
+_ending = [
+    (r'^(?:head\.fc|fc|classifier|head|linear)\.(weight|bias)$', r'head.fc.\1'),
+    (r'^(?=.)(?!head\.|neck\.)', 'backbone.'),
+]
 
 def _find_rows(origin):
     rows = next((rows for pat,rows in conversions.items() if re.fullmatch(pat, origin)), None)
-    if rows is None: raise ConfigError(f"No conversion from {origin!r} is known.{near(origin, official_tables)} Those of torchvision and timm are torchvision/NAME and timm/NAME.")
+    if rows is None:
+        raise ConfigError(
+            f"No conversion from {origin!r} is known.{near(origin, official_tables)} Those of torchvision "
+            "and timm are torchvision/NAME and timm/NAME."
+        )
     return [*rows, *_ending]
 
 def convert(state_dict, # As theirs has it
@@ -68,7 +90,10 @@ def convert(state_dict, # As theirs has it
             ): # For an `ImageClassifier`
     "Weights of another library or release under our names"
     ema = '/ExponentialMovingAverage' # TensorFlow's averaged weights take the place of the last ones
-    items = sorted(state_dict.items(), key=lambda o: o[0].endswith(ema)) if any(k.endswith(ema) for k in state_dict) else state_dict.items()
+    if any(k.endswith(ema) for k in state_dict):
+        items = sorted(state_dict.items(), key=lambda o: o[0].endswith(ema))
+    else:
+        items = state_dict.items()
     return convert_keys({k.removesuffix(ema): v for k,v in items}, _find_rows(origin))
 
 def from_torchvision(state_dict, arch):
@@ -82,25 +107,48 @@ def torchvision_weights(name): # 'resnet50' or 'resnet50.imagenet1k_v2'
     import torchvision # heavy, and only needed here
     arch,_,which = name.partition('.')
     try: entries = list(torchvision.models.get_model_weights(arch))
-    except ValueError: raise CheckpointError(f"torchvision has no model {arch!r}.{near(arch, torchvision.models.list_models())}") from None
-    w = entries[0] if not which else next((o for o in entries if o.name.lower()==which.lower()), None)
-    if w is None: raise CheckpointError(f"torchvision has no weights {which!r} for {arch}.{near(which, [o.name for o in entries])}")
+    except ValueError:
+        raise CheckpointError(
+            f"torchvision has no model {arch!r}.{near(arch, torchvision.models.list_models())}"
+        ) from None
+    if not which:
+        w = entries[0]
+    else:
+        w = next((o for o in entries if o.name.lower()==which.lower()), None)
+    if w is None:
+        raise CheckpointError(
+            f"torchvision has no weights {which!r} for {arch}.{near(which, [o.name for o in entries])}"
+        )
     path = Path(torch.hub.get_dir(), 'checkpoints', w.url.split('/')[-1])
-    try: path = path if path.exists() else download(w.url, path, path.stem.split('-')[-1])
-    except DataError as e: raise CheckpointError(f"{e} Without a network, put the file into {path.parent}.") from None
-    return dict(state_dict=convert(read_checkpoint(path)['state_dict'], f'torchvision/{arch}'), meta=dict(CLASSES=w.meta.get('categories')))
+    try:
+        path = path if path.exists() else download(w.url, path, path.stem.split('-')[-1])
+    except DataError as e:
+        raise CheckpointError(f"{e} Without a network, put the file into {path.parent}.") from None
+    return dict(
+        state_dict=convert(read_checkpoint(path)['state_dict'], f'torchvision/{arch}'),
+        meta=dict(CLASSES=w.meta.get('categories')),
+    )
 
 # %% ../../../nbs/models/convert/convert.ipynb #fa3f4609
 @CHECKPOINT_SCHEMES.register('timm')
 def timm_weights(name): # 'resnet18' or 'resnet18.a1_in1k'
     "Weights by timm's name, under our names; downloaded once, by timm"
-    timm = need('timm', 'timm:// weights', 'timm'); arch = name.partition('.')[0]
-    if not timm.is_model(arch): raise CheckpointError(f"timm has no model {arch!r}.{near(arch, timm.list_models())}")
+    timm = need('timm', 'timm:// weights', 'timm')
+    arch = name.partition('.')[0]
+    if not timm.is_model(arch):
+        raise CheckpointError(f"timm has no model {arch!r}.{near(arch, timm.list_models())}")
     try: _find_rows(f'timm/{arch}')
-    except ConfigError as e: raise CheckpointError(f"{e} The backbone TIMMBackbone takes any model of timm as it is.") from None
+    except ConfigError as e:
+        raise CheckpointError(f"{e} The backbone TIMMBackbone takes any model of timm as it is.") from None
     try: theirs = timm.create_model(name, pretrained=True)
-    except Exception as e: raise CheckpointError(f"timm cannot give the weights of {name!r}: {str(e).strip().splitlines()[0]}") from None
-    return dict(state_dict=convert(theirs.state_dict(), f'timm/{arch}'), meta=dict(pretrained_cfg=dict(theirs.pretrained_cfg)))
+    except Exception as e:
+        raise CheckpointError(
+            f"timm cannot give the weights of {name!r}: {str(e).strip().splitlines()[0]}"
+        ) from None
+    return dict(
+        state_dict=convert(theirs.state_dict(), f'timm/{arch}'),
+        meta=dict(pretrained_cfg=dict(theirs.pretrained_cfg)),
+    )
 
 # %% ../../../nbs/models/convert/convert.ipynb #ada791d2
 def convert_file(
@@ -112,7 +160,11 @@ def convert_file(
     sd,dst = convert(read_checkpoint(src)['state_dict'], origin),Path(dst)
     if dst.suffix=='.safetensors':
         st = need('safetensors.torch', 'Writing .safetensors', 'safetensors')
-        with atomic_write(dst) as f: f.write(st.save({k: v.contiguous() for k,v in sd.items()}, dict(converted_from=origin)))
+        with atomic_write(dst) as f:
+            f.write(st.save(
+                {k: v.contiguous() for k,v in sd.items()}, dict(converted_from=origin)
+            ))
     else:
-        with atomic_write(dst) as f: torch.save(dict(meta=dict(converted_from=origin), state_dict=sd), f)
+        with atomic_write(dst) as f:
+            torch.save(dict(meta=dict(converted_from=origin), state_dict=sd), f)
     return sd

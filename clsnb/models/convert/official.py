@@ -12,21 +12,48 @@ from .torchvision import efficientnet_factors, efficientnet_stages, torchvision_
 
 # %% ../../../nbs/models/convert/official.ipynb #03964bdd
 official_tables = {
-    'mobilenetv2': torchvision_tables['torchvision/mobilenet_v2'], 'shufflenetv2': torchvision_tables['torchvision/shufflenet_v2_.*'],
+    'mobilenetv2': torchvision_tables['torchvision/mobilenet_v2'],
+    'shufflenetv2': torchvision_tables['torchvision/shufflenet_v2_.*'],
     **{k.split('/')[1]: v for k,v in torchvision_tables.items() if k.startswith('torchvision/vgg')},
-    'twins': twins_rows, 'mlpmixer': mixer_rows,
-    'repvgg': [(r'^stage0\.', 'stem.'), (r'^stage(\d)\.', r'stage_\1.'), (r'rbr_dense\.', 'branch_3x3.'), (r'rbr_1x1\.', 'branch_1x1.'), (r'\.bn\.', '.norm.'), (r'rbr_identity\.', 'branch_norm.'),
-               (r'rbr_reparam\.', 'branch_reparam.'), (r'\.se\.down\.', '.se_layer.conv1.conv.'), (r'\.se\.up\.', '.se_layer.conv2.conv.')],
-    'van': [(r'^(patch_embed\d)\.proj\.', r'\1.projection.'), (r'^block(\d)\.', r'blocks\1.'), (r'unit\.conv0\.', 'unit.DW_conv.'), (r'unit\.conv_spatial\.', 'unit.DW_D_conv.'),
-            (r'dwconv\.dwconv\.', 'dwconv.')],
-    'hornet': [(r'gnconv\.pws\.', 'gnconv.projs.'), (r'(gamma\d)$', r'\1.weight'), (r'^norm\.', 'norm3.')]}
+    'twins': twins_rows,
+    'mlpmixer': mixer_rows,
+    'repvgg': [
+        (r'^stage0\.', 'stem.'),
+        (r'^stage(\d)\.', r'stage_\1.'),
+        (r'rbr_dense\.', 'branch_3x3.'),
+        (r'rbr_1x1\.', 'branch_1x1.'),
+        (r'\.bn\.', '.norm.'),
+        (r'rbr_identity\.', 'branch_norm.'),
+        (r'rbr_reparam\.', 'branch_reparam.'),
+        (r'\.se\.down\.', '.se_layer.conv1.conv.'),
+        (r'\.se\.up\.', '.se_layer.conv2.conv.'),
+    ],
+    'van': [
+        (r'^(patch_embed\d)\.proj\.', r'\1.projection.'),
+        (r'^block(\d)\.', r'blocks\1.'),
+        (r'unit\.conv0\.', 'unit.DW_conv.'),
+        (r'unit\.conv_spatial\.', 'unit.DW_D_conv.'),
+        (r'dwconv\.dwconv\.', 'dwconv.'),
+    ],
+    'hornet': [(r'gnconv\.pws\.', 'gnconv.projs.'), (r'(gamma\d)$', r'\1.weight'), (r'^norm\.', 'norm3.')],
+}
 
 # %% ../../../nbs/models/convert/official.ipynb #0ea3de16
 def _conv(w): return w.permute(3, 2, 0, 1)
 def _depthwise(w): return w.permute(2, 3, 0, 1)
 _bn = r'(?:tpu_)?batch_normalization'
-_values = [(r'^(global_step|.*/(Momentum|RMSProp|RMSProp_1))$', ''), (r'conv2d/depthwise_kernel$', 'conv.weight', _depthwise), (r'dense/kernel$', 'head.fc.weight', torch.t), (r'.*dense/bias$', 'head.fc.bias'),
-           (r'kernel$', 'weight', _conv), (r'gamma$', 'weight'), (r'beta$', 'bias'), (r'moving_mean$', 'running_mean'), (r'moving_variance$', 'running_var'), (r'^.*(head\.fc)', r'\1')]
+_values = [
+    (r'^(global_step|.*/(Momentum|RMSProp|RMSProp_1))$', ''),
+    (r'conv2d/depthwise_kernel$', 'conv.weight', _depthwise),
+    (r'dense/kernel$', 'head.fc.weight', torch.t),
+    (r'.*dense/bias$', 'head.fc.bias'),
+    (r'kernel$', 'weight', _conv),
+    (r'gamma$', 'weight'),
+    (r'beta$', 'bias'),
+    (r'moving_mean$', 'running_mean'),
+    (r'moving_variance$', 'running_var'),
+    (r'^.*(head\.fc)', r'\1'),
+]
 
 def _tf_block(at, convs, norms): # Which block; names of ours for its numbered convolutions and norms
     out = [(rf'^({at})conv2d{f"_{i}" if i else ""}/', rf'\1{n}.conv.') for i,n in enumerate(convs)]
@@ -34,11 +61,33 @@ def _tf_block(at, convs, norms): # Which block; names of ours for its numbered c
 
 def _tf_efficientnet(name):
     n,edge = efficientnet_stages(name),name[0]=='e'
-    sizes = ','.join(map(str, [0, *n[:3], n[3]+n[4], *([n[5]] if edge else [n[5]+n[6]])]))
+    sizes = ','.join(map(
+        str,
+        [
+            0,
+            *n[:3],
+            n[3]+n[4],
+            *([n[5]] if edge else [n[5]+n[6]]),
+        ],
+    ))
     wide = ('expand_conv', 'linear_conv'),('expand_conv', 'depthwise_conv', 'linear_conv')
-    first = _tf_block(r'layers\.[123]\.\d+\.', ('conv1', 'conv2'), ('conv1', 'conv2')) if edge else _tf_block(r'layers\.1\.\d+\.', ('linear_conv',), ('depthwise_conv', 'linear_conv'))
-    return [*_values, (r'^efficientnet-[\w-]+/', ''), (r'^stem/conv2d/', 'layers.0.conv.'), (rf'^stem/{_bn}/', 'layers.0.bn.'), (r'^head/conv2d/', 'layers.6.conv.'), (rf'^head/{_bn}/', 'layers.6.bn.'),
-            (r'^blocks_(\d+)/', rf'layers.<\1/{sizes}>.'), (r'depthwise_conv\.', 'depthwise_conv.conv.'), (r'se/conv2d/', 'se.conv1.conv.'), (r'se/conv2d_1/', 'se.conv2.conv.'),
-            *first, *_tf_block(r'layers\.\d\.\d+\.', *wide)]
+    if edge:
+        first = _tf_block(r'layers\.[123]\.\d+\.', ('conv1', 'conv2'), ('conv1', 'conv2'))
+    else:
+        first = _tf_block(r'layers\.1\.\d+\.', ('linear_conv',), ('depthwise_conv', 'linear_conv'))
+    return [
+        *_values,
+        (r'^efficientnet-[\w-]+/', ''),
+        (r'^stem/conv2d/', 'layers.0.conv.'),
+        (rf'^stem/{_bn}/', 'layers.0.bn.'),
+        (r'^head/conv2d/', 'layers.6.conv.'),
+        (rf'^head/{_bn}/', 'layers.6.bn.'),
+        (r'^blocks_(\d+)/', rf'layers.<\1/{sizes}>.'),
+        (r'depthwise_conv\.', 'depthwise_conv.conv.'),
+        (r'se/conv2d/', 'se.conv1.conv.'),
+        (r'se/conv2d_1/', 'se.conv2.conv.'),
+        *first,
+        *_tf_block(r'layers\.\d\.\d+\.', *wide),
+    ]
 
 official_tables.update({f'efficientnet-{k}': _tf_efficientnet(k) for k in efficientnet_factors})

@@ -7,82 +7,254 @@ __all__ = ['timm_tables', 'twins_rows', 'mixer_rows']
 
 # %% ../../../nbs/models/convert/timm.ipynb #8b926eae
 import torch
-from .torchvision import densenet_rows, efficientnet_factors, efficientnet_stages, merge_order, mlp_rows, pick_pair, vgg_rows, window_rows
+from clsnb.models.convert.torchvision import (
+    densenet_rows, efficientnet_factors, efficientnet_stages, merge_order, mlp_rows, pick_pair, vgg_rows,
+    window_rows
+)
 
 # %% ../../../nbs/models/convert/timm.ipynb #320d5c44
 _se = [(r'\.se\.fc(\d)\.', r'.se_layer.conv\1.conv.')]
-_deep = [*_se, (r'^conv1\.([0134])\.', r'stem.<\1|0|0||1|1>.<\1|conv|bn||conv|bn>.'), (r'^conv1\.6\.', 'stem.2.conv.'), (r'^bn1\.', 'stem.2.bn.')]
-_hrnet = [(r'^incre_modules\.', 'neck.0.increase_layers.'), (r'^downsamp_modules\.', 'neck.0.downsample_layers.'), (r'^final_layer\.', 'neck.0.final_layer.'),
-          pick_pair(r'^neck\.0\.(?:downsample_layers\.\d|final_layer)'), (r'(neck.*)conv\.bias$', r'\1bn.running_mean', torch.neg)] # a bias before a norm only moves its mean
-_csp = [(r'^stem\.conv1\.', 'stem.'), (r'conv_down\.', 'downsample_conv.'), (r'conv_exp\.', 'expand_conv.'), (r'conv_transition_b\.', 'atfer_blocks_conv.'), (r'conv_transition\.', 'final_conv.')]
+_deep = [
+    *_se,
+    (r'^conv1\.([0134])\.', r'stem.<\1|0|0||1|1>.<\1|conv|bn||conv|bn>.'),
+    (r'^conv1\.6\.', 'stem.2.conv.'),
+    (r'^bn1\.', 'stem.2.bn.'),
+]
+# a bias before a norm only moves its mean
+_hrnet = [
+    (r'^incre_modules\.', 'neck.0.increase_layers.'),
+    (r'^downsamp_modules\.', 'neck.0.downsample_layers.'),
+    (r'^final_layer\.', 'neck.0.final_layer.'),
+    pick_pair(r'^neck\.0\.(?:downsample_layers\.\d|final_layer)'),
+    (r'(neck.*)conv\.bias$', r'\1bn.running_mean', torch.neg),
+]
+_csp = [
+    (r'^stem\.conv1\.', 'stem.'),
+    (r'conv_down\.', 'downsample_conv.'),
+    (r'conv_exp\.', 'expand_conv.'),
+    (r'conv_transition_b\.', 'atfer_blocks_conv.'),
+    (r'conv_transition\.', 'final_conv.'),
+]
 
 timm_tables = {
     r'timm/((wide_)?resnet|resnext|seresnet|seresnext|res2net)\d+(_.*)?': _se,
     r'timm/(resnet|resnext|seresnet|seresnext)\d+c(_.*)?': _deep,
     r'timm/res2net\d+d(_.*)?': _deep,
-    r'timm/(resnet|resnext|seresnet|seresnext|resnest)\d+d(_.*)?': [*_deep, (r'^(layer1\.0\.downsample)\.([12])\.', r'\1.<\2-1>.')],
-    r'timm/regnetx_\d+': [(r'^stem\.(conv|bn)\.', r'\g<1>1.'), (r'^s(\d)\.b(\d+)\.', r'layer\1.<\2-1>.'), (r'downsample\.conv\.', 'downsample.0.'), (r'downsample\.bn\.', 'downsample.1.'),
-                          (r'\.conv(\d)\.(conv|bn)\.', r'.\2\1.')],
+    r'timm/(resnet|resnext|seresnet|seresnext|resnest)\d+d(_.*)?': [
+        *_deep, (r'^(layer1\.0\.downsample)\.([12])\.', r'\1.<\2-1>.')
+    ],
+    r'timm/regnetx_\d+': [
+        (r'^stem\.(conv|bn)\.', r'\g<1>1.'),
+        (r'^s(\d)\.b(\d+)\.', r'layer\1.<\2-1>.'),
+        (r'downsample\.conv\.', 'downsample.0.'),
+        (r'downsample\.bn\.', 'downsample.1.'),
+        (r'\.conv(\d)\.(conv|bn)\.', r'.\2\1.'),
+    ],
     r'timm/hrnet_w\d+(_.*)?': _hrnet,
     r'timm/densenet\d+.*': densenet_rows,
-    **{f'timm/vgg{d}{bn}': [(r'^pre_logits\.fc1\.weight', 'classifier.0.weight', lambda w: w.flatten(1)), (r'^pre_logits\.fc2\.weight', 'classifier.3.weight', lambda w: w.flatten(1)),
-        (r'^pre_logits\.fc(\d)\.', r'classifier.<\1||0|3>.'), (r'^head\.fc\.', 'classifier.6.'), *vgg_rows(d, bn)] for d in (11, 13, 16, 19) for bn in ('', '_bn')},
-    r'timm/cspdarknet53': _csp, r'timm/cspresne[x]?t50': [*_csp, (r'^stem\.', 'stem.0.'), (r'(blocks\.\d+)\.conv(\d)\.(conv|bn)\.', r'\1.\3\2.')],
-    r'timm/repvgg_.*': [(r'conv_kxk\.', 'branch_3x3.'), (r'conv_1x1\.', 'branch_1x1.'), (r'\.bn\.', '.norm.'), (r'identity\.', 'branch_norm.'), (r'\.attn\.fc(\d)\.', r'.se_layer.conv\1.conv.'),
-                        (r'^stages\.(\d)\.', r'stage_<\1+1>.')]}
+    **{
+        f'timm/vgg{d}{bn}': [
+            (r'^pre_logits\.fc1\.weight', 'classifier.0.weight', lambda w: w.flatten(1)),
+            (r'^pre_logits\.fc2\.weight', 'classifier.3.weight', lambda w: w.flatten(1)),
+            (r'^pre_logits\.fc(\d)\.', r'classifier.<\1||0|3>.'),
+            (r'^head\.fc\.', 'classifier.6.'),
+            *vgg_rows(d, bn),
+        ]
+        for d in (11, 13, 16, 19)
+        for bn in ('', '_bn')
+    },
+    r'timm/cspdarknet53': _csp,
+    r'timm/cspresne[x]?t50': [
+        *_csp, (r'^stem\.', 'stem.0.'), (r'(blocks\.\d+)\.conv(\d)\.(conv|bn)\.', r'\1.\3\2.')
+    ],
+    r'timm/repvgg_.*': [
+        (r'conv_kxk\.', 'branch_3x3.'),
+        (r'conv_1x1\.', 'branch_1x1.'),
+        (r'\.bn\.', '.norm.'),
+        (r'identity\.', 'branch_norm.'),
+        (r'\.attn\.fc(\d)\.', r'.se_layer.conv\1.conv.'),
+        (r'^stages\.(\d)\.', r'stage_<\1+1>.'),
+    ],
+}
 
 # %% ../../../nbs/models/convert/timm.ipynb #01839384
 _mbconv = [(r'\.se\.conv_reduce\.', '.se.conv1.conv.'), (r'\.se\.conv_expand\.', '.se.conv2.conv.')]
-def _norms(*names): "A block's norms belong to these convolutions, in turn"; return [(rf'\.bn{i}\.', f'.{n}.bn.') for i,n in enumerate(names, 1)]
-def _first(at, rows): "Rows that hold only at this place"; return [(rf'^({at}.*?){pat}', rf'\1{rep}') for pat,rep in rows]
-_plain = [(r'\.conv_dw\.', '.depthwise_conv.conv.'), (r'\.conv_pw\.', '.linear_conv.conv.'), *_norms('depthwise_conv', 'linear_conv')]
-_wide = [(r'\.conv_pw\.', '.expand_conv.conv.'), (r'\.conv_dw\.', '.depthwise_conv.conv.'), (r'\.conv_pwl\.', '.linear_conv.conv.'), *_norms('expand_conv', 'depthwise_conv', 'linear_conv')]
-_edge = [(r'\.conv_exp\.', '.conv1.conv.'), (r'\.conv_pwl\.', '.conv2.conv.'), (r'\.bn1\.', '.conv1.bn.'), (r'\.bn2\.', '.conv2.bn.')]
-_v2 = [(rf'\.{a}\.{b}\.', f'.conv.{i}.{b}.') for i,a in enumerate(('expand_conv', 'depthwise_conv', 'linear_conv')) for b in ('conv', 'bn')]
-_v2_first = [(rf'\.{a}\.{b}\.', f'.conv.{i}.{b}.') for i,a in enumerate(('depthwise_conv', 'linear_conv')) for b in ('conv', 'bn')]
+def _norms(*names):
+    "A block's norms belong to these convolutions, in turn"
+    return [(rf'\.bn{i}\.', f'.{n}.bn.') for i,n in enumerate(names, 1)]
+def _first(at, rows):
+    "Rows that hold only at this place"
+    return [(rf'^({at}.*?){pat}', rf'\1{rep}') for pat,rep in rows]
+_plain = [
+    (r'\.conv_dw\.', '.depthwise_conv.conv.'),
+    (r'\.conv_pw\.', '.linear_conv.conv.'),
+    *_norms('depthwise_conv', 'linear_conv'),
+]
+_wide = [
+    (r'\.conv_pw\.', '.expand_conv.conv.'),
+    (r'\.conv_dw\.', '.depthwise_conv.conv.'),
+    (r'\.conv_pwl\.', '.linear_conv.conv.'),
+    *_norms('expand_conv', 'depthwise_conv', 'linear_conv'),
+]
+_edge = [
+    (r'\.conv_exp\.', '.conv1.conv.'),
+    (r'\.conv_pwl\.', '.conv2.conv.'),
+    (r'\.bn1\.', '.conv1.bn.'),
+    (r'\.bn2\.', '.conv2.bn.'),
+]
+_v2 = [
+    (rf'\.{a}\.{b}\.', f'.conv.{i}.{b}.')
+    for i,a in enumerate(('expand_conv', 'depthwise_conv', 'linear_conv'))
+    for b in ('conv', 'bn')
+]
+_v2_first = [
+    (rf'\.{a}\.{b}\.', f'.conv.{i}.{b}.')
+    for i,a in enumerate(('depthwise_conv', 'linear_conv'))
+    for b in ('conv', 'bn')
+]
 
 def _v3(sizes, last): # Blocks per stage with the stem first; number of the last layer
-    return [(r'^conv_stem\.', 'layer0.conv.'), (r'^bn1\.', 'layer0.bn.'), (r'^conv_head\.weight', 'head.layers.0.fc.weight', lambda w: w.flatten(1)), (r'^conv_head\.', 'head.layers.0.fc.'),
-            (r'^classifier\.', 'head.layers.1.fc.'), (r'^blocks\.(\d)\.(\d+)\.', rf'layer<<\1.\2/{sizes}>+1>.'), (rf'^layer{last}\.bn1\.', f'layer{last}.bn.'), *_first(r'layer1(?=\.)', _plain), *_mbconv, *_wide]
+    return [
+        (r'^conv_stem\.', 'layer0.conv.'),
+        (r'^bn1\.', 'layer0.bn.'),
+        (r'^conv_head\.weight', 'head.layers.0.fc.weight', lambda w: w.flatten(1)),
+        (r'^conv_head\.', 'head.layers.0.fc.'),
+        (r'^classifier\.', 'head.layers.1.fc.'),
+        (r'^blocks\.(\d)\.(\d+)\.', rf'layer<<\1.\2/{sizes}>+1>.'),
+        (rf'^layer{last}\.bn1\.', f'layer{last}.bn.'),
+        *_first(r'layer1(?=\.)', _plain),
+        *_mbconv,
+        *_wide,
+    ]
 
 def _effnet(name):
     n,edge = efficientnet_stages(name),name[0]=='e'
     first = _first(r'layers\.[1-3]\.', _edge) if edge else _first(r'layers\.1\.', _plain)
-    joined = [(r'^blocks\.4\.(\d+)\.', rf'layers.4.<\1+{n[3]}>.')] + ([] if edge else [(r'^blocks\.6\.(\d+)\.', rf'layers.5.<\1+{n[5]}>.')])
-    return [(r'^conv_stem\.', 'layers.0.conv.'), (r'^bn1\.', 'layers.0.bn.'), (r'^conv_head\.', 'layers.6.conv.'), (r'^bn2\.', 'layers.6.bn.'),
-            *joined, (r'^blocks\.5\.', 'layers.5.'), (r'^blocks\.(\d)\.', r'layers.<\1+1>.'), *first, *_mbconv, *_wide]
+    joined = (
+        [(r'^blocks\.4\.(\d+)\.', rf'layers.4.<\1+{n[3]}>.')]
+        + ([] if edge else [(r'^blocks\.6\.(\d+)\.', rf'layers.5.<\1+{n[5]}>.')])
+    )
+    return [
+        (r'^conv_stem\.', 'layers.0.conv.'),
+        (r'^bn1\.', 'layers.0.bn.'),
+        (r'^conv_head\.', 'layers.6.conv.'),
+        (r'^bn2\.', 'layers.6.bn.'),
+        *joined,
+        (r'^blocks\.5\.', 'layers.5.'),
+        (r'^blocks\.(\d)\.', r'layers.<\1+1>.'),
+        *first,
+        *_mbconv,
+        *_wide,
+    ]
 
 timm_tables.update({
-    r'timm/mobilenetv2_.*': [(r'^conv_stem\.', 'conv1.conv.'), (r'^bn1\.', 'conv1.bn.'), (r'^conv_head\.', 'conv2.conv.'), (r'^bn2\.', 'conv2.bn.'), (r'^blocks\.(\d)\.', r'layer<\1+1>.'),
-        *_first(r'layer1\.', [*_plain, *_v2_first]), *_wide, *_v2],
+    r'timm/mobilenetv2_.*': [
+        (r'^conv_stem\.', 'conv1.conv.'),
+        (r'^bn1\.', 'conv1.bn.'),
+        (r'^conv_head\.', 'conv2.conv.'),
+        (r'^bn2\.', 'conv2.bn.'),
+        (r'^blocks\.(\d)\.', r'layer<\1+1>.'),
+        *_first(r'layer1\.', [*_plain, *_v2_first]),
+        *_wide,
+        *_v2,
+    ],
     r'timm/(tf_)?mobilenetv3_large_.*': _v3('1,2,3,4,2,3,1', 16),
     r'timm/(tf_)?mobilenetv3_small_.*': _v3('1,2,3,2,3,1', 12),
-    **{rf'timm/{"(tf_)?"*(k[0]=="b")}efficientnet_{k}(_.*)?': _effnet(k) for k in efficientnet_factors}})
+    **{rf'timm/{"(tf_)?"*(k[0]=="b")}efficientnet_{k}(_.*)?': _effnet(k) for k in efficientnet_factors},
+})
 
 # %% ../../../nbs/models/convert/timm.ipynb #f02cf119
 _patch = [(r'^patch_embed\.proj\.', 'patch_embed.projection.')]
-_vit = [*_patch, (r'^blocks\.', 'layers.'), (r'^norm\.', 'ln1.'), (r'\.norm(\d)\.', r'.ln\1.'), *mlp_rows, (r'^pre_logits\.fc\.', 'head.layers.pre_logits.'), (r'^head(_dist)?\.', r'head.layers.head\1.')]
+_vit = [
+    *_patch,
+    (r'^blocks\.', 'layers.'),
+    (r'^norm\.', 'ln1.'),
+    (r'\.norm(\d)\.', r'.ln\1.'),
+    *mlp_rows,
+    (r'^pre_logits\.fc\.', 'head.layers.pre_logits.'),
+    (r'^head(_dist)?\.', r'head.layers.head\1.'),
+]
 _swin = [*_patch, (r'^layers\.', 'stages.'), *window_rows]
-twins_rows = [(r'^(patch_embeds\.\d)\.proj\.', r'\1.projection.'), (r'^pos_block\.(\d)\.proj\.0\.', r'position_encodings.\1.proj.'), (r'^blocks\.', 'stages.'), *mlp_rows, (r'^norm\.', 'norm_after_stage3.')]
-mixer_rows = [(r'^stem\.proj\.', 'patch_embed.projection.'), (r'^blocks\.', 'layers.'), (r'\.mlp_tokens\.', '.token_mix.mlp.'), (r'\.mlp_channels\.', '.channel_mix.mlp.'),
-              (r'mlp\.fc1\.', 'layers.0.0.'), (r'mlp\.fc2\.', 'layers.1.'), (r'^norm\.', 'ln1.'), (r'\.norm(\d)\.', r'.ln\1.')]
-_tnt = [(r'^blocks\.', 'layers.'), (r'^proj\.', 'projection.'), (r'(layers\.\d+)\.proj\.', r'\1.projection.'), (r'\.norm1_proj\.', '.norm_proj.'), (r'\.norm_in\.', '.inner_block.norm_attn.'),
-        (r'\.norm_mlp_in\.', '.inner_block.norm_ffn.'), (r'\.attn_in\.', '.inner_block.attn.attn.'), (r'\.mlp_in\.', '.inner_block.mlp.'), (r'\.norm_out\.', '.outer_block.norm_attn.'),
-        (r'\.norm_mlp\.', '.outer_block.norm_ffn.'), (r'\.attn_out\.', '.outer_block.attn.attn.'), (r'(layers\.\d+)\.mlp\.', r'\1.outer_block.mlp.'), *mlp_rows,
-        (r'\.attn\.(?:qk|v)\.weight', '.attn.in_proj_weight'), (r'\.attn\.proj\.', '.attn.out_proj.')] # queries and keys, then values: one after the other
+twins_rows = [
+    (r'^(patch_embeds\.\d)\.proj\.', r'\1.projection.'),
+    (r'^pos_block\.(\d)\.proj\.0\.', r'position_encodings.\1.proj.'),
+    (r'^blocks\.', 'stages.'),
+    *mlp_rows,
+    (r'^norm\.', 'norm_after_stage3.'),
+]
+mixer_rows = [
+    (r'^stem\.proj\.', 'patch_embed.projection.'),
+    (r'^blocks\.', 'layers.'),
+    (r'\.mlp_tokens\.', '.token_mix.mlp.'),
+    (r'\.mlp_channels\.', '.channel_mix.mlp.'),
+    (r'mlp\.fc1\.', 'layers.0.0.'),
+    (r'mlp\.fc2\.', 'layers.1.'),
+    (r'^norm\.', 'ln1.'),
+    (r'\.norm(\d)\.', r'.ln\1.'),
+]
+# queries and keys, then values: one after the other
+_tnt = [
+    (r'^blocks\.', 'layers.'),
+    (r'^proj\.', 'projection.'),
+    (r'(layers\.\d+)\.proj\.', r'\1.projection.'),
+    (r'\.norm1_proj\.', '.norm_proj.'),
+    (r'\.norm_in\.', '.inner_block.norm_attn.'),
+    (r'\.norm_mlp_in\.', '.inner_block.norm_ffn.'),
+    (r'\.attn_in\.', '.inner_block.attn.attn.'),
+    (r'\.mlp_in\.', '.inner_block.mlp.'),
+    (r'\.norm_out\.', '.outer_block.norm_attn.'),
+    (r'\.norm_mlp\.', '.outer_block.norm_ffn.'),
+    (r'\.attn_out\.', '.outer_block.attn.attn.'),
+    (r'(layers\.\d+)\.mlp\.', r'\1.outer_block.mlp.'),
+    *mlp_rows,
+    (r'\.attn\.(?:qk|v)\.weight', '.attn.in_proj_weight'),
+    (r'\.attn\.proj\.', '.attn.out_proj.'),
+]
 
 timm_tables.update({
     r'timm/(vit|deit)_(tiny|small|base|large|huge)_.*': _vit,
-    r'timm/swin_(tiny|small|base|large)_.*': [(r'^layers\.(\d)\.downsample\.', r'layers.<\1-1>.downsample.', merge_order), *_swin],
+    r'timm/swin_(tiny|small|base|large)_.*': [
+        (r'^layers\.(\d)\.downsample\.', r'layers.<\1-1>.downsample.', merge_order), *_swin
+    ],
     r'timm/swinv2_(tiny|small|base|large)_.*': [(r'reduction', 'reduction', merge_order), *_swin],
-    r'timm/convnext_(atto|femto|pico|nano|tiny|small|base|large|xlarge).*': [(r'^stem\.', 'downsample_layers.0.'), (r'^stages\.(\d)\.downsample\.', r'downsample_layers.\1.'), (r'\.blocks\.', '.'),
-        (r'conv_dw\.', 'depthwise_conv.'), (r'mlp\.fc(\d)\.', r'pointwise_conv\1.'), (r'^head\.norm\.', 'norm3.')],
-    r'timm/mixer_.*': mixer_rows, r'timm/twins_.*': twins_rows, r'timm/tnt_.*': _tnt,
-    r'timm/poolformer_.*': [(r'^stem\.conv\.', 'patch_embed.proj.'), (r'^stages\.(\d)\.downsample\.conv\.', r'network.<\1||1|3|5>.proj.'), (r'^stages\.(\d)\.blocks\.', r'network.<\1|0|2|4|6>.'),
-        (r'layer_scale(\d)\.scale', r'layer_scale_\1'), (r'^head\.norm\.', 'norm6.')],
+    r'timm/convnext_(atto|femto|pico|nano|tiny|small|base|large|xlarge).*': [
+        (r'^stem\.', 'downsample_layers.0.'),
+        (r'^stages\.(\d)\.downsample\.', r'downsample_layers.\1.'),
+        (r'\.blocks\.', '.'),
+        (r'conv_dw\.', 'depthwise_conv.'),
+        (r'mlp\.fc(\d)\.', r'pointwise_conv\1.'),
+        (r'^head\.norm\.', 'norm3.'),
+    ],
+    r'timm/mixer_.*': mixer_rows,
+    r'timm/twins_.*': twins_rows,
+    r'timm/tnt_.*': _tnt,
+    r'timm/poolformer_.*': [
+        (r'^stem\.conv\.', 'patch_embed.proj.'),
+        (r'^stages\.(\d)\.downsample\.conv\.', r'network.<\1||1|3|5>.proj.'),
+        (r'^stages\.(\d)\.blocks\.', r'network.<\1|0|2|4|6>.'),
+        (r'layer_scale(\d)\.scale', r'layer_scale_\1'),
+        (r'^head\.norm\.', 'norm6.'),
+    ],
     r'timm/convmixer_.*': [(r'^blocks\.', 'stages.')],
-    **{f'timm/mvitv2_{k}': [*_patch, (r'^stages\.(\d)\.blocks\.(\d+)\.', rf'blocks.<\1.\2/{n}>.'), (r'shortcut_proj_attn\.', 'proj.'), (r'^norm\.', 'norm3.')]
-       for k,n in dict(tiny='1,2,5,2', small='1,2,11,2', base='2,3,16,3', large='2,6,36,4').items()},
-    r'timm/efficientformer_.*': [(r'^stem\.(conv|norm)(\d)\.', r'patch_embed.<\2-1>.\1.'),
-        (r'^(patch_embed\.\d)\.norm\.', r'\1.bn.'), (r'^stages\.(\d)\.downsample\.', r'network.\1.0.'), (r'^(network.*0)\.norm\.', r'\1.bn.'), (r'^stages\.0\.blocks\.', 'network.0.'),
-        (r'^stages\.(\d)\.blocks\.(\d+)\.', r'network.\1.<\2+1>.'), (r'ls(\d)\.gamma', r'ls\1.weight'), (r'^norm\.', 'norm3.'), (r'^head\.', 'head.head.'), (r'^head_dist\.', 'head.dist_head.')]})
+    **{
+        f'timm/mvitv2_{k}': [
+            *_patch,
+            (r'^stages\.(\d)\.blocks\.(\d+)\.', rf'blocks.<\1.\2/{n}>.'),
+            (r'shortcut_proj_attn\.', 'proj.'),
+            (r'^norm\.', 'norm3.'),
+        ]
+        for k,n in dict(tiny='1,2,5,2', small='1,2,11,2', base='2,3,16,3', large='2,6,36,4').items()
+    },
+    r'timm/efficientformer_.*': [
+        (r'^stem\.(conv|norm)(\d)\.', r'patch_embed.<\2-1>.\1.'),
+        (r'^(patch_embed\.\d)\.norm\.', r'\1.bn.'),
+        (r'^stages\.(\d)\.downsample\.', r'network.\1.0.'),
+        (r'^(network.*0)\.norm\.', r'\1.bn.'),
+        (r'^stages\.0\.blocks\.', 'network.0.'),
+        (r'^stages\.(\d)\.blocks\.(\d+)\.', r'network.\1.<\2+1>.'),
+        (r'ls(\d)\.gamma', r'ls\1.weight'),
+        (r'^norm\.', 'norm3.'),
+        (r'^head\.', 'head.head.'),
+        (r'^head_dist\.', 'head.dist_head.'),
+    ],
+})

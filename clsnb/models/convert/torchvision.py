@@ -11,63 +11,169 @@ import math, torch
 from ..backbones.classic import vgg_depths
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #3e6c529b
-def pick_pair(before): "Rows' ending: after `before`, 0 is a convolution and 1 its norm"; return (rf'({before})\.([01])\.', r'\1.<\2|conv|bn>.')
+def pick_pair(before):
+    "Rows' ending: after `before`, 0 is a convolution and 1 its norm"
+    return (rf'({before})\.([01])\.', r'\1.<\2|conv|bn>.')
 
 def vgg_rows(depth, norm):
     "Rows for the layers before the classifier: each convolution has an activation behind it, and perhaps a norm between"
     sizes = ','.join(','.join(['3' if norm else '2']*n + ['1']) for n in vgg_depths[depth])
     return [(r'^features\.(\d+)\.', rf'features.<\1/{sizes}>.'), pick_pair(r'^features\.\d+')]
 
-densenet_rows = [(r'\.(norm|conv)\.(\d)\.', r'.\1\2.'), (r'^features\.conv0\.', 'stem.0.'), (r'^features\.norm0\.', 'stem.1.'), (r'^features\.norm5\.', 'transitions.3.0.'),
-                 (r'^features\.denseblock(\d)\.denselayer(\d+)\.', r'stages.<\1-1>.block.<\2-1>.'), (r'^features\.transition(\d)\.', r'transitions.<\1-1>.')]
+densenet_rows = [
+    (r'\.(norm|conv)\.(\d)\.', r'.\1\2.'),
+    (r'^features\.conv0\.', 'stem.0.'),
+    (r'^features\.norm0\.', 'stem.1.'),
+    (r'^features\.norm5\.', 'transitions.3.0.'),
+    (r'^features\.denseblock(\d)\.denselayer(\d+)\.', r'stages.<\1-1>.block.<\2-1>.'),
+    (r'^features\.transition(\d)\.', r'transitions.<\1-1>.'),
+]
 
 torchvision_tables = {
     r'torchvision/(wide_)?resne[x]?t\d+.*': [],
     r'torchvision/alexnet': [],
     r'torchvision/densenet\d+': densenet_rows,
     **{f'torchvision/vgg{d}{bn}': vgg_rows(d, bn) for d in vgg_depths for bn in ('', '_bn')},
-    r'torchvision/shufflenet_v2_.*': [(r'^stage(\d)\.', r'layers.<\1-2>.'), (r'(branch1)\.(\d)\.', r'\1.<\2/2,3>.'), (r'(branch2)\.(\d)\.', r'\1.<\2/3,2,3>.'),
-        pick_pair(r'conv[15]|branch\d\.\d'), (r'^conv5\.', 'layers.3.')],
-    r'torchvision/regnet_x_.*': [(r'^stem\.0\.', 'conv1.'), (r'^stem\.1\.', 'bn1.'), (r'^trunk_output\.block(\d)\.block\d-(\d+)\.', r'layer\1.\2.'),
-        (r'\.proj\.', '.downsample.'), (r'\.f\.a\.', '.f.1.'), (r'\.f\.b\.', '.f.2.'), (r'\.f\.c\.', '.f.3.'), (r'\.f\.(\d)\.([01])\.', r'.<\2|conv|bn>\1.')]}
+    r'torchvision/shufflenet_v2_.*': [
+        (r'^stage(\d)\.', r'layers.<\1-2>.'),
+        (r'(branch1)\.(\d)\.', r'\1.<\2/2,3>.'),
+        (r'(branch2)\.(\d)\.', r'\1.<\2/3,2,3>.'),
+        pick_pair(r'conv[15]|branch\d\.\d'),
+        (r'^conv5\.', 'layers.3.'),
+    ],
+    r'torchvision/regnet_x_.*': [
+        (r'^stem\.0\.', 'conv1.'),
+        (r'^stem\.1\.', 'bn1.'),
+        (r'^trunk_output\.block(\d)\.block\d-(\d+)\.', r'layer\1.\2.'),
+        (r'\.proj\.', '.downsample.'),
+        (r'\.f\.a\.', '.f.1.'),
+        (r'\.f\.b\.', '.f.2.'),
+        (r'\.f\.c\.', '.f.3.'),
+        (r'\.f\.(\d)\.([01])\.', r'.<\2|conv|bn>\1.'),
+    ],
+}
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #7427487e
 def mbconv_rows(first): # Of the blocks without widening
     "Rows for what is inside a block"
-    return [(r'block\.\d\.fc(\d)\.', r'se.conv\1.conv.'), (rf'^({first})\.block\.0\.', r'\1.depthwise_conv.'), (rf'^({first})\.block\.[12]\.', r'\1.linear_conv.'),
-            (r'block\.0\.', 'expand_conv.'), (r'block\.1\.', 'depthwise_conv.'), (r'block\.[23]\.', 'linear_conv.'), pick_pair(r'_conv')]
+    return [
+        (r'block\.\d\.fc(\d)\.', r'se.conv\1.conv.'),
+        (rf'^({first})\.block\.0\.', r'\1.depthwise_conv.'),
+        (rf'^({first})\.block\.[12]\.', r'\1.linear_conv.'),
+        (r'block\.0\.', 'expand_conv.'),
+        (r'block\.1\.', 'depthwise_conv.'),
+        (r'block\.[23]\.', 'linear_conv.'),
+        pick_pair(r'_conv'),
+    ]
 
-efficientnet_factors = dict(b0=1, b1=1.1, b2=1.2, b3=1.4, b4=1.8, b5=2.2, b6=2.6, b7=3.1, b8=3.6, es=1, em=1.1) # Of the depth
+# Of the depth
+efficientnet_factors = dict(
+    b0=1, b1=1.1, b2=1.2, b3=1.4, b4=1.8, b5=2.2, b6=2.6, b7=3.1,
+    b8=3.6, es=1, em=1.1
+)
 def efficientnet_stages(name):
     "Blocks in each stage of the paper"
-    return [math.ceil(n*efficientnet_factors[name]) for n in ((1, 2, 4, 5, 4, 2) if name[0]=='e' else (1, 2, 2, 3, 3, 4, 1))]
+    return [
+        math.ceil(n*efficientnet_factors[name])
+        for n in (
+            (1, 2, 4, 5, 4, 2) if name[0]=='e' else (1, 2, 2, 3, 3, 4, 1)
+        )
+    ]
 
 torchvision_tables.update({
-    r'torchvision/mobilenet_v2': [(r'^classifier\.1\.', 'head.fc.'), (r'^features\.(\d+)\.', r'layer<\1/1,1,2,3,4,3,3,1,1>.'), pick_pair(r'conv\.\d|^layer[08]\.0'),
-        (r'^layer0\.0\.', 'conv1.'), (r'^layer8\.0\.', 'conv2.'), (r'^(layer1\.0\.conv)\.([12])\.', r'\1.1.<\2||conv|bn>.'), (r'(\.conv)\.([23])\.(?!conv|bn)', r'\1.2.<\2|||conv|bn>.')],
-    r'torchvision/mobilenet_v3_.*': [(r'^classifier\.0\.', 'head.layers.0.fc.'), (r'^classifier\.3\.', 'head.layers.1.fc.'), (r'^features\.', 'layer'),
-        pick_pair(r'^layer\d+'), *mbconv_rows('layer1')],
-    **{f'torchvision/efficientnet_{k}': [(r'^classifier\.1\.', 'head.fc.'), (r'^features\.5\.(\d+)\.', rf'layers.4.<\1+{n[3]}>.'), (r'^features\.7\.(\d+)\.', rf'layers.5.<\1+{n[5]}>.'),
-        (r'^features\.6\.', 'layers.5.'), (r'^features\.8\.', 'layers.6.'), (r'^features\.', 'layers.'), pick_pair(r'^layers\.[06]'), *mbconv_rows(r'layers\.1\.\d+')]
-       for k in efficientnet_factors if k[0]=='b' for n in [efficientnet_stages(k)]}})
+    r'torchvision/mobilenet_v2': [
+        (r'^classifier\.1\.', 'head.fc.'),
+        (r'^features\.(\d+)\.', r'layer<\1/1,1,2,3,4,3,3,1,1>.'),
+        pick_pair(r'conv\.\d|^layer[08]\.0'),
+        (r'^layer0\.0\.', 'conv1.'),
+        (r'^layer8\.0\.', 'conv2.'),
+        (r'^(layer1\.0\.conv)\.([12])\.', r'\1.1.<\2||conv|bn>.'),
+        (r'(\.conv)\.([23])\.(?!conv|bn)', r'\1.2.<\2|||conv|bn>.'),
+    ],
+    r'torchvision/mobilenet_v3_.*': [
+        (r'^classifier\.0\.', 'head.layers.0.fc.'),
+        (r'^classifier\.3\.', 'head.layers.1.fc.'),
+        (r'^features\.', 'layer'),
+        pick_pair(r'^layer\d+'),
+        *mbconv_rows('layer1'),
+    ],
+    **{
+        f'torchvision/efficientnet_{k}': [
+            (r'^classifier\.1\.', 'head.fc.'),
+            (r'^features\.5\.(\d+)\.', rf'layers.4.<\1+{n[3]}>.'),
+            (r'^features\.7\.(\d+)\.', rf'layers.5.<\1+{n[5]}>.'),
+            (r'^features\.6\.', 'layers.5.'),
+            (r'^features\.8\.', 'layers.6.'),
+            (r'^features\.', 'layers.'),
+            pick_pair(r'^layers\.[06]'),
+            *mbconv_rows(r'layers\.1\.\d+'),
+        ]
+        for k in efficientnet_factors
+        if k[0]=='b'
+        for n in [efficientnet_stages(k)]
+    },
+})
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #1eb07cb3
 def merge_order(w):
     "The last dimension from (column, row, channel) to (channel, row, column)"
     return w.unflatten(-1, (2, 2, -1)).transpose(-3, -1).flatten(-3)
 
-def no_key_bias(b): "Biases of queries and values"; q,_,v = b.chunk(3); return q,v
+def no_key_bias(b):
+    "Biases of queries and values"
+    q,_,v = b.chunk(3)
+    return q,v
 
-mlp_rows = [(r'\bmlp\.(?:fc1|linear_1|0)\.', 'ffn.layers.0.0.'), (r'\bmlp\.(?:fc2|linear_2|3)\.', 'ffn.layers.1.')]
-window_rows = [(r'^.*(relative_position_index|relative_coords_table|attn_mask)$', ''), (r'\.attn\.', '.attn.w_msa.'), *mlp_rows, (r'^norm\.', 'norm3.')]
-_swin_rows = [(r'^features\.0\.0\.', 'patch_embed.projection.'), (r'^features\.0\.2\.', 'patch_embed.norm.'), (r'^features\.([1357])\.', r'stages.<\1||0||1||2||3>.blocks.'), *window_rows]
+mlp_rows = [
+    (r'\bmlp\.(?:fc1|linear_1|0)\.', 'ffn.layers.0.0.'), (r'\bmlp\.(?:fc2|linear_2|3)\.', 'ffn.layers.1.')
+]
+window_rows = [
+    (r'^.*(relative_position_index|relative_coords_table|attn_mask)$', ''),
+    (r'\.attn\.', '.attn.w_msa.'),
+    *mlp_rows,
+    (r'^norm\.', 'norm3.'),
+]
+_swin_rows = [
+    (r'^features\.0\.0\.', 'patch_embed.projection.'),
+    (r'^features\.0\.2\.', 'patch_embed.norm.'),
+    (r'^features\.([1357])\.', r'stages.<\1||0||1||2||3>.blocks.'),
+    *window_rows,
+]
 
 torchvision_tables.update({
-    r'torchvision/vit_.*': [(r'^conv_proj\.', 'patch_embed.projection.'), (r'^class_token', 'cls_token'), (r'^encoder\.pos_embedding', 'pos_embed'),
-        (r'^encoder\.layers\.encoder_layer_', 'layers.'), (r'^encoder\.ln\.', 'ln1.'), (r'\.ln_', '.ln'), (r'self_attention\.in_proj_', 'attn.qkv.'),
-        (r'self_attention\.out_proj', 'attn.proj'), *mlp_rows, (r'^heads\.', 'head.layers.')],
-    r'torchvision/swin_[tsbl]': [(r'^features\.([246])\.', r'stages.<\1|||0||1||2>.downsample.'), (r'downsample\.', 'downsample.', merge_order), *_swin_rows],
-    r'torchvision/swin_v2_[tsbl]': [(r'^features\.([246])\.', r'stages.<\1|||1||2||3>.downsample.'), (r'reduction', 'reduction', merge_order), (r'qkv\.bias$', '{q,v}_bias', no_key_bias), *_swin_rows],
-    r'torchvision/convnext_.*': [(r'^features\.0\.', 'downsample_layers.0.'), (r'^features\.([246])\.', r'downsample_layers.<\1|||1||2||3>.'), (r'^features\.([1357])\.', r'stages.<\1||0||1||2||3>.'),
-        (r'block\.0\.', 'depthwise_conv.'), (r'block\.2\.', 'norm.'), (r'block\.3\.', 'pointwise_conv1.'), (r'block\.5\.', 'pointwise_conv2.'), (r'layer_scale$', 'gamma', torch.flatten),
-        (r'^classifier\.0\.', 'norm3.'), (r'^classifier\.2\.', 'head.fc.')]})
+    r'torchvision/vit_.*': [
+        (r'^conv_proj\.', 'patch_embed.projection.'),
+        (r'^class_token', 'cls_token'),
+        (r'^encoder\.pos_embedding', 'pos_embed'),
+        (r'^encoder\.layers\.encoder_layer_', 'layers.'),
+        (r'^encoder\.ln\.', 'ln1.'),
+        (r'\.ln_', '.ln'),
+        (r'self_attention\.in_proj_', 'attn.qkv.'),
+        (r'self_attention\.out_proj', 'attn.proj'),
+        *mlp_rows,
+        (r'^heads\.', 'head.layers.'),
+    ],
+    r'torchvision/swin_[tsbl]': [
+        (r'^features\.([246])\.', r'stages.<\1|||0||1||2>.downsample.'),
+        (r'downsample\.', 'downsample.', merge_order),
+        *_swin_rows,
+    ],
+    r'torchvision/swin_v2_[tsbl]': [
+        (r'^features\.([246])\.', r'stages.<\1|||1||2||3>.downsample.'),
+        (r'reduction', 'reduction', merge_order),
+        (r'qkv\.bias$', '{q,v}_bias', no_key_bias),
+        *_swin_rows,
+    ],
+    r'torchvision/convnext_.*': [
+        (r'^features\.0\.', 'downsample_layers.0.'),
+        (r'^features\.([246])\.', r'downsample_layers.<\1|||1||2||3>.'),
+        (r'^features\.([1357])\.', r'stages.<\1||0||1||2||3>.'),
+        (r'block\.0\.', 'depthwise_conv.'),
+        (r'block\.2\.', 'norm.'),
+        (r'block\.3\.', 'pointwise_conv1.'),
+        (r'block\.5\.', 'pointwise_conv2.'),
+        (r'layer_scale$', 'gamma', torch.flatten),
+        (r'^classifier\.0\.', 'norm3.'),
+        (r'^classifier\.2\.', 'head.fc.'),
+    ],
+})
