@@ -4,10 +4,12 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).parent
-ini = ConfigParser(delimiters=['=']); ini.read(here/'settings.ini', encoding='utf-8')
+ini = ConfigParser(delimiters=['='])
+ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 extras = {k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if k.endswith('_requirements')}
-extras['all'] = sorted({o for k, v in extras.items() if k != 'dev' for o in v})
+extras['dev'] += extras['test']
+extras['all'] = sorted({o for k, v in extras.items() if k not in ('dev', 'test') for o in v})
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
@@ -21,4 +23,4 @@ setup(
     zip_safe=False,
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Developers', 'Intended Audience :: Science/Research',
                  'Topic :: Scientific/Engineering :: Image Recognition', 'Framework :: Jupyter',
-                 *(f'Programming Language :: Python :: 3.{m}' for m in range(10, 14))])
+                 *(f'Programming Language :: Python :: 3.{m}' for m in range(11, 14))])

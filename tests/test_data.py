@@ -313,7 +313,6 @@ class Chatty(Digits):
     def __getitem__(self, i):
         if i==5: raise OSError(5, 'a bug of the user')
         return super().__getitem__(i)
-@pytest.mark.skipif(not hasattr(Exception, 'add_note'), reason='exceptions take notes from Python 3.11 on')
 def test_other_exceptions_name_the_sample():
     import traceback
     for w in (0,2):

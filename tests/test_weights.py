@@ -2,6 +2,7 @@
 import argparse, collections, datetime, io, json, os, pathlib, pickle, struct, threading, time, warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np, pytest, torch
+from safetensors.torch import save_file
 from torch import nn
 import clsnb.core.io as cio
 from clsnb.core.checkpoint import (
@@ -179,10 +180,9 @@ def test_torchvision_in_init_cfg(pretrained_home):
 # ---- In what form
 
 def test_safetensors_whole_and_in_shards(tmp_path):
-    st = pytest.importorskip('safetensors.torch')
     sd = small().state_dict()
     keys = list(sd)
-    st.save_file(sd, tmp_path/'model.safetensors', dict(epoch='3'))
+    save_file(sd, tmp_path/'model.safetensors', dict(epoch='3'))
     assert read_checkpoint(tmp_path/'model.safetensors')['meta']==dict(epoch='3')
     m = changed(small())
     assert load_checkpoint(m, tmp_path)['report'].whole and equal(m, small()) # a folder
@@ -191,7 +191,7 @@ def test_safetensors_whole_and_in_shards(tmp_path):
     half = len(keys)//2
     where = {}
     for name,ks in (('m-1.safetensors', keys[:half]), ('m-2.safetensors', keys[half:])):
-        st.save_file({k: sd[k] for k in ks}, parts/name)
+        save_file({k: sd[k] for k in ks}, parts/name)
         where |= dict.fromkeys(ks, name)
     (parts/'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=where)))
     for o in (parts, parts/'model.safetensors.index.json'):

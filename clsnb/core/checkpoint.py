@@ -15,9 +15,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 import numpy as np, torch
+from safetensors import safe_open
 from torch.overrides import TorchFunctionMode
 from .dist import get_dist_info, is_split, split_as, whole_of
-from .errors import CheckpointError, DataError, need
+from .errors import CheckpointError, DataError
 from .io import atomic_write, cache_dir, download, sha256
 from .log import get_logger
 from .registry import Registry
@@ -246,8 +247,7 @@ def _whats_wrong(path, error):
 
 # %% ../../nbs/core/checkpoint.ipynb #b5e9ae63
 def _read_safetensors(path, map_location):
-    st = need('safetensors', 'Reading .safetensors', 'safetensors')
-    with st.safe_open(path, 'pt', device=str(map_location or 'cpu')) as f:
+    with safe_open(path, 'pt', device=str(map_location or 'cpu')) as f:
         return dict(
             state_dict={k: f.get_tensor(k) for k in f.keys()},
             meta=dict(f.metadata() or {}),

@@ -88,8 +88,7 @@ def _called(ds, i):
 
 def _with_sample(e, ds, i):
     "The same exception, which says by which sample it was raised"
-    if not isinstance(e, ClsnbError) and hasattr(e, 'add_note'):
-        e.add_note(f"This was {_called(ds, i)}.")
+    if not isinstance(e, ClsnbError): e.add_note(f"This was {_called(ds, i)}.")
     return e
 
 class _Fetcher:

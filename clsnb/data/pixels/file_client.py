@@ -27,7 +27,8 @@ _unused = 'enable_mc','enable_multi_cluster','conf_path' # of clients that fsspe
 
 def file_system_class(protocol, why=None):
     "fsspec's class; raises `ConfigError` or `DependencyError`"
-    fsspec = need('fsspec', why := why or f'reading {protocol}://')
+    import fsspec # takes a while, and most runs read plain files
+    why = why or f'reading {protocol}://'
     try: return fsspec.get_filesystem_class(protocol)
     except ImportError as e:
         raise DependencyError(
@@ -124,7 +125,8 @@ def _connect(client, address):
     if address.startswith('lmdb://'): return _Lmdb(**client.options)
     for part in address.split('::'):
         if '://' in part: file_system_class(part.split('://')[0])
-    fs,path = need('fsspec.core', f'reading {address}', 'fsspec').url_to_fs(address, **client.options)
+    from fsspec.core import url_to_fs
+    fs,path = url_to_fs(address, **client.options)
     _made[id(fs)] = fs
     return fs,path
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from itertools import accumulate
 from pathlib import Path
 import torch
+from safetensors.torch import save
 from ...core.checkpoint import CHECKPOINT_SCHEMES, read_checkpoint
 from ...core.errors import CheckpointError, ConfigError, DataError, near, need
 from ...core.io import atomic_write, download
@@ -159,11 +160,8 @@ def convert_file(
     "Convert a file of weights into a checkpoint of ours"
     sd,dst = convert(read_checkpoint(src)['state_dict'], origin),Path(dst)
     if dst.suffix=='.safetensors':
-        st = need('safetensors.torch', 'Writing .safetensors', 'safetensors')
-        with atomic_write(dst) as f:
-            f.write(st.save(
-                {k: v.contiguous() for k,v in sd.items()}, dict(converted_from=origin)
-            ))
+        weights = save({k: v.contiguous() for k,v in sd.items()}, dict(converted_from=origin))
+        with atomic_write(dst) as f: f.write(weights)
     else:
         with atomic_write(dst) as f:
             torch.save(dict(meta=dict(converted_from=origin), state_dict=sd), f)
