@@ -3,8 +3,8 @@ import importlib as _importlib
 
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
 from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
-                                 PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry, build)
-from clsnb.config.config import Config, ConfigDict, DictAction, copy_config, list_configs, pretty
+                                 PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry)
+from clsnb.config.config import Config, ConfigDict, DictAction, copy_config, list_configs
 from clsnb.core.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
@@ -22,7 +22,7 @@ from clsnb.data.sets.packaged import Digits, Photos, photo_path, sample_photos
 from clsnb.data.feed.loader import build_dataloader
 from clsnb.data.sets.tables import CSVDataset
 from clsnb.data.verify import verify_dataset, verify_report
-from clsnb.data.sets.wrappers import build_dataset, split
+from clsnb.data.sets.wrappers import build_dataset, split_dataset
 from clsnb.view.images import show_images
 from clsnb.train.optim import build_optimizer
 from clsnb.train.schedules import Schedule, lr_curve
@@ -31,7 +31,7 @@ from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.fit import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
 from clsnb.apis.launch import launch
-from clsnb.apis.test import multi_gpu_test, single_gpu_test, test_config
+from clsnb.apis.test import multi_gpu_test, single_gpu_test, evaluate_config
 from clsnb.apis.inference import inference_model, init_model, predict, top_classes
 from clsnb.apis.lr_find import lr_find
 from clsnb.apis.batch_size import find_batch_size
@@ -41,12 +41,11 @@ from clsnb.runs.results import Results
 from clsnb.analysis.confusion import plot_confusion
 from clsnb.runs.logs import plot_curves, read_log
 from clsnb.analysis.figures import plot_mistakes, plot_predictions
-from clsnb.analysis.cam import cam, plot_cams
+from clsnb.analysis.cam import draw_cam, plot_cams
 from clsnb.analysis.attach import attach
 from clsnb.analysis.report import make_report
 from clsnb.analysis.show import show_result_pyplot
-from clsnb.zoo.index import list_models, search, zoo
-from clsnb.demo import demo
+from clsnb.zoo.index import list_models, search_models, zoo
 
 
 def _later(module, name):

@@ -282,7 +282,7 @@ def test_training_and_testing_are_the_same(extra, tmp_path):
     from clsnb.apis.fit import fit
     from clsnb.apis.inference import predict
     from clsnb.core.checkpoint import read_checkpoint
-    from clsnb.apis.test import test_config as run_test
+    from clsnb.apis.test import evaluate_config
     augs = [
         dict(type='BatchMixup', alpha=.8, prob=.5), dict(type='BatchCutMix', alpha=1., prob=.5)
     ]
@@ -323,7 +323,7 @@ def test_training_and_testing_are_the_same(extra, tmp_path):
             **extra,
         )
         fit(cfg, str(tmp_path/str(i)), device='cpu')
-        metrics,scores,_,model = run_test(str(tmp_path/str(i)), device='cpu')
+        metrics,scores,_,model = evaluate_config(str(tmp_path/str(i)), device='cpu')
         out.append(
             (
                 read_checkpoint(str(tmp_path/str(i)/'latest.pth'))['state_dict'],

@@ -9,7 +9,7 @@ from clsnb.data.sets.archives import HuggingFaceDataset, ShardDataset
 from clsnb.data.sets.labels import packaged_classes
 from clsnb.data.sets.packaged import photo_path
 from clsnb.data.feed.samplers import ClassBalancedSampler, RepeatAugSampler
-from clsnb.data.sets.wrappers import ConcatDataset, KFoldDataset, build_dataset, split
+from clsnb.data.sets.wrappers import ConcatDataset, KFoldDataset, build_dataset, split_dataset
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*has no samples of')
 def touch(root, *names):
@@ -268,18 +268,18 @@ def test_folds(kw):
     if 'groups' in kw:
         assert max(map(len, folds))-min(map(len, folds))<=12
 def test_split():
-    a,b = split(Labels(y), .2)
-    again = split(Labels(y), .2)
+    a,b = split_dataset(Labels(y), .2)
+    again = split_dataset(Labels(y), .2)
     assert np.bincount(b.get_gt_labels()).tolist()==[12,6,1]
     assert len(a)+len(b)==97
     assert (again[1].indices==b.indices).all()
-    assert not (split(Labels(y), .2, seed=1)[1].indices==b.indices).all()
+    assert not (split_dataset(Labels(y), .2, seed=1)[1].indices==b.indices).all()
     multi = Labels(np.eye(3, dtype=int)[y])
     assert np.abs(
-        split(multi, .2)[1].get_gt_labels().sum(0)-[12, 6, 1.4]
+        split_dataset(multi, .2)[1].get_gt_labels().sum(0)-[12, 6, 1.4]
     ).max()<=1
-    with pytest.raises(ConfigError): split(Labels(y), 2)
-    with pytest.raises(DataError): split(Labels([0]), .2)
+    with pytest.raises(ConfigError): split_dataset(Labels(y), 2)
+    with pytest.raises(DataError): split_dataset(Labels([0]), .2)
 def test_evaluate_through_wrappers_of_wrappers():
     import pandas as pd
     from clsnb.data.sets.tables import CSVDataset
@@ -297,7 +297,7 @@ def test_evaluate_through_wrappers_of_wrappers():
     )
     fold = KFoldDataset(ds, 1, 2, test_mode=True, seed=3)
     i = fold.indices
-    part = split(fold, .3)[1]
+    part = split_dataset(fold, .3)[1]
     j = i[part.indices]
     assert judge(fold, i) and judge(part, j)
     inner = KFoldDataset(part, 0, 2, test_mode=True)
@@ -306,16 +306,16 @@ def test_evaluate_through_wrappers_of_wrappers():
     for both in (
         ConcatDataset([a, b], separate_eval=False),
         ConcatDataset([ConcatDataset([a]), b], separate_eval=False),
-        ConcatDataset([*split(a, .4), b], separate_eval=False),
+        ConcatDataset([*split_dataset(a, .4), b], separate_eval=False),
     ):
         if len(both.datasets)==3:
             i = np.r_[both.datasets[0].indices, both.datasets[1].indices, 25:40]
         else:
             i = np.arange(40)
         assert judge(both, i)
-        val = split(both, .3)[1]
+        val = split_dataset(both, .3)[1]
         assert judge(val, i[val.indices])
-    val = split(ConcatDataset([a,b]), .3)[1]
+    val = split_dataset(ConcatDataset([a,b]), .3)[1]
     k = val.indices
     res = val.evaluate(list(scores[k]), **kw)
     assert res=={
@@ -367,7 +367,7 @@ def test_many_groups_and_classes_need_little_memory():
     assert peak<50e6 # a row per sample would be 320 MB
 def test_indices_are_not_copied_to_new_processes():
     import multiprocessing.context, pickle
-    ds = split(Labels(np.zeros(400_000, np.int64)), .5)[0]
+    ds = split_dataset(Labels(np.zeros(400_000, np.int64)), .5)[0]
     ds.dataset.y = None
     multiprocessing.context.set_spawning_popen(object())
     try: sent = pickle.dumps(ds)
@@ -626,7 +626,7 @@ def test_sizes_that_cannot_be_read(tmp_path):
     assert picture_sizes(ds).tolist()[-1]==[5000,3]
     assert len(picture_sizes(ds, 5))<=5
     assert plot_sizes(ds).axes[0].get_xscale()=='log'
-    assert plot_sizes(split(ds, .2)[0], target=9000).axes[0].get_xscale()=='linear'
+    assert plot_sizes(split_dataset(ds, .2)[0], target=9000).axes[0].get_xscale()=='linear'
 def test_histograms_of_few_and_many(tmp_path):
     from clsnb.data.looking import plot_classes
     steep = Labels(np.repeat(np.arange(40), 40_000//(1+np.arange(40))**3+1))

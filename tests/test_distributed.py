@@ -115,8 +115,8 @@ def test_split_model(tmp_path):
     assert equal(x['state_dict'], z['state_dict'])
     assert equal(x['optimizer'], z['optimizer'])
     assert equal(x['loop']['EMAHook'], z['loop']['EMAHook'])
-    from clsnb.apis.test import test_config # one process, whole weights, the same number
-    res = test_config('lenet5_1xb32_digits', str(tmp_path/'split/iter_20.pth'), 'val')[0]
+    from clsnb.apis.test import evaluate_config # one process, whole weights, the same number
+    res = evaluate_config('lenet5_1xb32_digits', str(tmp_path/'split/iter_20.pth'), 'val')[0]
     row = val(tmp_path/'split')
     assert abs(res['accuracy_top-1']-row['accuracy_top-1'])<1e-4 and abs(res['loss']-row['loss'])<1e-5
     shutil.copytree(

@@ -26,3 +26,13 @@ def test_star_import_keeps_the_users_names():
     )
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert r.stdout.strip() == '[] []', r.stdout + r.stderr
+
+def test_star_import_gives_pytest_nothing_to_collect(tmp_path):
+    (tmp_path/'test_mine.py').write_text('from clsnb.all import *\n\ndef test_mine(): assert fit\n')
+    cmd = [sys.executable, '-m', 'pytest', '-q', '--collect-only', '-p', 'no:cacheprovider', 'test_mine.py']
+    r = subprocess.run(cmd, cwd=tmp_path, capture_output=True, text=True)
+    assert [o for o in r.stdout.splitlines() if '::' in o] == ['test_mine.py::test_mine'], r.stdout + r.stderr
+
+def test_star_import_takes_no_common_words():
+    import clsnb.all
+    assert not {'build', 'cam', 'demo', 'pretty', 'search', 'show', 'split', 'test'} & set(clsnb.all.__all__)

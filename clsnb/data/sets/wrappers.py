@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Wrapped', 'SubsetDataset', 'RepeatDataset', 'repeat_factors', 'ClassBalancedDataset', 'ConcatDataset', 'KFoldDataset',
-           'build_dataset', 'split']
+           'build_dataset', 'split_dataset']
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #7cdd78a9
 import bisect, copy
@@ -266,7 +266,7 @@ def _fitted(cfg, default_args, classes):
     return ds
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #3e604cc6
-def split(
+def split_dataset(
     dataset, # Is not changed
     val=.2, # Share of the second part
     seed=0, stratified=True, groups=None, # As in KFoldDataset
