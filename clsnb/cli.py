@@ -140,12 +140,12 @@ def test(
     trust:bool=False, # Run the config file as Python, and import what it names
 ):
     "Test a checkpoint on data.test"
-    from clsnb.apis.test import test_config
+    from clsnb.apis.test import evaluate_config
     from clsnb.config.config import parse_options
     from clsnb.core.dist import get_dist_info, init_dist
     from clsnb.core.io import dump_json
     init_dist(launcher)
-    res,scores,ds,model = test_config(
+    res,scores,ds,model = evaluate_config(
         config, checkpoint, 'test', device, parse_options(cfg_options), metrics,
         parse_options(metric_options), trust
     )
@@ -228,10 +228,10 @@ def zoo(
 ):
     "List models: size, accuracy, training data"
     from clsnb.core.errors import near
-    from clsnb.zoo.index import search, zoo_lines
-    df = search(' '.join(query), pretrained or None)
+    from clsnb.zoo.index import search_models, zoo_lines
+    df = search_models(' '.join(query), pretrained or None)
     if not len(df):
-        words = {w for o in search('').name for w in re.split('[-_]', o)}
+        words = {w for o in search_models('').name for w in re.split('[-_]', o)}
         raise ConfigError(
             f"No model has {' and '.join(query)} in "
             f"it.{''.join(near(w, words) for w in query if w not in words)}"

@@ -15,7 +15,7 @@ import numpy as np, torch
 from torch import nn
 from .check import input_size
 from .inference import _find_parts, _no_download, init_model
-from .test import test_config
+from .test import evaluate_config
 from .fit import fit
 from ..core.checkpoint import CHECKPOINT_SCHEMES, read_checkpoint
 from ..config.config import Config, pretty
@@ -25,7 +25,7 @@ from ..core.log import get_logger
 from ..core.registry import MODELS, accepted_args
 from ..data.sets.folder import CustomDataset
 from ..data.pixels.loading import nearest_folder
-from ..data.sets.wrappers import split
+from ..data.sets.wrappers import split_dataset
 
 # %% ../../nbs/apis/finetune.ipynb #e3069b51
 def _class_parts(root):
@@ -46,7 +46,7 @@ def _split_lists(ds, root, work_dir, seed):
             f"add some, or make {root}/train and {root}/val yourself."
         )
     share = .2 if counts.min()>2 else .3
-    parts = dict(zip(('train', 'val'), split(ds, share, seed)))
+    parts = dict(zip(('train', 'val'), split_dataset(ds, share, seed)))
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     Path(work_dir, 'classes.txt').write_text('\n'.join(ds.CLASSES)+'\n', encoding='utf-8')
     for k,o in parts.items():
@@ -448,7 +448,7 @@ class Finetuned:
     def results(self):
         "What the best model says about every validation picture"
         from clsnb.runs.results import Results
-        _,scores,ds,_ = test_config(
+        _,scores,ds,_ = evaluate_config(
             self.work_dir, split='val', device=self.device, options={'data.workers_per_gpu': 0}
         )
         return Results.from_dataset(scores, ds)

@@ -13,7 +13,7 @@ from ..core.checkpoint import CHECKPOINT_SCHEMES, load_checkpoint, read_checkpoi
 from ..config.config import Config, import_custom
 from ..core.errors import CheckpointError, ConfigError
 from ..core.registry import DATASETS, MODELS
-from ..data.preprocessing import picture_sample, test_pipeline
+from ..data.preprocessing import picture_sample, inference_pipeline
 from ..train.core_hooks import latest_checkpoint
 from ..train.runner import to_device
 
@@ -132,7 +132,7 @@ def predict(
     "Scores of many pictures; raises `DataError` for one that cannot be read"
     device,out = next(model.parameters()).device,[]
     pipes = {
-        loads: test_pipeline(model, loads)
+        loads: inference_pipeline(model, loads)
         for loads in {isinstance(o, (str, os.PathLike)) for o in imgs}
     }
     for i in range(0, len(imgs), batch_size):
