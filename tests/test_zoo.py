@@ -38,12 +38,12 @@ def test_input_sizes_are_those_of_the_configs():
 
 def test_the_table_stays_a_table():
     import pandas as pd, pickle
-    z = index.search('swin 384')
+    z = index.search_models('swin 384')
     assert 4 <= len(z) < 12 and z.name.str.contains('swin').all()
     assert 'swin' in z.sort_values('top1')._repr_html_()
     assert '<table' in z[['name', 'top1']].head(2)._repr_html_()
     assert '<script' not in z.assign(name='<script>')._repr_html_()
-    assert len(index.search('no such thing')) == 0
+    assert len(index.search_models('no such thing')) == 0
     assert isinstance(pickle.loads(pickle.dumps(z)), pd.DataFrame) and isinstance(z.top1.max(), float)
     assert (
         index.list_models('*swinv2*384px') == index.list_models('swinv2*384px') != index.list_models('swinv2')
