@@ -9,6 +9,7 @@ from clsnb.core.checkpoint import load_checkpoint, load_weights, read_checkpoint
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
 from clsnb.core.seed import set_seed
+from clsnb.metrics.registry import METRICS, register_metric
 from clsnb.models.base import Backbone
 from clsnb.models.batch_augs import Augments, build_augment
 from clsnb.models.classifier import (BaseClassifier, ImageClassifier, build_backbone, build_classifier, build_head, build_loss, build_neck)

@@ -1,6 +1,6 @@
 "What needs old files, a browser, several runs or a clean interpreter; the rest is in nbs/analysis"
 import json, subprocess, sys
-import numpy as np, pytest
+import numpy as np, pytest, torch
 from clsnb.runs.logs import plot_curves, read_log
 from clsnb.analysis.report import make_report
 from clsnb.runs.results import Results
@@ -99,6 +99,46 @@ def test_numbers_agree_with_the_dataset():
         assert abs(100*v.mean()-m[k]) < 1e-3, k
     assert abs(100*r.accuracy-m['accuracy_top-1']) < 1e-4
     assert abs(100*r.topk(5)-m['accuracy_top-5']) < 1e-4
+
+def test_one_rule_for_ties(tmp_path):
+    "Rounded scores have ties: the log, the results and the report give the same accuracy, that of `topk`"
+    from clsnb.data.sets.dataset import BaseDataset
+    from clsnb.train.evaluation import evaluate_scores
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((500, 10)).round(1).astype(np.float32), rng.integers(0, 10, 500)
+    class Ten(BaseDataset):
+        CLASSES = list('abcdefghij')
+        def load_annotations(self): return [dict(gt_label=o) for o in labels]
+    data = Ten('', [])
+    best = torch.from_numpy(scores).topk(5, 1)[1].numpy()
+    published = 100*(best[:, 0]==labels).mean()
+    assert abs(published-100*(scores.argmax(1)==labels).mean()) > .5 # another rule would be noticed
+    logged = evaluate_scores(scores, data, metric=['accuracy', 'recall'])
+    r = Results.from_dataset(scores, data)
+    assert abs(logged['accuracy_top-1']-published) < 1e-4 and abs(100*r.accuracy-published) < 1e-9
+    assert r.measure() == data.evaluate(list(scores))
+    assert data.evaluate(list(scores), metric_options=dict(topk=1))['accuracy'] == logged['accuracy_top-1']
+    assert abs(100*r.topk(5)-logged['accuracy_top-5']) < 1e-4
+    assert abs(100*r.per_class().recall.mean()-logged['recall']) < 1e-9
+    assert r.table().correct.mean() == np.trace(r.confusion())/500 == r.accuracy
+    assert f'{published:.1f} %' in make_report(tmp_path/'run', r).read_text()
+
+def test_a_new_metric_is_one_registration(tmp_path):
+    "Known to evaluation, to results, to the table of classes and to the rule of the best checkpoint"
+    from clsnb.data.sets.packaged import Photos
+    from clsnb.metrics.registry import METRICS, lower_is_better, register_metric
+    @register_metric('miss_rate', better='lower')
+    def miss_rate(scores, labels, average_mode='macro'):
+        missed = np.array([100*np.mean(scores.argmax(1)[labels==k]!=k) for k in range(scores.shape[1])])
+        return missed.mean() if average_mode=='macro' else missed
+    try:
+        data = Photos('val')
+        scores = np.random.default_rng(0).dirichlet(np.ones(6), len(data)).astype(np.float32)
+        r, got = Results.from_dataset(scores, data), data.evaluate(list(scores), ['miss_rate', 'recall'])
+        assert list(got) == ['recall', 'miss_rate'] and abs(got['recall']+got['miss_rate']-100) < 1e-9
+        assert r.measure('miss_rate')['miss_rate'] == got['miss_rate'] and lower_is_better('miss_rate')
+        assert np.allclose(r.per_class().miss_rate, 1-r.per_class().recall)
+    finally: del METRICS._classes['miss_rate']
 
 def test_results_never_unpickle(tmp_path):
     class Evil:

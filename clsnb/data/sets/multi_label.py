@@ -8,15 +8,12 @@ __all__ = ['MultiLabelDataset', 'voc_objects', 'VOC']
 # %% ../../../nbs/data/sets/multi_label.ipynb #11b03891
 import os, xml.etree.ElementTree as ET
 import numpy as np
-from ...core.errors import ConfigError, DataError, near
+from ...core.errors import ConfigError, DataError
 from ...core.registry import DATASETS
-from .dataset import BaseDataset, _checked_metrics, _scores, list_from_file
+from .dataset import BaseDataset, judge_scores, list_from_file
 from .samples import FileSamples, PackedSamples
-from ...metrics.multi_label import average_performance, mAP
 
 # %% ../../../nbs/data/sets/multi_label.ipynb #3b4583df
-_multi_metrics = ['mAP', 'CP', 'CR', 'CF1', 'OP', 'OR', 'OF1']
-
 class MultiLabelDataset(BaseDataset):
     "Samples with a row of 0 and 1 as label"
     def get_cat_ids(self, idx):
@@ -25,21 +22,14 @@ class MultiLabelDataset(BaseDataset):
         return np.flatnonzero(
             (infos.labels[idx] if isinstance(infos, PackedSamples) else np.asarray(infos[idx]['gt_label']))==1
         ).tolist()
-    def evaluate(self, results, metric='mAP', # One or several of mAP, CP, CR, CF1, OP, OR, OF1
+    def evaluate(self,
+                 results, # Scores of each sample
+                 metric='mAP', # One or several of mAP, CP, CR, CF1, OP, OR, OF1
                  metric_options=None, # dict(thr=.5) or dict(k=3)
-                 indices=None, logger=None):
+                 indices=None, # The samples that were tested, if not all
+                 logger=None)->dict:
         "Judge predictions"
-        metrics,options = _checked_metrics(metric, _multi_metrics),dict(metric_options or dict(thr=.5))
-        for k in options:
-            if k not in ('thr','k'):
-                raise ConfigError(f"metric_options has no {k!r}.{near(k, ['thr','k'])}")
-        labels = self.get_gt_labels() if indices is None else self.get_gt_labels()[indices]
-        scores,res = _scores(results, labels),{}
-        if 'mAP' in metrics: res['mAP'] = mAP(scores, labels)
-        if set(metrics) & set(_multi_metrics[1:]):
-            more = zip(_multi_metrics[1:], average_performance(scores, labels, **options))
-            res.update((k, v) for k,v in more if k in metrics)
-        return res
+        return judge_scores(self, results, metric, metric_options, indices, 'multi_label')
 
 # %% ../../../nbs/data/sets/multi_label.ipynb #05f53481
 def voc_objects(path):
