@@ -736,6 +736,7 @@ HOSTILE = {
     'strip': "x = 'a'*99000\n" + "z = x.strip('a')\n"*15000,
     'remove': "a = [0]*99999\n" + "a.remove(0)\n"*20000,
     'same hash': "d = {i*(2**61-1) for i in range(1, 20000)}",
+    'update': "d = {}\nd.update([(i*(2**61-1), 0) for i in range(19000)])",
     'same hash 2': "x = [i*(2**61-1) for i in range(5000)]\nd = dict(zip(x, x))",
     'same hash 3': "d = {(i*(2**61-1),): 0 for i in range(5000)}",
     'wide eval': "a = ｅval('1')",
@@ -1134,6 +1135,13 @@ def test_check_finds(tree):
     assert [(o[0], o[1]) for o in wide] == [('error', 'model.head.in_channels')]
     assert '192' in wide[0][2]
     assert Config(dict(model=3, data=None)).check().errors and Config().check().errors
+
+
+def test_check_needs_no_other_import():
+    "The method is there for whoever imported `Config` alone"
+    code = "from clsnb.config.config import Config; print(len(Config.fromfile('resnet18-tiny_1xb16_photos').check()))"
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
+    assert p.stdout.strip() == '0', p.stderr[-2000:]
 
 
 def test_data_classes(tmp_path):

@@ -6,236 +6,206 @@
 __all__ = ['Config', 'import_custom', 'copy_config']
 
 # %% ../../nbs/config/config.ipynb #72587223
-import ast, copy, importlib, json, sys, yaml
+import ast, importlib, itertools, json, sys, yaml
 from pathlib import Path
-from fastcore.basics import patch
-from .dict import ConfigDict, _is_name, _plain, merge, pretty # noqa: F401, found here too
-from .files import _notice, configs_dir, find_config, list_configs, read_source # noqa: F401, found here too
-from .override import DictAction, check_keys, known_keys, override, parse_options # noqa: F401, found here too
-from .read import read_text # noqa: F401, found here too
+from .dict import ConfigDict, find_path, has_path, is_variable, merge, plain, pretty, value_at # noqa: F401
+from .files import ConfigSource, config_notice, configs_dir, find_config, list_configs, read_source # noqa: F401
+from .override import DictAction, check_keys, known_keys, override, parse_options # noqa: F401
+from .read import read_text # noqa: F401
 from .show import ConfigDiff, FileFamily, config_html, diff_configs
-from .where import _at, _has, lookalikes, lost_changes, origin
-from ..core.errors import ConfigError, near
+from .where import lookalikes, lost_changes, origin
+from ..core.errors import ConfigError
 
 # %% ../../nbs/config/config.ipynb #42034783
 class Config(ConfigDict):
     "What a config file says, with everything inherited resolved"
-    def __init__(self, cfg_dict=None, # A dict
-                 cfg_text=None, # The text it came from
-                 filename=None, # The file it came from
-                 source=None): # What was read, with all bases
-        super().__init__(_plain(cfg_dict or {}))
-        for k,v in dict(
-            _filename=filename and str(filename), _text=cfg_text or '', _source=source, _changes=[]
-        ).items():
-            object.__setattr__(self, k, v)
-    filename = property(lambda self: self._filename)
+    def __init__(self, cfg_dict:dict|None=None, # Keys and values
+                 cfg_text:str|None=None, # The text they came from
+                 filename:str|Path|None=None, # The file they came from
+                 source:ConfigSource|None=None): # What was read, with all bases
+        super().__init__(plain(cfg_dict or {}))
+        hidden = dict(_filename=filename and str(filename), _text=cfg_text or '', _source=source, _changes=[])
+        for k,v in hidden.items(): object.__setattr__(self, k, v) # any other attribute is a key
+    filename = property(lambda self: self._filename, doc="The file it was read from, or None")
     text = property(lambda self: self._text, doc="The texts of the files read")
-    family = property(
-        lambda self: FileFamily(self._source) if self._source else None,
-        doc="A drawing of the files it was read from",
-    )
+    family = property(lambda self: self._source and FileFamily(self._source), doc="A drawing of the files read")
+    pretty_text = property(pretty, doc="The text of a config file that extends nothing and reads back equal")
     @classmethod
-    def fromfile(cls, filename, # A path, or the name of a packaged config
-                 trust=False): # Run Python files, and import what `custom_imports` names
+    def fromfile(cls, filename:str|Path, # A path, or the name of a packaged config
+                 trust:bool=False)->'Config': # Run Python files, and import what `custom_imports` names
         "Read a config file and what it extends; raises `ConfigError` for what cannot be read"
-        p = find_config(filename)
-        src = read_source(p, trust)
-        cfg = cls.of(src, p)
-        for _,text in (
-            [*lost_changes(src), *lookalikes(src)] if src.bases and configs_dir not in p.parents else ()
-        ):
-            _notice(text)
-        if trust: import_custom(cfg, True)
-        return cfg
+        path = find_config(filename)
+        return _from_source(cls, read_source(path, trust), path, trust)
     @classmethod
-    def fromstring(cls, cfg_str, file_format='.py', trust=False):
+    def fromstring(cls, cfg_str:str, # The text of a config file
+                   file_format:str='.py', # Its suffix
+                   trust:bool=False)->'Config': # Run the text as Python instead of reading it
         "Read the text of a config, as if it were a file in the current folder"
-        return cls.of(read_source('config'+file_format, trust, cfg_str))
-    @classmethod
-    def of(cls, src, filename=None):
-        return cls(src.cfg, '\n'.join(f'# {o.name}\n{o.text}' for o in src), filename, src)
-    def __copy__(self): return self._again(dict(self))
-    def __deepcopy__(self, memo):
-        return self._again({k: copy.deepcopy(v, memo) for k,v in self.items()})
-    def __reduce__(self): return type(self),(self.to_dict(), self.text, self.filename)
-    def _again(self, d):
-        new = type(self)(d, self.text, self.filename, self._source)
+        return _from_source(cls, read_source('config'+file_format, trust, cfg_str), None, False)
+    def _again(self, items):
+        new = type(self)(items, self.text, self.filename, self._source)
         new._changes.extend(self._changes)
         return new
+    def __reduce__(self): return type(self), (self.to_dict(), self.text, self.filename)
+    def where(self, path:str|tuple)->str: # Dotted keys and numbers, e.g. 'data.train.pipeline.1'
+        "The file and line where a value was written, as 'file:line'"
+        return _written_at(self, find_path(self, path))
+    def leaves(self)->list[tuple]: # Pairs (keys, value)
+        "Every value that is not a dict or a list"
+        return _leaf_values(self, ())
+    def diff(self, other:'dict|str|Path')->ConfigDiff: # A config, a path or a name; returns rows (path, here, there)
+        "What is different in another config"
+        return diff_configs(self, other if isinstance(other, dict) else Config.fromfile(other))
+    def diff_base(self)->ConfigDiff: # Rows (path, in the bases, here)
+        "What this config changes in what it extends"
+        return diff_configs(self._source.base if self._source else {}, self)
+    def merge_from_dict(self, options:dict|None, # Dotted keys and values
+                        allow_list_keys:bool=True)->'Config': # Let numbers pick from lists
+        "Override values in place; raises `ConfigError` where a path leads nowhere"
+        override(self, options, allow_list_keys)
+        _note_changes(self, options or {})
+        return self
+    def dump(self, file:str|Path|None=None)->str|None: # .py, .json or .yaml
+        "Write the resolved config as a file that reads back equal; without a file, return its text"
+        if file is None: return self.pretty_text
+        Path(file).write_text(_file_text(self, Path(file)), encoding='utf-8')
+    def check(self, paths:bool=True): # Look for files and folders, too
+        "Look for mistakes without building anything heavy; returns rows (level, key, message, where)"
+        from clsnb.apis.check import check # six rows above: a method that users look for here
+        return check(self, paths)
+    def __repr__(self): return f"Config {self.filename or ''}\n{self.pretty_text}"
+    def _repr_html_(self):
+        return config_html(self, Path(self.filename or 'Config').name, self.where if self._source else None)
+
+# %% ../../nbs/config/config.ipynb #a243530d
+def _from_source(cls, src, path, trust):
+    "A config from what was read"
+    texts = '\n'.join(f'# {o.name}\n{o.text}' for o in src)
+    cfg = cls(src.cfg, texts, path, src)
+    if path and src.bases and configs_dir not in path.parents:
+        for _,text in [*lost_changes(src), *lookalikes(src)]:
+            config_notice(text)
+    if path and trust: import_custom(cfg, True)
+    return cfg
 
 # %% ../../nbs/config/config.ipynb #9638a014
-def _keys(cfg, path):
-    "A dotted path as keys and numbers; raises `ConfigError` where it leads nowhere"
-    out,o = [],cfg
-    for k in str(path).split('.') if not isinstance(path, tuple) else path:
-        if (
-            isinstance(o, (list, tuple))
-            and str(k).lstrip('-').isdigit()
-            and -len(o) <= int(k) < len(o)
-        ):
-            k = int(k) % len(o)
-        elif not (isinstance(o, dict) and k in o):
-            raise ConfigError(f"{path}: there is no {k!r}.{near(k, o if isinstance(o, dict) else ())}")
-        out.append(k)
-        o = o[k]
-    return tuple(out)
+def _written_at(cfg, keys):
+    "Where a value was written; one that is no longer what the files say was set later"
+    src,now = cfg._source,value_at(cfg, keys)
+    if src and has_path(src.cfg, keys) and (isinstance(now, dict) or value_at(src.cfg, keys)==now):
+        found,line = origin(src, keys)
+        return f'{found.name}:{line}'
+    overridden = any(keys[:len(o)]==o for o in cfg._changes)
+    return 'an override' if overridden else 'set in Python'
 
-@patch
-def where(self:Config, path, # Dotted keys and numbers, e.g. 'data.train.pipeline.1'
-          )->str:
-    "The file and line where a value was written, as 'file:line'"
-    keys = _keys(self, path)
-    src,now = self._source,_at(self, keys)
-    if (
-        src is not None
-        and _has(src.cfg, keys)
-        and (isinstance(now, dict) or _at(src.cfg, keys)==now)
-    ):
-        s,line = origin(src, keys)
-        return f'{s.name}:{line}'
-    return 'an override' if any(keys[:len(o)]==o for o in self._changes) else 'set in Python'
-
-@patch
-def leaves(self:Config)->list: # Pairs (keys, value)
-    "Every value that is not a dict or a list"
-    out = []
-    def walk(o, path):
-        if isinstance(o, (dict, list, tuple)):
-            inner = list(o.items() if isinstance(o, dict) else enumerate(o))
-        else:
-            inner = []
-        for k,v in inner: walk(v, (*path, k))
-        if not inner: out.append((path, o))
-    walk(self, ())
-    return out
-
-@patch
-def _repr_html_(self:Config):
-    return config_html(self, Path(self.filename or 'Config').name, self.where if self._source else None)
-
-# %% ../../nbs/config/config.ipynb #e315a835
-@patch
-def diff(self:Config, other, # A config, a path or a name
-         )->ConfigDiff: # Rows (path, here, there)
-    "What is different in another config"
-    return diff_configs(self, other if isinstance(other, dict) else Config.fromfile(other))
-
-@patch
-def diff_base(self:Config)->ConfigDiff: # Rows (path, in the bases, here)
-    "What this config changes in what it extends"
-    return diff_configs(self._source.base if self._source else {}, self)
+def _leaf_values(o, path):
+    "Pairs (keys, value) of every value in `o`, whose own path is `path`"
+    if not isinstance(o, (dict, list, tuple)) or not o: return [(path, o)]
+    items = o.items() if isinstance(o, dict) else enumerate(o)
+    return [leaf for k,v in items for leaf in _leaf_values(v, (*path, k))]
 
 # %% ../../nbs/config/config.ipynb #d7462cd6
-@patch
-def merge_from_dict(self:Config, options:dict, # Dotted keys and values
-                    allow_list_keys=True): # Let numbers pick from lists
-    "Override values in place; raises `ConfigError` where a path leads nowhere"
-    override(self, options, allow_list_keys)
-    for k in options or {}:
-        self._changes.append(tuple(
+def _note_changes(cfg, options):
+    "Remember what was overridden, and report changed variables that reach nothing"
+    for k in options:
+        cfg._changes.append(tuple(
             int(o) if o.isdigit() else o
             for o in str(k).split('.')
         ))
-    if self._source and any(str(k).split('.')[0] not in known_keys for k in options or {}):
-        for _,text in lost_changes(self._source, self): _notice(text)
-    return self
+    variables = [k for k in options if str(k).split('.')[0] not in known_keys]
+    if cfg._source and variables:
+        for _,text in lost_changes(cfg._source, cfg): config_notice(text)
 
 # %% ../../nbs/config/config.ipynb #552566f1
-@patch(as_prop=True)
-def pretty_text(self:Config): return pretty(self)
-
-@patch
-def __repr__(self:Config): return f"Config {self.filename or ''}\n{self.pretty_text}"
-
-@patch
-def dump(self:Config, file=None, # .py, .json or .yaml
-         ):
-    "Write the resolved config as a file that reads back equal; without a file, return its text"
-    if file is None: return self.pretty_text
-    p = Path(file)
-    odd = [k for k in self if not _is_name(k) or k.startswith('__')]
-    if p.suffix=='.json':
-        text = json.dumps(self.to_dict(), indent=2, default=str)
-    elif p.suffix in ('.yaml', '.yml'):
-        text = yaml.safe_dump(json.loads(json.dumps(self.to_dict(), default=str)), sort_keys=False)
-    elif odd:
-        raise ConfigError(
-            f"{p}: {odd[0]!r} cannot be the name of a variable; write a .json file, or rename the key."
-        )
-    else:
-        text = self.pretty_text
-    p.write_text(text, encoding='utf-8')
+def _file_text(cfg, path):
+    "The text of a config in the format of a file; raises `ConfigError` for a key that no variable can have"
+    if path.suffix=='.json': return json.dumps(cfg.to_dict(), indent=2, default=str)
+    if path.suffix in ('.yaml', '.yml'):
+        return yaml.safe_dump(json.loads(json.dumps(cfg.to_dict(), default=str)), sort_keys=False)
+    for k in cfg:
+        if not is_variable(k) or k.startswith('__'):
+            raise ConfigError(
+                f"{path}: {k!r} cannot be the name of a variable; write a .json file, or rename the key."
+            )
+    return cfg.pretty_text
 
 # %% ../../nbs/config/config.ipynb #f23d4ca4
 def import_custom(
     cfg:dict, # `custom_imports=dict(imports=['my.models'], allow_failed_imports=False)`
-    trust=False, # Import what was not imported yet
-):
+    trust:bool=False, # Import what was not imported yet
+)->None:
     "Import what a config names, if allowed; raises `ConfigError`"
     spec = cfg.get('custom_imports') or {}
-    names = spec.get('imports') or []
-    if isinstance(names, str): names = [names]
-    else: names = names
-    lax,name = spec.get('allow_failed_imports', False),getattr(cfg, 'filename', None) or 'the config'
-    for o in map(str, names):
-        if o in sys.modules: continue
-        if o.split('.')[0]=='mmcls':
-            _notice(f"{name}: custom_imports names {o!r}: what mmcls registers is here already.")
+    modules = spec.get('imports') or []
+    name = getattr(cfg, 'filename', None) or 'the config'
+    optional = spec.get('allow_failed_imports', False)
+    for module in map(str, [modules] if isinstance(modules, str) else modules):
+        if module in sys.modules: continue
+        if module.split('.')[0]=='mmcls':
+            config_notice(f"{name}: custom_imports names {module!r}: what mmcls registers is here already.")
             continue
-        try:
-            if trust:
-                importlib.import_module(o)
-                continue
-            why = (
-                f"custom_imports asks for {o!r}, which would run its code. Import it first yourself, "
-                "or say trust=True (--trust on the command line)."
-            )
-        except ImportError as e:
-            why = f"custom_imports: {o!r} cannot be imported ({e}). Is its folder on PYTHONPATH?"
-        if not lax: raise ConfigError(f'{name}: {why}')
-        _notice(f'{name}: {why}')
+        why = _import_problem(module, trust)
+        if why and not optional: raise ConfigError(f'{name}: {why}')
+        if why: config_notice(f'{name}: {why}')
+
+def _import_problem(module, trust):
+    "Import a module, or return why not"
+    if module in sys.modules: return None
+    if not trust:
+        return (f"custom_imports asks for {module!r}, which would run its code. "
+                "Import it first yourself, or use trust=True (--trust on the command line).")
+    try: importlib.import_module(module)
+    except ImportError as e:
+        return f"custom_imports: {module!r} cannot be imported ({e}). Is its folder on PYTHONPATH?"
 
 # %% ../../nbs/config/config.ipynb #b4868ad2
-def _by_name(src):
+def _base_nodes(text):
+    "The strings in what `_base_` is set to, the last one first"
+    assignments = [
+        s
+        for s in ast.parse(text).body
+        if isinstance(s, ast.Assign) and getattr(s.targets[0], 'id', '')=='_base_'
+    ]
+    nodes = [n for s in assignments for n in ast.walk(s.value)]
+    strings = [n for n in nodes if isinstance(n, ast.Constant)]
+    return sorted(strings, key=lambda n: (-n.lineno, -n.col_offset))
+
+def _name_anywhere(path):
+    "What finds a file of ours from any folder; the path itself for other files"
+    path,top = path.resolve(),configs_dir.resolve()
+    if not path.is_relative_to(top): return path.as_posix()
+    inner = path.relative_to(top)
+    return inner.as_posix() if inner.parts[0]=='_base_' else inner.name.removesuffix('.py')
+
+def _with_named_bases(src):
     "A file's text with packaged bases named, not pointed at"
-    text,lines = src.text,src.text.split('\n')
-    starts = [0]
-    for o in lines:
-        starts.append(starts[-1]+len(o.encode())+1)
-    nodes = [n for s in ast.parse(text).body if isinstance(s, ast.Assign) and getattr(s.targets[0], 'id', '')=='_base_'
-             for n in ast.walk(s.value) if isinstance(n, ast.Constant)]
-    raw = text.encode()
-    for n in sorted(nodes, key=lambda n: -starts[n.lineno-1]-n.col_offset):
-        p = find_config(n.value, src.path.parent)
-        if p.resolve().is_relative_to(configs_dir.resolve()):
-            rel = p.resolve().relative_to(configs_dir.resolve())
-        else:
-            rel = p
-        new = repr(rel.as_posix() if rel.parts[0]=='_base_' or rel is p else rel.name.removesuffix('.py'))
-        raw = (
-            raw[:starts[n.lineno-1]+n.col_offset]
-            + new.encode()
-            + raw[starts[n.end_lineno-1]+n.end_col_offset:]
-        )
+    raw = src.text.encode() # columns count bytes
+    starts = [0, *itertools.accumulate(len(line)+1 for line in raw.split(b'\n'))]
+    for n in _base_nodes(src.text):
+        new = repr(_name_anywhere(find_config(n.value, src.path.parent))).encode()
+        start,end = starts[n.lineno-1]+n.col_offset,starts[n.end_lineno-1]+n.end_col_offset
+        raw = raw[:start] + new + raw[end:]
     return raw.decode()
 
+# %% ../../nbs/config/config.ipynb #a79d510a
 def copy_config(
-    name, # Of a packaged config
-    folder='.', # Where to write
-    bases=False, # Copy what it extends, too
+    name:str, # Of a packaged config
+    folder:str|Path='.', # Where to write
+    bases:bool=False, # Copy what it extends, too
 )->Path: # The new file
-    "Write a packaged config, and if asked its bases, beside one's own work"
+    "Write a packaged config, and if asked its bases, beside your own work"
     src = read_source(find_config(name))
-    top = src.path.parents[1]
-    files = {}
-    for s in src if bases else [src]:
-        rel = s.path.resolve().relative_to(top.resolve()) if bases else Path(s.path.name)
-        files[Path(folder)/rel] = s.text if bases else _by_name(s)
-    for p,text in files.items():
-        if p.exists() and p.read_text(encoding='utf-8')!=text:
-            raise ConfigError(f"{p} is there already, and is different; move it, or choose another folder.")
-    for p,text in files.items():
-        p.parent.mkdir(parents=True, exist_ok=True)
-        p.write_text(text, encoding='utf-8')
+    top = src.path.parents[1].resolve()
+    if bases:
+        files = {Path(folder)/s.path.resolve().relative_to(top): s.text for s in src}
+    else:
+        files = {Path(folder)/src.path.name: _with_named_bases(src)}
+    for path,text in files.items():
+        if path.exists() and path.read_text(encoding='utf-8')!=text:
+            raise ConfigError(
+                f"{path} is there already, and is different; move it, or choose another folder."
+            )
+    for path,text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding='utf-8')
     return next(iter(files))

@@ -7,9 +7,9 @@ __all__ = ['known_keys', 'parse_options', 'DictAction', 'override', 'mistyped_ke
 
 # %% ../../nbs/config/override.ipynb #ed593dcf
 import argparse, difflib, json
-from .dict import ConfigDict, _brief, _wrap, merge
+from .dict import ConfigDict, as_config, merge
 from .read import read_text
-from ..core.errors import ConfigError, near
+from ..core.errors import ConfigError, brief, near
 
 # %% ../../nbs/config/override.ipynb #7b550516
 _words = dict(true=True, false=False, none=None, null=None)
@@ -105,7 +105,7 @@ def _key(o, k, rest, path, top):
 
 def _put_value(o, v, path, lists):
     "`v` itself in the place of `o`; a dict is merged, also into a list whose numbers are its keys"
-    if not isinstance(v, dict): return _wrap(v)
+    if not isinstance(v, dict): return as_config(v)
     if isinstance(o, dict) and not v.get('_delete_'):
         new = ConfigDict(o)
         for k,x in v.items():
@@ -115,7 +115,7 @@ def _put_value(o, v, path, lists):
     if isinstance(o, (list, tuple)) and v and all(str(k).isdigit() for k in v):
         for k,x in v.items():
             o = _put(list(o), [str(k)], x, path, lists)
-        return _wrap(o)
+        return as_config(o)
     parent,_,k = path.rpartition('.')
     return merge({} if o is None else {k: o}, {k: v}, parent)[k]
 
@@ -135,7 +135,7 @@ def _put(o, keys, v, path, lists=True, top=False):
         o = ConfigDict() if o is None else o
         k = _key(o, k, rest, path, top)
         o[k] = _put(o.get(k), rest, v, path, lists)
-    else: raise ConfigError(f"{path}: {_brief(o)} has no part {k!r}.")
+    else: raise ConfigError(f"{path}: {brief(o)} has no part {k!r}.")
     return o
 
 def override(

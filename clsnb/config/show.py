@@ -7,160 +7,186 @@ __all__ = ['config_html', 'ConfigDiff', 'diff_configs', 'FileFamily']
 
 # %% ../../nbs/config/show.ipynb #5e61ab56
 import difflib, html
-from fastcore.basics import patch
-from .dict import ConfigDict, _literal
+from .dict import literal
+from .files import ConfigSource
 
 # %% ../../nbs/config/show.ipynb #8efcd58f
-_style = (
-    '<style>.cfg{padding-left:1.2em;font:13px/1.5 ui-monospace,monospace}.cfg details,.cfg p{margin:0 0 0 '
-    '1.1em}.cfg>details{margin:0}.cfg summary{cursor:pointer;margin-left:-1.1em}'
-    '.cfg i{opacity:.55;font-style:normal;font-size:11px;padding-left:1em}.cfg '
-    'u{text-decoration:none;opacity:.75}</style>'
-)
-_esc = html.escape
+_tree_style = """<style>
+.cfg{padding-left:1.2em;font:13px/1.5 ui-monospace,monospace}
+.cfg details,.cfg p{margin:0 0 0 1.1em}
+.cfg>details{margin:0}
+.cfg summary{cursor:pointer;margin-left:-1.1em}
+.cfg i{opacity:.55;font-style:normal;font-size:11px;padding-left:1em}
+.cfg u{text-decoration:none;opacity:.75}
+</style>""".replace('\n', '')
+_escape = html.escape
 
-def _hint(v, n=42):
+def _cut_text(text, n): return text if len(text)<=n else text[:n-1]+'…'
+
+def _summary(value):
     "What a closed part says about itself"
-    if isinstance(v, dict):
-        s = ' '.join(
-            [str(v.get('type', ''))][:'type' in v] + [
-                f'{k}={_literal(o)}'
-                for k,o in v.items()
-                if k!='type' and not isinstance(o, (dict, list, tuple))
-            ]
+    if not isinstance(value, dict):
+        return _cut_text(
+            ' → '.join(
+                str(o.get('type', '{}')) if isinstance(o, dict) else literal(o)
+                for o in value[:20]
+            ),
+            42,
         )
-    else:
-        s = ' → '.join(
-            str(o.get('type', '{}')) if isinstance(o, dict) else _literal(o)
-            for o in v[:20]
-        )
-    return s if len(s)<=n else s[:n-1]+'…'
+    simple = {
+        k: v
+        for k,v in value.items()
+        if k!='type' and not isinstance(v, (dict, list, tuple))
+    }
+    kind = [str(value['type'])] if 'type' in value else []
+    return _cut_text(' '.join([*kind, *(f'{k}={literal(v)}' for k,v in simple.items())]), 42)
 
-def _flat(v):
-    return (
-        not isinstance(v, (dict, list, tuple))
-        or (
-                len(_literal(v))<=60
-                and not any(
-                    isinstance(o, (dict, list)) and o
-                    for o in (v.values() if isinstance(v, dict) else v)
-                )
-            )
-    )
+def _fits_line(value):
+    "Can a value stand on one line?"
+    if not isinstance(value, (dict, list, tuple)): return True
+    parts = value.values() if isinstance(value, dict) else value
+    return len(literal(value))<=60 and not any(isinstance(o, (dict, list)) and o for o in parts)
 
-def _node(k, v, path, place, parent, depth):
-    "HTML of a key and its value"
-    where = place(path) if place else ''
-    same = where.rpartition(':')[0]==parent.rpartition(':')[0]
-    if where and where!=parent:
-        grey = f'<i>{_esc(":"+where.rpartition(":")[2] if same else where)}</i>'
-    else:
-        grey = ''
-    mixed = (
-        place
-        and isinstance(v, dict)
-        and len({place((*path, o)).rpartition(':')[0] for o in v})>1
-    )
-    if _flat(v) and not mixed:
-        s = _literal(v)
-        s = s if len(s)<=200 else s[:199]+'…'
-        return f'<p><b>{_esc(str(k))}</b> = {_esc(s)}{grey}</p>'
+# %% ../../nbs/config/show.ipynb #332f03c1
+def _file_of(place): return place.rpartition(':')[0]
+def _items(value): return value.items() if isinstance(value, dict) else enumerate(value)
+
+def _place_note(place, around):
+    "Where a value was written, as far as the part around it doesn't say so"
+    if not place or place==around: return ''
+    return f"<i>{_escape(':'+place.rpartition(':')[2] if _file_of(place)==_file_of(around) else place)}</i>"
+
+def _tree_node(key, value, path, place, around):
+    "HTML of a key and its value; `place` gives the file and line of a path"
+    here = place(path) if place else ''
+    note = _place_note(here, around)
+    from_files = {_file_of(place((*path, k))) for k in value} if place and isinstance(value, dict) else ()
+    name = _escape(str(key))
+    if _fits_line(value) and len(from_files) < 2:
+        return f'<p><b>{name}</b> = {_escape(_cut_text(literal(value), 200))}{note}</p>'
     inner = ''.join(
-        _node(o, x, (*path, o), place, where or parent, depth+1)
-        for o,x in (v.items() if isinstance(v, dict) else enumerate(v))
+        _tree_node(k, v, (*path, k), place, here or around)
+        for k,v in _items(value)
     )
-    return f'<details><summary><b>{_esc(str(k))}</b> <u>{_esc(_hint(v))}</u>{grey}</summary>{inner}</details>'
+    return (
+        f'<details><summary><b>{name}</b> <u>{_escape(_summary(value))}</u>{note}</summary>{inner}</details>'
+    )
 
 def config_html(
     cfg:dict, # A config or a part of one
-    title='', # Shown on top
-    place=None, # Function of a path that gives 'file:line'
+    title:str='', # Shown on top
+    place=None, # Function of a path that returns 'file:line'
 )->str:
     "A config as a tree that opens and closes"
-    inner = ''.join(_node(k, v, (k,), place, '', 0) for k,v in cfg.items())
-    return (
-        f'{_style}<div class=cfg><details open><summary><b>{_esc(title)}</b> '
-        f'<u>{len(cfg)} keys</u></summary>{inner}</details></div>'
-    )
-
-# %% ../../nbs/config/show.ipynb #7ed063e8
-@patch
-def _repr_html_(self:ConfigDict): return config_html(self, 'ConfigDict')
+    inner = ''.join(_tree_node(k, v, (k,), place, '') for k,v in cfg.items())
+    head = f'<summary><b>{_escape(title)}</b> <u>{len(cfg)} keys</u></summary>'
+    return f'{_tree_style}<div class=cfg><details open>{head}{inner}</details></div>'
 
 # %% ../../nbs/config/show.ipynb #970aab8e
-class _Nothing:
+class _Absent:
+    "Stands in a diff for what is not there"
     def __repr__(self): return ''
-_nothing = _Nothing()
+
+_absent = _Absent()
+
+def _diff_line(path, before, after):
+    "One row of a diff as text"
+    if before is _absent: return f'+ {path} = {literal(after)}'
+    if after is _absent: return f'- {path} = {literal(before)}'
+    return f'~ {path}: {literal(before)} → {literal(after)}'
+
+def _diff_cell(value, color):
+    "One side of a row as HTML"
+    if value is _absent: return '<td></td>'
+    box = 'max-height:12em;max-width:42em;overflow:auto;overflow-wrap:anywhere'
+    return (f'<td style="text-align:left;white-space:pre-wrap;background:{color}">'
+            f'<div style="{box}">{_escape(literal(value))}</div></td>')
 
 class ConfigDiff(list):
     "Rows (path, before, after)"
-    def __repr__(self):
-        def line(path, a, b):
-            if a is _nothing: return f'+ {path} = {_literal(b)}'
-            if b is _nothing: return f'- {path} = {_literal(a)}'
-            return f'~ {path}: {_literal(a)} → {_literal(b)}'
-        return '\n'.join(line(*o) for o in self) or 'no difference'
+    def __repr__(self): return '\n'.join(_diff_line(*row) for row in self) or 'no difference'
     def _repr_html_(self):
-        def cell(v, colour):
-            if v is _nothing:
-                text = ''
-            else:
-                text = (
-                    '<div '
-                    'style="max-height:12em;max-width:42em;overflow:auto;overflow-wrap:anywhere">'
-                    f'{_esc(_literal(v))}</div>'
-                )
-            return (
-                '<td '
-                f'style="text-align:left;white-space:pre-wrap;background:{colour if text else "none"}">'
-                f'{text}</td>'
-            )
-        rows = ''.join(
-            '<tr><td '
-            f'style="text-align:left">{_esc(p)}</td>'
-            f'{cell(a, "rgba(248,81,73,.18)")}{cell(b, "rgba(46,160,67,.18)")}</tr>'
-            for p,a,b in self
+        if not self: return '<i>no difference</i>'
+        rows = [
+            '<td '
+            f'style="text-align:left">{_escape(path)}</td>'
+            f'{_diff_cell(a, "rgba(248,81,73,.18)")}{_diff_cell(b, "rgba(46,160,67,.18)")}'
+            for path,a,b in self
+        ]
+        return (
+            '<table style="font:12px '
+            f'ui-monospace,monospace">{"".join(f"<tr>{o}</tr>" for o in rows)}</table>'
         )
-        if self: return f'<table style="font:12px ui-monospace,monospace">{rows}</table>'
-        return '<i>no difference</i>'
 
-def _diff_lists(a, b, path):
-    sa,sb = ([_literal(o) for o in v] for v in (a, b))
-    for tag,i,i2,j,j2 in difflib.SequenceMatcher(None, sa, sb, autojunk=False).get_opcodes():
+# %% ../../nbs/config/show.ipynb #6589e8ab
+def _diff_lists(before, after, path):
+    "Rows for two lists, aligned by their literals"
+    texts = [[literal(o) for o in v] for v in (before, after)]
+    for tag,i,i_end,j,j_end in difflib.SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
         if tag=='equal': continue
-        n = min(i2-i, j2-j)
-        for o in range(n):
-            yield from _diff(a[i+o], b[j+o], f'{path}.{j+o}')
-        for o in range(i+n, i2): yield f'{path}.{o}',a[o],_nothing
-        for o in range(j+n, j2): yield f'{path}.{o}',_nothing,b[o]
+        both = min(i_end-i, j_end-j)
+        for k in range(both):
+            yield from _diff_values(before[i+k], after[j+k], f'{path}.{j+k}')
+        for k in range(i+both, i_end): yield f'{path}.{k}', before[k], _absent
+        for k in range(j+both, j_end): yield f'{path}.{k}', _absent, after[k]
 
-def _diff(a, b, path):
-    if type(a)==type(b) and a==b: return
-    if (
-        isinstance(a, dict) and isinstance(b, dict) and (a.get('type')==b.get('type') or not path)
-    ):
-        for k in [*a, *(k for k in b if k not in a)]:
-            yield from _diff(a.get(k, _nothing), b.get(k, _nothing), f'{path}.{k}'.lstrip('.'))
-    elif (
+def _diff_dicts(before, after, path):
+    "Rows for two dicts, key by key"
+    for k in [*before, *(k for k in after if k not in before)]:
+        yield from _diff_values(before.get(k, _absent), after.get(k, _absent), f'{path}.{k}'.lstrip('.'))
+
+def _are_nested_lists(a, b):
+    "Are both lists, or both tuples, with dicts or lists in them?"
+    return (
         type(a)==type(b)
         and isinstance(a, (list, tuple))
         and any(isinstance(o, (dict, list)) for o in (*a, *b))
-    ):
-        yield from _diff_lists(a, b, path)
-    elif not (isinstance(a, dict) and isinstance(b, dict) and a==b):
-        yield path,a,b
+    )
+
+def _diff_values(before, after, path):
+    "Rows for two values"
+    if type(before)==type(after) and before==after: return
+    dicts = isinstance(before, dict) and isinstance(after, dict)
+    if dicts and (before.get('type')==after.get('type') or not path):
+        yield from _diff_dicts(before, after, path)
+    elif _are_nested_lists(before, after):
+        yield from _diff_lists(before, after, path)
+    elif not (dicts and before==after):
+        yield path, before, after
 
 def diff_configs(
     before:dict, after:dict,
 )->ConfigDiff: # Rows (path, before, after)
     "What is different in `after`"
-    return ConfigDiff(_diff(before, after, ''))
+    return ConfigDiff(_diff_values(before, after, ''))
 
 # %% ../../nbs/config/show.ipynb #45dfbbff
+def _base_edge(lower, upper):
+    "A line of the drawing between two places"
+    x,y = lower
+    x2,y2 = upper
+    return f'<path d="M{x:.0f} {y-22}L{x2:.0f} {y2+30}" stroke="currentColor" opacity=".35" fill="none"/>'
+
+def _label(x, y, style, title, text):
+    "A text of the drawing; the whole of it shows when the mouse rests on it"
+    return (
+        f'<text x="{x:.0f}" y="{y}" text-anchor="middle" '
+        f'{style}><title>{_escape(title)}</title>{_escape(text)}</text>'
+    )
+
+def _file_labels(src, x, y, room):
+    "The name of a file and the variables that it sets, cut to `room` pixels"
+    name = src.name.split('/')[-1]
+    keys = ', '.join(map(str, src.own))
+    shown = name if len(name)*8<=room else '…'+name[-int(room/8):]
+    return [_label(x, y, 'font-weight="bold"', src.name, shown),
+            _label(x, y+18, 'opacity=".65"', keys, _cut_text(keys, int(room/7.2)))]
+
+# %% ../../nbs/config/show.ipynb #20cfb560
 class FileFamily:
     "A drawing of a config's files, bases on top"
-    def __init__(self, src): self.src = src
-    def rows(self):
+    def __init__(self, src:ConfigSource): self.src = src
+    def rows(self)->list[list[ConfigSource]]:
         "Files by how many steps they are away from the config, the farthest first"
         level = {}
         def walk(s, n):
@@ -173,36 +199,23 @@ class FileFamily:
             for i in range(top, -1, -1)
         ]
     def __repr__(self):
-        return '\n'.join(
-            '  '*i + s.name + ': ' + ', '.join(map(str, s.own))
-            for i,r in enumerate(self.rows()[::-1])
-            for s in r
-        )
+        lines = [(i, s) for i,row in enumerate(self.rows()[::-1]) for s in row]
+        return '\n'.join('  '*i + f"{s.name}: {', '.join(map(str, s.own))}" for i,s in lines)
     def _repr_html_(self):
-        rows,place,out = self.rows(),{},[]
-        w = min(max(len(r) for r in rows)*215, 950)
-        for y,r in enumerate(rows):
-            for x,s in enumerate(r):
-                place[id(s)] = (x+.5)*w/len(r),y*90+30,w/len(r)
+        rows = self.rows()
+        width = min(max(map(len, rows))*215, 950)
+        place = {
+            id(s): ((x+.5)*width/len(row), y*90+30)
+            for y,row in enumerate(rows)
+            for x,s in enumerate(row)
+        }
+        room = {id(s): width/len(row) for row in rows for s in row}
+        parts = []
         for s in self.src:
-            x,y,room = place[id(s)]
-            keys = ', '.join(map(str, s.own))
-            chars = int(room/7.2)
-            name = s.name.split('/')[-1]
-            out += [
-                f'<path d="M{x:.0f} {y-22}L{place[id(b)][0]:.0f} {place[id(b)][1]+30}" '
-                'stroke="currentColor" opacity=".35" fill="none"/>'
-                for b in s.bases
-            ]
-            out.append(
-                f'<text x="{x:.0f}" y="{y}" text-anchor="middle" '
-                f'font-weight="bold"><title>{_esc(s.name)}</title>'
-                f'{_esc(name if len(name)*8<=room else "…"+name[-int(room/8):])}</text>'
-                f'<text x="{x:.0f}" y="{y+18}" text-anchor="middle" '
-                f'opacity=".65"><title>{_esc(keys)}</title>'
-                f'{_esc(keys if len(keys)<=chars else keys[:chars-1]+"…")}</text>'
-            )
+            parts += [_base_edge(place[id(s)], place[id(b)]) for b in s.bases]
+            parts += _file_labels(s, *place[id(s)], room[id(s)])
         return (
-            f'<svg width="{w}" height="{90*len(rows)-20}" fill="currentColor" font-family="system-ui" '
-            f'font-size="12" xmlns="http://www.w3.org/2000/svg">{"".join(out)}</svg>'
+            f'<svg width="{width}" height="{90*len(rows)-20}" fill="currentColor" '
+            'font-family="system-ui" font-size="12" '
+            f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
         )
