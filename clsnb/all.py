@@ -27,7 +27,9 @@ from clsnb.data.sets.wrappers import build_dataset, split_dataset
 from clsnb.view.images import show_images
 from clsnb.train.optim import build_optimizer
 from clsnb.train.schedules import Schedule, lr_curve
-from clsnb.train.runner import Hook, IterBasedRunner, Runner, to_device
+from clsnb.train.batches import to_device
+from clsnb.train.hooks import Hook
+from clsnb.train.loop import IterBasedRunner, Runner
 from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.fit import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check

@@ -47,8 +47,8 @@ def summary(
 )->dict: # accuracy and baseline in percent, n, commonest, work_dir, report
     "The figures that matter of a finished run"
     from clsnb.runs.results import Results
-    val = next(h.loader.dataset for h in run.hooks if hasattr(h, 'loader'))
-    res = Results.from_dataset(run.scores, val)
+    val = run.evaluation.dataset
+    res = Results.from_dataset(run.evaluation.scores, val)
     labels = val.get_gt_labels()
     commonest = max(range(len(val.CLASSES)), key=lambda k: (labels==k).sum())
     return dict(accuracy=100*res.accuracy, baseline=100*res.baseline, n=len(labels), commonest=val.CLASSES[commonest],

@@ -12,7 +12,7 @@ from clsnb.data.sets.packaged import Photos, photo_path
 from clsnb.data.transforms.pipeline import Compose
 from clsnb.data.transforms.resize_crop import CenterCrop, RandomResizedCrop
 from clsnb.data.sets.wrappers import ConcatDataset, RepeatDataset
-from clsnb.train.runner import to_device
+from clsnb.train.batches import to_device
 
 cow = cv2.imread(photo_path('animal/cow.jpg'))
 libs = [None] + ([F.turbo_library()] if F.turbo_library() else [])

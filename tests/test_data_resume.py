@@ -9,7 +9,7 @@ from clsnb.apis.fit import fit
 from clsnb.core.registry import HOOKS, MODELS
 from clsnb.layers.module import BaseModule
 from clsnb.train.core_hooks import latest_checkpoint
-from clsnb.train.runner import Hook
+from clsnb.train.hooks import Hook
 
 @MODELS.register
 class LinearOfMeans(BaseModule):

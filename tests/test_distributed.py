@@ -8,7 +8,7 @@ from clsnb.apis.fit import fit
 from clsnb.core.dist import first_host, job_port, launcher_env
 from clsnb.core.errors import ClsnbError, ConfigError
 from clsnb.core.registry import HOOKS
-from clsnb.train.runner import Hook
+from clsnb.train.hooks import Hook
 
 ours = 'SLURM OMPI PMI MASTER_ TORCHELASTIC RANK LOCAL_ WORLD_SIZE GROUP_'.split()
 env = (

@@ -230,7 +230,7 @@ def test_accumulation_is_the_large_batch(tmp_path):
         def train_step(self, b, o):
             l = nn.functional.cross_entropy(self.net(b['img']), b['gt_label'])
             return dict(loss=l, log_vars={}, num_samples=len(b['img']))
-    from clsnb.train.runner import Runner
+    from clsnb.train.loop import Runner
     out = []
     for n, k in ((16, 1), (4, 4)):
         m = Line()
@@ -467,7 +467,7 @@ def test_the_command_line_gives_the_same_bits(second, tmp_path):
     assert same(dict(a), dict(b))
 
 def test_an_interrupted_run_goes_on(trained, second, tmp_path, monkeypatch):
-    from clsnb.train.runner import TrainStep
+    from clsnb.train.run_state import TrainStep
     calls, step = [0], TrainStep.forward
     def counted(self, batch, optimizer):
         calls[0] += 1

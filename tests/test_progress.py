@@ -9,10 +9,12 @@ from clsnb.analysis.attach import Attached, RunWatch, attach, run_state
 from clsnb.runs.logs import read_log
 from clsnb.train import progress
 from clsnb.train.core_hooks import AverageLossHook, IterTimerHook, OptimizerHook
+from clsnb.train.evaluation import EvalProgress
 from clsnb.train.interrupt import InterruptHook
 from clsnb.train.loggers import ClearLogHook, TextLoggerHook
 from clsnb.train.progress import ProgressHook, progress_html, progress_text
-from clsnb.train.runner import Hook, IterBasedRunner, Runner
+from clsnb.train.hooks import Hook
+from clsnb.train.loop import IterBasedRunner, Runner
 
 env = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
 
@@ -140,12 +142,13 @@ def test_a_step_costs_microseconds(screen):
 def test_evaluation_and_validation_phases(screen, tmp_path):
     class Judge(Hook):
         priority = 'LOW'
+        def tested(self, run, n):
+            time.sleep(.06)
+            run.testing = EvalProgress(20, samples=n)
+            run.call_hook('after_test_iter')
         def after_train_epoch(self, run):
-            for n in (10, 20):
-                time.sleep(.06)
-                run.tell('evaluation', n, 20)
-            run.log_buffer.output = {'accuracy_top-1': 50.+run.epoch, 'loss': .7, 'eval_iter_num': 3}
-            run.log_buffer.ready = True
+            for n in (10, 20): self.tested(run, n)
+            run.log_buffer.show({'accuracy_top-1': 50.+run.epoch, 'loss': .7}, 3)
     class SlowVal(Hook):
         def before_val_iter(self, run): time.sleep(.02)
     train(

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from clsnb.core.registry import HOOKS
 from clsnb.core.seed import set_seed
-from clsnb.train.runner import Hook, IterBasedRunner, Runner
+from clsnb.train.hooks import Hook
+from clsnb.train.loop import IterBasedRunner, Runner
 from clsnb.train.core_hooks import latest_checkpoint
 from clsnb.train.optim import build_optimizer
 import clsnb.core.io, clsnb.core.checkpoint
@@ -77,9 +78,9 @@ def go(work_dir, kind, before=None):
 
 def final(run):
     "All that must be equal"
-    ev = next(h for h in run.hooks if hasattr(h, 'best')); w = next(h for h in run.hooks if hasattr(h, 'total'))
+    ev = run.evaluation; w = next(h for h in run.hooks if hasattr(h, 'total'))
     return dict(model=run.model.state_dict(), opt=run.optimizer.state_dict(), best=ev.best, best_file=ev.best_file, total=w.total, draw=torch.rand(4),
-                place=(run.epoch, run.iter, run.done), scaler=[h.scaler.state_dict() for h in run.hooks if hasattr(h, 'scaler')])
+                place=(run.epoch, run.iter, run.position.batch), scaler=[h.scaler.state_dict() for h in run.hooks if hasattr(h, 'scaler')])
 
 if __name__ == '__main__':
     torch.set_num_threads(1)

@@ -5,7 +5,8 @@ from torch import nn
 
 from clsnb.train.core_hooks import AverageLossHook, CheckpointHook, IterTimerHook, OptimizerHook
 from clsnb.train.loggers import ClearLogHook
-from clsnb.train.runner import Hook, IterBasedRunner, Runner
+from clsnb.train.hooks import Hook
+from clsnb.train.loop import IterBasedRunner, Runner
 from clsnb.core.registry import HOOKS
 
 class Line(nn.Module):
@@ -155,7 +156,9 @@ def two_ranks(work_dir):
     from clsnb.core.dist import gather_by_index
     from clsnb.train.core_hooks import GradientCumulativeOptimizerHook
     from clsnb.train.interrupt import InterruptHook
-    from clsnb.train.runner import Hook, Runner, TrainStep
+    from clsnb.train.hooks import Hook
+    from clsnb.train.loop import Runner
+    from clsnb.train.run_state import TrainStep
     rank,world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     class Net(nn.Module):
         def __init__(self):
@@ -631,7 +634,7 @@ def test_broken_files_are_said_and_listed(workers, tmp_path, capsys):
 
 def broken_ranks(work_dir):
     import json, os, torch, torch.distributed as dist
-    from clsnb.train.runner import Runner
+    from clsnb.train.loop import Runner
     rank = dist.get_rank()
     class Pictures(list):
         broken,dataset = {rank: f'found by rank {rank}', 7: 'found by both'},None

@@ -15,7 +15,7 @@ from ..core.io import atomic_write
 from ..core.log import get_logger
 from ..core.registry import HOOKS
 from ..view.images import show_images
-from ..train.runner import Hook
+from ..train.hooks import Hook
 from ..view.style import percent, short_name
 from ..runs.results import Results
 from ..runs.logs import read_log, plot_curves
@@ -382,14 +382,8 @@ class ReportHook(Hook):
     priority = 'LOWEST'
     def __init__(self, train_dataset=None): self.train_dataset,self.page = train_dataset,None
     def after_run(self, runner):
-        scores = getattr(runner, 'scores', None)
-        data = next((h.loader.dataset for h in runner.hooks if hasattr(h, 'loader')), None)
-        if (
-            runner.rank
-            or scores is None
-            or data is None
-            or any(getattr(h, 'page', None) for h in runner.hooks)
-        ):
-            return
-        self.page = report_run(runner.work_dir, runner.model, data, scores, self.train_dataset)
+        found = runner.evaluation
+        if runner.rank or found is None or found.scores is None: return
+        if any(isinstance(hook, ReportHook) and hook.page for hook in runner.hooks): return
+        self.page = report_run(runner.work_dir, runner.model, found.dataset, found.scores, self.train_dataset)
         if self.page: runner.logger.info(f"Report: {self.page}")

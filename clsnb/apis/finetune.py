@@ -523,5 +523,4 @@ def finetune(
     title = Path(work_dir).resolve().name
     title = 'config' if title=='finetune' else title # finetune.py has the reasons
     run = fit(Config(cfg, filename=f'{title}.py'), work_dir, device=device, resume_from='auto')
-    judge = next(h for h in run.hooks if hasattr(h, 'best'))
-    return Finetuned(work_dir, cfg, judge.save_best, judge.best, run.epoch, device)
+    return Finetuned(work_dir, cfg, run.evaluation.best_name, run.evaluation.best, run.epoch, device)

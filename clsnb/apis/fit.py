@@ -22,10 +22,10 @@ from ..core.seed import mix, set_seed
 from ..data.feed.loader import build_dataloader
 from ..data.sets.wrappers import build_dataset
 from ..train.core_hooks import latest_checkpoint, out_folder, schedule_hook
-from ..train.failure import gives_back
+from ..train.failure import free_on_error
 from ..train.fsdp import shard_args, shard_model
 from ..train.optim import build_optimizer
-from ..train.runner import TrainStep
+from ..train.run_state import TrainStep
 
 # %% ../../nbs/apis/fit.ipynb #b5a75fbb
 def fit_classes(
@@ -154,7 +154,7 @@ def add_hooks(
     hooks += [count | dict(interval=log.get('interval', 10)) | dict(h) for h in log['hooks']]
     for h in [*hooks, *(cfg.get('custom_hooks') or [])]:
         runner.register_hook(h)
-    runner.logger.debug(f'Hooks, in the order in which they act:\n{runner.hook_table()}')
+    runner.logger.debug(f'Hooks, in the order in which they act:\n{runner.hooks.table()}')
 
 # %% ../../nbs/apis/fit.ipynb #b1b96b36
 def _share_cores(device, loader):
@@ -315,7 +315,7 @@ def _beginning(cfg, text, resume_from, load_from):
         )
 
 # %% ../../nbs/apis/fit.ipynb #ee34ad46
-@gives_back
+@free_on_error
 def fit(
     cfg, # A path, the name of a packaged config, a dict, or a `Config`
     work_dir=None, # Where everything goes; None: work_dirs/<name of the config>

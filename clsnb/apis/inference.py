@@ -15,7 +15,7 @@ from ..core.errors import CheckpointError, ConfigError
 from ..core.registry import DATASETS, MODELS
 from ..data.preprocessing import picture_sample, inference_pipeline
 from ..train.core_hooks import latest_checkpoint
-from ..train.runner import to_device
+from ..train.batches import to_device
 
 # %% ../../nbs/apis/inference.ipynb #c1a4fc73
 def _published(config):

@@ -36,14 +36,14 @@ def train_config(cfg, **kwargs):
     "What each process does for a config: `fit`, and a summary that can be sent back"
     from clsnb.apis.fit import fit
     run = fit(cfg, launcher='pytorch', **kwargs)
-    judge = next((h for h in run.hooks if hasattr(h, 'best')), None)
+    found = run.evaluation
     return dict(
         work_dir=run.work_dir,
         epoch=run.epoch,
         iter=run.iter,
         stop=run.stop and str(run.stop),
-        best=judge and judge.best,
-        best_file=judge and judge.best_file,
+        best=found and found.best,
+        best_file=found and found.best_file,
     )
 
 # %% ../../nbs/apis/launch.ipynb #dd7898cb

@@ -20,7 +20,10 @@ from ..core.seed import mix, rng_state, set_rng_state, set_seed
 from ..data.feed.loader import build_dataloader
 from ..data.sets.wrappers import build_dataset
 from ..train.optim import build_optimizer, each_optimizer
-from ..train.runner import Hook, IterBasedRunner, StopRun, stop_workers
+from ..train.batches import stop_workers
+from ..train.hooks import Hook
+from ..train.loop import IterBasedRunner
+from ..train.run_state import StopRun
 
 # %% ../../nbs/apis/lr_find.ipynb #8b5d7f20
 def _keep_dict(d, skip=()):

@@ -35,7 +35,7 @@ class Fp16OptimizerHook(OptimizerHook):
     def before_run(self, runner):
         super().before_run(runner)
         kind = runner.device.type
-        runner.autocast = partial(torch.autocast, kind, self.dtype)
+        runner.contexts.add('forward', self, partial(torch.autocast, kind, self.dtype))
         kw = (
             dict(init_scale=512.) if self.loss_scale=='dynamic'
             else dict(self.loss_scale) if isinstance(self.loss_scale, dict)

@@ -20,7 +20,7 @@ from ..core.io import dump_json
 from ..core.log import get_logger
 from ..core.registry import HOOKS
 from ..core.seed import mix, set_seed
-from .runner import Hook
+from .hooks import Hook
 from .schedules import Schedule
 
 # %% ../../nbs/train/core_hooks.ipynb #275f4900
@@ -145,7 +145,7 @@ def take_window(hook, runner):
     hook._saved = None
     if not s: return
     # processes then: without a split model, each had gradients of its own
-    was = (runner.restored or {}).get('world_size') or 1
+    was = runner.position.world_size
     if was>1 and not s.get('split') or runner.world_size>1 and not is_split(runner.model):
         return runner.logger.info(
             "The run was saved between two steps of the optimizer; the gradients gathered until then were "
@@ -185,7 +185,7 @@ class IterTimerHook(Hook):
     priority = 'LOW'
     def before_epoch(self, runner): self.t = time.perf_counter()
     def before_train_iter(self, runner):
-        runner.log_buffer.update(dict(data_time=max(runner.fetched-self.t, 0.)))
+        runner.log_buffer.update(dict(data_time=max(runner.fetched_at-self.t, 0.)))
     def after_train_iter(self, runner):
         now = time.perf_counter()
         runner.log_buffer.update(dict(time=now-self.t))
@@ -244,6 +244,7 @@ class CheckpointHook(Hook):
         self.meta = meta
     def before_run(self, runner):
         self.dir = out_folder(runner.work_dir, self.out_dir)
+        runner.checkpoint_dir = runner.checkpoint_dir or self.dir
         runner.meta.update(self.meta)
         self.last = runner.iter
     def after_train_epoch(self, runner):
@@ -262,7 +263,7 @@ class CheckpointHook(Hook):
         if self.save_last and self.last!=runner.iter:
             self.save(
                 runner,
-                *(('epoch', runner.epoch) if self.by_epoch and not runner.done else ('iter', runner.iter)),
+                *(('epoch', runner.epoch) if self.by_epoch and not runner.position.batch else ('iter', runner.iter)),
                 runner.iter,
             )
     def save(self, runner, kind, n, at):
@@ -350,7 +351,7 @@ def note(self:BrokenFilesHook, runner, parts):
     path = Path(runner.work_dir or '.')/'broken_files.json'
     if runner.work_dir: listed = f'; {path} lists them'
     else: listed = ''
-    if runner.mode=='train' and runner.moment[0]:
+    if runner.position.event:
         runner.logger.info(
             f"Broken files left out so far: {len(self.known)}, {len(self.known)-n} of them new{listed}.",
             extra=dict(screen=len(self.known)>n),

@@ -13,7 +13,7 @@ import torch
 from ..core.dist import master_only
 from ..core.io import append_json
 from ..core.registry import HOOKS
-from .runner import Hook
+from .hooks import Hook
 
 # %% ../../nbs/train/loggers.ipynb #4599e41c
 @HOOKS.register
@@ -38,9 +38,11 @@ class LoggerHook(Hook):
             or self.end_of_epoch(runner) and (not self.ignore_last or not self.logged)
         )
     def before_train_epoch(self, runner):
-        if not (runner.done or runner.left[0]) and (self.by_epoch or not runner.iter):
+        if runner.position.begins_epoch and (self.by_epoch or not runner.iter):
             runner.log_buffer.clear()
             self.logged = False
+    def before_test(self, runner):  # an evaluation after a step: log the averages before its metrics take their place
+        if runner.position.event=='after_train_iter': self.after_train_iter(runner)
     def before_val_epoch(self, runner): runner.log_buffer.clear()
     def after_train_iter(self, runner):
         if self.log_due(runner):
@@ -64,7 +66,7 @@ class LoggerHook(Hook):
 def get_mode(self:LoggerHook, runner):
     if (
         runner.mode=='train'
-        and 'eval_iter_num' not in runner.log_buffer.output
+        and runner.log_buffer.eval_iters is None
         and ('time' in runner.log_buffer.output or 'loss' in runner.log_buffer.output)
     ):
         return 'train'
@@ -171,7 +173,8 @@ class TextLoggerHook(LoggerHook):
         ))
     def log(self, runner):
         mode,epoch,tags = self.get_mode(runner),self.get_epoch(runner),dict(runner.log_buffer.output)
-        it = tags.pop('eval_iter_num', None) or self.get_iter(runner, True)
+        tags.pop('eval_iter_num', None)  # of mmcv's hooks
+        it = runner.log_buffer.eval_iters or self.get_iter(runner, True)
         lr = runner.current_lr()
         lr = {k: v[0] for k,v in lr.items()} if isinstance(lr, dict) else lr[0]
         row = dict(
@@ -210,7 +213,7 @@ class TextLoggerHook(LoggerHook):
             mode=='train'
             and self.by_epoch
             and not self.every_n_inner_iters(runner, self.interval)
-            and any(hasattr(h, 'evaluate') for h in runner.hooks)
+            and runner.evaluation is not None
         )
     def memory(self):
         return torch.cuda.max_memory_allocated()>>20 if torch.cuda.is_initialized() else None

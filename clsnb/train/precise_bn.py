@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from ..core.dist import get_dist_info, sync_buffers
 from ..core.registry import HOOKS
-from .runner import Hook, batches_from, to_device
+from .batches import batches_from, to_device
+from .hooks import Hook
 
 # %% ../../nbs/train/precise_bn.ipynb #71a21955
 @torch.no_grad()

@@ -11,7 +11,7 @@ from fastcore.basics import patch
 from pathlib import Path
 import torch
 from ..core.registry import HOOKS
-from .runner import Hook, _nothing
+from .hooks import Hook
 
 # %% ../../nbs/train/progress.ipynb #531953f0
 def _span(s):
@@ -236,13 +236,13 @@ class ProgressHook(Hook):
         else: make = None
         self.count(runner, 0)
         self.bar = make and self.safely(make, self.facts)
-        runner.bar,runner.tell = self.bar,lambda *a: self.tell(runner, *a)
+        runner.bar = self.bar
         self.show(runner)
     def before_train_epoch(self, runner): self.t = time.perf_counter()
     def after_train_iter(self, runner):
         if not self.on: return
         now = time.perf_counter()
-        self.waited += max(runner.fetched-self.t, 0.)
+        self.waited += max(runner.fetched_at-self.t, 0.)
         self.busy += now-self.t
         self.t = now
         self.images += runner.outputs.get('num_samples', 0)
@@ -253,7 +253,9 @@ class ProgressHook(Hook):
             self.show(runner)
     def after_train_epoch(self, runner): self.read(runner)
     def after_val_iter(self, runner):
-        runner.tell('validation', runner.inner_iter+1, len(runner.data_loader))
+        self.tell(runner, 'validation', runner.inner_iter+1, len(runner.data_loader))
+    def after_test_iter(self, runner):
+        self.tell(runner, 'evaluation', runner.testing.samples, runner.testing.total)
     def after_val_epoch(self, runner): self.read(runner)
 
 # %% ../../nbs/train/progress.ipynb #85e08a69
@@ -273,7 +275,7 @@ def read(self:ProgressHook, runner):
     "What has been averaged for the loggers anyway"
     out = {k: v for k,v in runner.log_buffer.output.items() if isinstance(v, (int, float))}
     if not self.on or not out: return
-    if runner.mode=='val' or 'eval_iter_num' in out:
+    if runner.mode=='val' or runner.log_buffer.eval_iters:
         self.facts['metrics'] = {
             k: v
             for i,(k, v) in enumerate(out.items())
@@ -366,4 +368,4 @@ def close(self:ProgressHook, runner):
     )
     self.show(runner, last=True)
     self.bar = runner.bar = None
-    runner.tell,self.on = _nothing,False
+    self.on = False

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core.dist import sync_buffers
 from ..core.errors import ConfigError
 from ..core.registry import HOOKS
-from .runner import Hook
+from .hooks import Hook
 
 # %% ../../nbs/train/small_hooks.ipynb #ed209ac6
 @HOOKS.register

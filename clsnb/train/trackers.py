@@ -121,7 +121,7 @@ class MMClsWandbHook(WandbLoggerHook):
         self.checkpoints,self.metadata,self.n = log_checkpoint,log_checkpoint_metadata,num_eval_images
     def after_train_epoch(self, runner):
         out = {k: v for k,v in runner.log_buffer.output.items() if k!='eval_iter_num'}
-        evaluated = len(out)<len(runner.log_buffer.output)
+        evaluated = runner.log_buffer.eval_iters is not None
         if self.run is not None and evaluated: self.table(runner)
         super().after_train_epoch(runner)
         path = (runner.meta.get('hook_msgs') or {}).get('last_ckpt')
@@ -134,11 +134,11 @@ class MMClsWandbHook(WandbLoggerHook):
             a.add_file(path)
             self.run.log_artifact(a, aliases=[f'epoch_{runner.epoch+1}', 'latest'])
     def table(self, runner):
-        hook = next((h for h in runner.hooks if hasattr(h, 'evaluate') and hasattr(h, 'loader')), None)
-        if hook is None or not self.n: return
+        found = runner.evaluation
+        if found is None or found.scores is None or not self.n: return
         rows = self.wandb.Table(columns=['index', 'picture', 'truth', 'prediction', 'score'])
         for i,path,*rest in prediction_rows(
-            hook.loader.dataset, runner.scores, getattr(runner.model, 'CLASSES', None), self.n
+            found.dataset, found.scores, getattr(runner.model, 'CLASSES', None), self.n
         ):
             rows.add_data(i, self.wandb.Image(path) if path else None, *rest)
         self.run.log({'val/predictions': rows}, step=self.get_iter(runner), commit=False)

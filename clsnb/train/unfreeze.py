@@ -9,7 +9,7 @@ __all__ = ['FreezeHook']
 from ..core.errors import ConfigError
 from ..core.registry import HOOKS
 from ..models.freeze import freeze
-from .runner import Hook
+from .hooks import Hook
 
 # %% ../../nbs/train/unfreeze.ipynb #174f4b64
 @HOOKS.register

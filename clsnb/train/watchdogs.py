@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core.dist import is_split
 from ..core.errors import ClsnbError
 from ..core.registry import HOOKS
-from .runner import Hook
+from .hooks import Hook
 
 # %% ../../nbs/train/watchdogs.ipynb #32f508bf
 @HOOKS.register(name=['EarlyStopHook', 'EarlyStoppingHook'])
@@ -27,14 +27,13 @@ class EarlyStopHook(Hook):
         self.rule = rule
         self.best = None
         self.bad = 0
-    def listen(self, runner):
-        out = runner.log_buffer.output
-        if 'eval_iter_num' not in out: return
-        k = next(o for o in out if o!='eval_iter_num') if self.monitor=='auto' else self.monitor
+    def after_test(self, runner):
+        out = runner.evaluation.metrics
+        k = next(iter(out)) if self.monitor=='auto' else self.monitor
         if k not in out:
             raise ClsnbError(
                 f"EarlyStopHook: monitor={k!r} is not among the metrics: "
-                f"{', '.join(o for o in out if o!='eval_iter_num')}."
+                f"{', '.join(out)}."
             )
         v = out[k] if (self.rule or ('less' if 'loss' in k else 'greater'))=='greater' else -out[k]
         if self.best is None or v>self.best+self.min_delta:
@@ -44,8 +43,6 @@ class EarlyStopHook(Hook):
         if self.bad>=self.patience:
             runner.stop = f'{k} has not improved for {self.bad} evaluations'
             runner.logger.info(f"Stopped early: {runner.stop}.")
-    def after_train_epoch(self, runner): self.listen(runner)
-    def after_train_iter(self, runner): self.listen(runner)
     def state_dict(self):
         return dict(best=self.best, bad=self.bad) if self.best is not None else {}
     def load_state_dict(self, s): self.best,self.bad = s['best'],s['bad']
