@@ -34,114 +34,150 @@ swin_archs = {
 # %% ../../../nbs/models/backbones/swin.ipynb #b2f70393
 class SwinBlock(BaseModule):
     "Attention in windows, then FFN"
-    def __init__(self, embed_dims, num_heads, window_size=7, shift=False, ffn_ratio=4., drop_path=0.,
-                 pad_small_map=False, attn_cfgs=dict(),
-                 ffn_cfgs=dict(), norm_cfg=dict(type='LN'), with_cp=False, init_cfg=None):
+    def __init__(
+        self,
+        embed_dims:int, # channels
+        num_heads:int,
+        window_size:int=7, # tokens along a side of a window
+        shift:bool=False, # move the windows by half their size?
+        ffn_ratio:float=4., # hidden channels of the FFN per channel
+        drop_path:float=0., # probability that a sample skips each of the two parts
+        pad_small_map:bool=False, # pad maps smaller than a window, instead of using smaller windows
+        attn_cfgs:dict=dict(), # more arguments of `ShiftWindowMSA`
+        ffn_cfgs:dict=dict(), # more arguments of `FFN`
+        norm_cfg:dict=dict(type='LN'),
+        with_cp:bool=False, # recompute in the backward pass
+        init_cfg:dict=None,
+    ):
         super().__init__(init_cfg)
-        self.with_cp,path = with_cp,dict(type='DropPath', drop_prob=drop_path)
+        self.with_cp = with_cp
+        skip = dict(type='DropPath', drop_prob=drop_path)
+        attn = dict(
+            embed_dims=embed_dims, num_heads=num_heads, window_size=window_size, dropout_layer=skip,
+            shift_size=window_size//2 if shift else 0, pad_small_map=pad_small_map)
+        ffn = dict(
+            embed_dims=embed_dims, feedforward_channels=int(embed_dims*ffn_ratio), ffn_drop=0,
+            dropout_layer=skip, act_cfg=dict(type='GELU'))
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.attn = ShiftWindowMSA(**{**dict(embed_dims=embed_dims, num_heads=num_heads,
-                                             shift_size=window_size//2 if shift else 0,
-                                             window_size=window_size, dropout_layer=path,
-                                             pad_small_map=pad_small_map), **attn_cfgs})
+        self.attn = ShiftWindowMSA(**{**attn, **attn_cfgs})
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.ffn = FFN(**{**dict(embed_dims=embed_dims, feedforward_channels=int(embed_dims*ffn_ratio), ffn_drop=0,
-                                 dropout_layer=path, act_cfg=dict(type='GELU')), **ffn_cfgs})
-    def forward(self, x, hw_shape):
-        def f(x):
+        self.ffn = FFN(**{**ffn, **ffn_cfgs})
+    def forward(self, x:torch.Tensor, hw_shape:tuple) -> torch.Tensor:
+        def both(x):
             x = x + self.attn(self.norm1(x), hw_shape)
             return self.ffn(self.norm2(x), identity=x)
-        return maybe_checkpoint(f, x, self.with_cp)
+        return maybe_checkpoint(both, x, self.with_cp)
 
 # %% ../../../nbs/models/backbones/swin.ipynb #276cef7f
 class PatchMerging(BaseModule):
     "Pixels of each 2×2 together, then a linear layer"
-    def __init__(self, in_channels, out_channels, kernel_size=2, stride=None, padding='corner', dilation=1, bias=False,
-                 norm_cfg=dict(type='LN'),
-                 use_post_norm=False, # The norm comes last
-                 init_cfg=None, is_post_norm=False): # The same, by another name
+    def __init__(
+        self,
+        in_channels:int,
+        out_channels:int,
+        kernel_size:int=2, # side of the squares that become one token
+        stride:int=None, # None: `kernel_size`
+        padding:int|str='corner', # a number, or 'corner' or 'same' for maps that do not divide
+        dilation:int=1,
+        bias:bool=False,
+        norm_cfg:dict=dict(type='LN'), # None: no norm
+        use_post_norm:bool=False, # the norm follows the linear layer
+        init_cfg:dict=None,
+        is_post_norm:bool=False, # another name of `use_post_norm`
+    ):
         super().__init__(init_cfg)
-        ks,stride,dilation = map(to_2tuple, (kernel_size, stride or kernel_size, dilation))
-        if isinstance(padding, str):
-            self.adaptive_padding = AdaptivePadding(ks, stride, dilation, padding)
-        else:
-            self.adaptive_padding = None
-        self.sampler = nn.Unfold(ks, dilation, 0 if self.adaptive_padding else to_2tuple(padding), stride)
-        dim = ks[0]*ks[1]*in_channels
+        kernel,stride,dilation = map(to_2tuple, (kernel_size, stride or kernel_size, dilation))
+        adaptive = isinstance(padding, str)
+        self.adaptive_padding = AdaptivePadding(kernel, stride, dilation, padding) if adaptive else None
+        self.sampler = nn.Unfold(kernel, dilation, 0 if adaptive else to_2tuple(padding), stride)
         self.out_channels = out_channels
         self.use_post_norm = use_post_norm or is_post_norm
+        merged_channels = kernel[0]*kernel[1]*in_channels
+        norm = nn.Identity()
         if norm_cfg:
-            norm = build_norm_layer(norm_cfg, out_channels if self.use_post_norm else dim)[1]
-        else:
-            norm = nn.Identity()
-        reduction = nn.Linear(dim, out_channels, bias=bias)
+            norm = build_norm_layer(norm_cfg, out_channels if self.use_post_norm else merged_channels)[1]
+        reduction = nn.Linear(merged_channels, out_channels, bias=bias)
+        # Optimiser states go by the order of the children
         if self.use_post_norm: self.reduction,self.norm = reduction,norm
         else: self.norm,self.reduction = norm,reduction
-    def merged(self, x, hw_shape):
+    def merged(self, x:torch.Tensor, hw_shape:tuple) -> tuple:
+        "Tokens (n, t, merged channels), and the size of their map"
         x = x.transpose(1, 2).reshape(len(x), -1, *hw_shape)
         if self.adaptive_padding: x = self.adaptive_padding(x)
-        s = self.sampler
-        size = tuple(
-            (n + 2*p - d*(k-1) - 1)//t + 1
-            for n,p,d,k,t in zip(
-                x.shape[2:], to_2tuple(s.padding), s.dilation, s.kernel_size, s.stride
-            )
-        )
-        return s(x).transpose(1, 2),size
-    def forward(self, x, hw_shape):
+        unfold = self.sampler
+        sides = zip(x.shape[2:], to_2tuple(unfold.padding), unfold.dilation, unfold.kernel_size, unfold.stride)
+        size = tuple((n + 2*pad - gap*(k-1) - 1)//step + 1 for n,pad,gap,k,step in sides)
+        return unfold(x).transpose(1, 2),size
+    def forward(self, x:torch.Tensor, hw_shape:tuple) -> tuple:
         x,size = self.merged(x, hw_shape)
-        return (self.norm(self.reduction(x)) if self.use_post_norm else self.reduction(self.norm(x))),size
+        if self.use_post_norm: return self.norm(self.reduction(x)),size
+        return self.reduction(self.norm(x)),size
 
 # %% ../../../nbs/models/backbones/swin.ipynb #65bf8029
 class SwinBlockSequence(BaseModule):
     "A stage: blocks, of which every second is shifted, and perhaps a merging"
-    def __init__(self, embed_dims, depth, num_heads, window_size=7, downsample=False,
-                 downsample_cfg=dict(), drop_paths=0.,
-                 block_cfgs=dict(), # One dict for all blocks, or a list
-                 with_cp=False, pad_small_map=False, init_cfg=None):
+    def __init__(
+        self,
+        embed_dims:int,
+        depth:int, # number of blocks
+        num_heads:int,
+        window_size:int=7,
+        downsample:bool=False, # merge patches at the end?
+        downsample_cfg:dict=dict(), # more arguments of `PatchMerging`
+        drop_paths:float|list=0., # drop path of all blocks, or of each
+        block_cfgs:dict|list=dict(), # more arguments of all blocks, or of each
+        with_cp:bool=False,
+        pad_small_map:bool=False,
+        init_cfg:dict=None,
+    ):
         super().__init__(init_cfg)
-        ps = drop_paths if isinstance(drop_paths, (list, tuple)) else [drop_paths]*depth
-        cfgs = [block_cfgs]*depth if isinstance(block_cfgs, dict) else block_cfgs
-        kw = dict(embed_dims=embed_dims, num_heads=num_heads, window_size=window_size, with_cp=with_cp,
-                  pad_small_map=pad_small_map)
-        self.blocks = ModuleList([SwinBlock(**{**kw, 'shift': i%2==1, 'drop_path': p, **c})
-                                  for i,(p,c) in enumerate(zip(ps, cfgs))])
-        self.embed_dims,self.downsample = embed_dims,None
-        if not downsample: return
-        kw = dict(in_channels=embed_dims, out_channels=2*embed_dims, norm_cfg=dict(type='LN'))
-        self.downsample = PatchMerging(**{**kw, **downsample_cfg})
+        paths = drop_paths if isinstance(drop_paths, (list, tuple)) else [drop_paths]*depth
+        own = [block_cfgs]*depth if isinstance(block_cfgs, dict) else block_cfgs
+        common = dict(
+            embed_dims=embed_dims, num_heads=num_heads, window_size=window_size, with_cp=with_cp,
+            pad_small_map=pad_small_map)
+        self.blocks = ModuleList()
+        for i,(drop_path,cfg) in enumerate(zip(paths, own)):
+            self.blocks.append(SwinBlock(**{**common, 'shift': i%2==1, 'drop_path': drop_path, **cfg}))
+        self.embed_dims = embed_dims
+        self.downsample = None
+        if downsample:
+            merging = dict(in_channels=embed_dims, out_channels=2*embed_dims, norm_cfg=dict(type='LN'))
+            self.downsample = PatchMerging(**{**merging, **downsample_cfg})
     @property
-    def out_channels(self):
-        return self.downsample.out_channels if self.downsample else self.embed_dims
-    def forward(self, x, hw_shape, do_downsample=True):
-        for m in self.blocks: x = m(x, hw_shape)
+    def out_channels(self) -> int: return self.downsample.out_channels if self.downsample else self.embed_dims
+    def forward(self, x:torch.Tensor, hw_shape:tuple, do_downsample:bool=True) -> tuple:
+        for block in self.blocks: x = block(x, hw_shape)
         if self.downsample is not None and do_downsample: return self.downsample(x, hw_shape)
-        return x, hw_shape
+        return x,hw_shape
 
 # %% ../../../nbs/models/backbones/swin.ipynb #b2b319fa
 class SwinStem(Backbone):
     "Patches and, if wanted, their positions; then stages"
-    stem_names,freeze_shift = ('patch_embed',),1
+    stem_names = ('patch_embed',)
+    freeze_shift = 1
     @property
     def stages_list(self): return self.stages
     @property
     def cam_layer(self): return f'norm{max(self.out_indices)}'
     def make_patches(self, img_size, patch_size, in_channels, patch_cfg, drop_rate, use_abs_pos_embed):
-        dim = self.embed_dims
-        self.patch_embed = PatchEmbed(**{**dict(in_channels=in_channels, input_size=img_size, embed_dims=dim,
-                                                conv_type='Conv2d', kernel_size=patch_size,
-                                                stride=patch_size, norm_cfg=dict(type='LN')), **patch_cfg})
+        patches = dict(
+            in_channels=in_channels, input_size=img_size, embed_dims=self.embed_dims, conv_type='Conv2d',
+            kernel_size=patch_size, stride=patch_size, norm_cfg=dict(type='LN'))
+        self.patch_embed = PatchEmbed(**{**patches, **patch_cfg})
         self.patch_resolution = h,w = self.patch_embed.init_out_size
-        if use_abs_pos_embed:
-            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, h*w, dim))
-        self.use_abs_pos_embed,self.drop_after_pos = use_abs_pos_embed,nn.Dropout(drop_rate)
+        self.use_abs_pos_embed = use_abs_pos_embed
+        if use_abs_pos_embed: self.absolute_pos_embed = nn.Parameter(torch.zeros(1, h*w, self.embed_dims))
+        self.drop_after_pos = nn.Dropout(drop_rate)
     def finish_init(self):
         if self.use_abs_pos_embed: nn.init.trunc_normal_(self.absolute_pos_embed, std=.02)
     def enter(self, x):
+        "Tokens of the first stage, and the size of their map"
         x,size = self.patch_embed(x)
-        if not self.use_abs_pos_embed: return self.drop_after_pos(x),size
-        pos = resize_pos_embed(self.absolute_pos_embed, self.patch_resolution, size, self.interpolate_mode, 0)
-        return self.drop_after_pos(x + pos),size
+        if self.use_abs_pos_embed:
+            mode = self.interpolate_mode
+            x = x + resize_pos_embed(self.absolute_pos_embed, self.patch_resolution, size, mode, 0)
+        return self.drop_after_pos(x),size
 
 # %% ../../../nbs/models/backbones/swin.ipynb #3060bc04
 class SwinTrunk(SwinStem):
@@ -183,28 +219,49 @@ class SwinTrunk(SwinStem):
 @MODELS.register
 class SwinTransformer(SwinTrunk):
     "Four stages of attention in moving windows"
-    def __init__(self, arch='tiny', # Name, or a dict with `embed_dims`, `depths`, `num_heads`
-                 img_size=224, patch_size=4, in_channels=3, window_size=7, drop_rate=0., drop_path_rate=.1,
-                 out_indices=(3,), out_after_downsample=False,
-                 use_abs_pos_embed=False, interpolate_mode='bicubic', with_cp=False, frozen_stages=-1, norm_eval=False,
-                 pad_small_map=False,
-                 norm_cfg=dict(type='LN'), stage_cfgs=dict(), patch_cfg=dict(), init_cfg=None):
+    def __init__(
+        self,
+        arch:str|dict='tiny', # a name of the table, or a dict with `embed_dims`, `depths`, `num_heads`
+        img_size:int|tuple=224, # size that position tables are made for; pictures of other sizes are accepted
+        patch_size:int=4, # pixels along a side of a patch
+        in_channels:int=3,
+        window_size:int=7,
+        drop_rate:float=0., # dropout after the patch embedding
+        drop_path_rate:float=.1, # drop path of the last block; it rises linearly from 0
+        out_indices:tuple=(3,), # stages whose maps are returned
+        out_after_downsample:bool=False, # return maps after the patch merging of their stage
+        use_abs_pos_embed:bool=False, # add a table of absolute positions
+        interpolate_mode:str='bicubic', # for that table, at other sizes
+        with_cp:bool=False,
+        frozen_stages:int=-1,
+        norm_eval:bool=False,
+        pad_small_map:bool=False,
+        norm_cfg:dict=dict(type='LN'), # of the returned maps
+        stage_cfgs:dict|list=dict(), # more arguments of all stages, or of each
+        patch_cfg:dict=dict(), # more arguments of `PatchEmbed`
+        init_cfg:dict=None,
+    ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
-        a = arch if isinstance(arch, dict) else pick(swin_archs, arch, 'SwinTransformer')
-        missing = {'embed_dims', 'depths', 'num_heads'}-a.keys()
-        if missing:
+        self.arch_settings = arch = arch if isinstance(arch, dict) else pick(swin_archs, arch, 'SwinTransformer')
+        if missing := {'embed_dims', 'depths', 'num_heads'} - arch.keys():
             raise ConfigError(f"SwinTransformer: an arch that is a dict needs {', '.join(sorted(missing))}.")
-        self.arch_settings,self.embed_dims = a,a['embed_dims']
-        self.out_after_downsample,self.interpolate_mode = out_after_downsample,interpolate_mode
+        self.embed_dims = arch['embed_dims']
+        self.out_after_downsample = out_after_downsample
+        self.interpolate_mode = interpolate_mode
         self.make_patches(img_size, patch_size, in_channels, patch_cfg, drop_rate, use_abs_pos_embed)
-        n,dim,self.stages = len(a['depths']),self.embed_dims,ModuleList()
-        cfgs = [stage_cfgs]*n if isinstance(stage_cfgs, dict) else stage_cfgs
-        ramp = drop_path_ramp(drop_path_rate, a['depths'])
-        for i,(depth,heads,ps,c) in enumerate(zip(
-            a['depths'], a['num_heads'], ramp, cfgs
-        )):
-            kw = dict(embed_dims=dim, depth=depth, num_heads=heads, window_size=window_size, downsample=i < n-1,
-                      drop_paths=ps, with_cp=with_cp, pad_small_map=pad_small_map)
-            self.stages.append(SwinBlockSequence(**{**kw, **c}))
-            dim = self.stages[-1].out_channels
+        common = dict(window_size=window_size, with_cp=with_cp, pad_small_map=pad_small_map)
+        self.make_stages(drop_path_rate, common, stage_cfgs)
         self.make_norms(norm_cfg)
+    def make_stages(self, drop_path_rate, common, stage_cfgs):
+        "Stages that hand on the number of channels"
+        depths,heads = self.arch_settings['depths'],self.arch_settings['num_heads']
+        own = [stage_cfgs]*len(depths) if isinstance(stage_cfgs, dict) else stage_cfgs
+        ramp = drop_path_ramp(drop_path_rate, depths)
+        self.stages = ModuleList()
+        dim = self.embed_dims
+        for i,(depth,num_heads,paths,cfg) in enumerate(zip(depths, heads, ramp, own)):
+            stage = dict(
+                embed_dims=dim, depth=depth, num_heads=num_heads, downsample=i<len(depths)-1, drop_paths=paths,
+                **common)
+            self.stages.append(SwinBlockSequence(**{**stage, **cfg}))
+            dim = self.stages[-1].out_channels
