@@ -5,7 +5,8 @@ from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataErro
 from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
                                  PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry)
 from clsnb.config.config import Config, ConfigDict, DictAction, copy_config, list_configs
-from clsnb.core.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
+from clsnb.core.checkpoint import read_checkpoint, save_checkpoint
+from clsnb.core.load import load_checkpoint, load_weights
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
 from clsnb.core.seed import set_seed

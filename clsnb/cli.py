@@ -293,7 +293,7 @@ def convert_weights(
     config:str=None, # Check that they fit the model of this config
 ):
     "Turn weights of another library or release into a checkpoint"
-    from clsnb.core.checkpoint import load_state_dict
+    from clsnb.core.load import load_state_dict
     from clsnb.config.config import Config
     from clsnb.models.classifier import build_classifier
     from clsnb.models.convert.convert import convert_file, official_tables

@@ -2,7 +2,7 @@
 The plain run takes a few rows; `CLSNB_ALL_CONVERSIONS=1 pytest tests/test_convert.py` takes all (some minutes; give `-k NAME` for one)."""
 import os, pytest, torch
 from torch import nn
-from clsnb.core.checkpoint import load_state_dict
+from clsnb.core.load import load_state_dict
 from clsnb.core.errors import ConfigError
 from clsnb.models.classifier import build_classifier
 from clsnb.models.convert.convert import convert

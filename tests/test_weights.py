@@ -5,9 +5,8 @@ import numpy as np, pytest, torch
 from safetensors.torch import save_file
 from torch import nn
 import clsnb.core.io as cio
-from clsnb.core.checkpoint import (
-    load_checkpoint, load_state_dict, load_weights, read_checkpoint, save_checkpoint
-)
+from clsnb.core.checkpoint import read_checkpoint, save_checkpoint
+from clsnb.core.load import load_checkpoint, load_state_dict, load_weights
 from clsnb.core.errors import CheckpointError, ConfigError
 from clsnb.models.classifier import build_classifier
 

@@ -9,7 +9,8 @@ __all__ = ['init_model', 'predict', 'inference_model', 'top_classes']
 import copy, os
 from pathlib import Path
 import numpy as np, torch
-from ..core.checkpoint import CHECKPOINT_SCHEMES, load_checkpoint, read_checkpoint
+from ..core.checkpoint import CHECKPOINT_SCHEMES, read_checkpoint
+from ..core.load import load_checkpoint
 from ..config.config import Config, import_custom
 from ..core.errors import CheckpointError, ConfigError
 from ..core.registry import DATASETS, MODELS

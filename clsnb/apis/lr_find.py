@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 import numpy as np, torch
 from .fit import fit_classes, layout, loader_args, read_config, step_hook
-from ..core.checkpoint import load_checkpoint
+from ..core.load import load_checkpoint
 from ..config.config import Config
 from ..core.dist import default_device
 from ..core.errors import ConfigError

@@ -74,7 +74,8 @@ def _apply(module, typ, layer=None, everything=False, **kw):
 # %% ../../nbs/core/init.ipynb #b42bbd22
 def _pretrained(module, checkpoint, prefix=None, map_location=None):
     # only when asked for: building must not need it
-    from clsnb.core.checkpoint import read_checkpoint, load_state_dict, top_names
+    from clsnb.core.checkpoint import read_checkpoint
+    from clsnb.core.load import load_state_dict, top_names
     sd = whole = read_checkpoint(checkpoint, map_location or 'cpu')['state_dict']
     if prefix:
         p = prefix.rstrip('.')+'.'

@@ -9,6 +9,7 @@ __all__ = ['own_parts', 'waiting_hooks', 'numbers_in', 'snapshot', 'write_checkp
 import os, time
 import torch
 from ..core import checkpoint as files
+from ..core.load import load_checkpoint
 from ..core.dist import is_split
 from ..core.seed import rng_state, set_rng_state
 from .position import position_from
@@ -87,7 +88,7 @@ def resume_from(
     map_location: str = 'cpu',  # Where the file's tensors are put first
 ) -> dict:  # The checkpoint
     "Restore a run from a checkpoint"
-    checkpoint = files.load_checkpoint(runner.model, path, map_location, logger=runner.logger)
+    checkpoint = load_checkpoint(runner.model, path, map_location, logger=runner.logger)
     meta, loop = checkpoint['meta'], checkpoint.get('loop', {})
     names = ['weights']
     if resume_optimizer and 'optimizer' in checkpoint and runner.optimizer is not None:

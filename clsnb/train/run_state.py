@@ -9,7 +9,8 @@ __all__ = ['TrainStep', 'StopRun', 'Interrupted', 'batch_again', 'learning_rates
 import logging, os, time
 import torch
 from torch import nn
-from ..core import checkpoint as files
+from ..core.checkpoint import unwrap
+from ..core.load import load_checkpoint
 from ..core.dist import get_dist_info
 from ..core.log import get_logger
 from .batches import batches_from, to_device
@@ -69,7 +70,7 @@ class RunState:
         max_iters: int | None = None,  # Or after so many iterations
         device: torch.device | None = None,  # None: where the model is
     ):
-        self.model = files.unwrap(model)
+        self.model = unwrap(model)
         self.optimizer = as_optimizer(optimizer)
         self.work_dir = work_dir and str(work_dir)
         self.logger = logger or get_logger()
@@ -111,7 +112,7 @@ class RunState:
         write_checkpoint(self, path, save_optimizer, repeat)
     def load_checkpoint(self, path, map_location: str = 'cpu', strict: bool = False) -> dict:
         "Begin anew from the weights of a checkpoint"
-        return files.load_checkpoint(self.model, path, map_location, strict, self.logger)
+        return load_checkpoint(self.model, path, map_location, strict, self.logger)
     def resume(self, path, resume_optimizer: bool = True, map_location: str = 'cpu') -> dict:
         "Continue where a checkpoint was written"
         self.paused = None
