@@ -4,7 +4,6 @@ from pathlib import Path
 import cv2, pytest, torch
 
 import clsnb
-from clsnb.apis.check import data_classes # gives Config its method, too
 from clsnb.apis.finetune import finetune, picture_folders
 from clsnb.apis.fit import fit, loader_args, set_backends
 from clsnb.cli import main
@@ -115,7 +114,7 @@ def test_a_file_is_no_folder(tmp_path):
     'kw', [dict(epochs=0), dict(batch_size=0), dict(size=-1)]
 )
 def test_choices_that_cannot_be(tmp_path, kw):
-    with pytest.raises(ConfigError, match=f'{next(iter(kw))} is a number from 1 on'):
+    with pytest.raises(ConfigError, match=f'{next(iter(kw))} must be at least 1'):
         finetune(TINY, photos, tmp_path/'run', **kw)
 
 # finetune.py keeps the reasons
@@ -161,7 +160,7 @@ def test_a_table_has_a_class_for_each_label_column():
             pipeline=cfg.data[k].pipeline,
         )
     cfg.model.head = dict(type='MultiLabelLinearClsHead', in_channels=128)
-    assert not cfg.check().errors and data_classes(cfg.data.train)==3
+    assert not cfg.check().errors and cfg.facts.class_count('train')==3
     for k in ('train', 'val', 'test'): cfg.data[k].label_col = 'kind' # as many as the table has
     assert not cfg.check().errors
 

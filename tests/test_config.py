@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from clsnb.apis.check import data_classes, input_size
+from clsnb.config.facts import count_classes
 from clsnb.apis.scale_lr import lr_scaling, scale_lr
 from clsnb.config.config import (
     Config, ConfigDict, DictAction, copy_config, find_config, import_custom, list_configs, merge,
@@ -897,9 +897,11 @@ def test_nothing_happens(hostile_folder):
     code = """
         import sys, os, glob, encodings.idna, encodings.utf_8_sig
         from clsnb.config.config import Config, list_configs
+        from clsnb.config.keys import KEYS
         from clsnb.core.errors import ConfigError
         files, seen, on = sorted(glob.glob('*.*')), [], False
         list_configs()
+        len(KEYS) # the declarations are read once
         try: Config.fromfile('nowhere')
         except ConfigError: pass
         def look(event, args):
@@ -1130,7 +1132,7 @@ def test_check_finds(tree):
     del good.model.head['num_classes']
     assert good.check() == []
     assert 'num_classes' not in good.model.head
-    assert input_size(good) == (96, 96)
+    assert good.facts.input_size == (96, 96)
     wide = before.merge_from_dict({'model.backbone.base_channels': 24}).check()
     assert [(o[0], o[1]) for o in wide] == [('error', 'model.head.in_channels')]
     assert '192' in wide[0][2]
@@ -1144,15 +1146,15 @@ def test_check_needs_no_other_import():
     assert p.stdout.strip() == '0', p.stderr[-2000:]
 
 
-def test_data_classes(tmp_path):
+def test_count_classes(tmp_path):
     for o in ('cat', 'dog', '.hidden'): (tmp_path/o).mkdir()
     assert (
-        data_classes(dict(type='CustomDataset', data_prefix=str(tmp_path)))
+        count_classes(dict(type='CustomDataset', data_prefix=str(tmp_path)))
         == 2
-        == data_classes([dict(type='CustomDataset', classes=['a', 'b'])])
+        == count_classes([dict(type='CustomDataset', classes=['a', 'b'])])
     )
-    assert data_classes(dict(type='ClassBalancedDataset', dataset=dict(type='CIFAR10'))) == 10
-    assert data_classes(dict(type='Nonsense')) is None
+    assert count_classes(dict(type='ClassBalancedDataset', dataset=dict(type='CIFAR10'))) == 10
+    assert count_classes(dict(type='Nonsense')) is None
 
 
 def test_scaling(tree):

@@ -1,5 +1,6 @@
 "finetune, lr_find, find_batch_size: what is left as it was, what a folder must be, and the same result by the command line"
 import copy, os, random, shutil, signal, subprocess, sys
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
 from torch import nn
@@ -377,12 +378,9 @@ def test_choices_follow_the_data(tmp_path, monkeypatch):
     assert (
         'custom_keys' in finetune_config('resnet18_8xb32_in1k', even, tmp_path/'r5').optimizer.paramwise_cfg
     )
-    f = m._facts(
-        'resnet18_8xb32_in1k', m.picture_folders(even, tmp_path/'r6'), None, None, None, None, 0, None
-    )
-    f.n = 4000
-    f.mixed = True
-    assert 'BatchCutMix' in str(dict((k, v) for k, v, _ in m._model(f))['model'])
+    facts = m.collect_facts('resnet18_8xb32_in1k', even, tmp_path/'r6')
+    facts.folder = replace(facts.folder, counts=np.array([2000, 2000]))
+    assert facts.mixes and 'BatchCutMix' in str(m.choose_model(facts)[0].value)
 
 def test_a_checkpoint_keeps_its_preprocessing(tmp_path):
     cfg = finetune_config('swin-tiny_16xb64_in1k', photos, tmp_path/'r', weights=False, size=96)

@@ -7,30 +7,31 @@ __all__ = ['lr_plan', 'lr_values', 'plot_lr']
 
 # %% ../../nbs/analysis/lr_curve.ipynb #d64c505c
 import numpy as np
+from ..config.facts import Facts
 from ..core.errors import ConfigError
 from ..train.schedules import Schedule
 from ..view.style import new_chart, calm, chart_colors
 
 # %% ../../nbs/analysis/lr_curve.ipynb #de9a20cb
-def lr_plan(cfg, # A config, or its `lr_config` alone
-            epochs=None, # None: the config's, else 10
-            epoch_len=100, # Iterations in an epoch
-            base=None): # Learning rate of the optimiser; None: the config's, else 0.1
+def _epochs_of(facts, epoch_len):
+    "The length of a run in epochs; 10 where nothing says so"
+    try: length = facts.length
+    except ConfigError: return 10
+    return length.count if length.unit=='epochs' else -(-length.count//epoch_len)
+
+def lr_plan(
+    cfg:dict, # A config, or its `lr_config` alone
+    epochs:int|None=None, # None: the config's, else 10
+    epoch_len:int=100, # Iterations in an epoch
+    base:float|None=None, # Learning rate of the optimiser; None: the config's, else 0.1
+)->dict:
     "A dict with lr_config, epochs, epoch_len and base"
-    whole = 'lr_config' in cfg or 'optimizer' in cfg
-    lr = dict(cfg.get('lr_config') or dict(policy='fixed')) if whole else dict(cfg)
-    if 'policy' not in lr:
+    facts = Facts(cfg if 'lr_config' in cfg or 'optimizer' in cfg else dict(lr_config=cfg))
+    if 'policy' not in facts.lr_config:
         raise ConfigError("lr_config: it needs 'policy', such as dict(policy='step', step=[30, 60]).")
-    run,opt = ((cfg.get(k) or {}) if whole else {} for k in ('runner', 'optimizer'))
-    if epochs is None:
-        by_iters = -(-run['max_iters']//epoch_len) if 'max_iters' in run else 10
-        epochs = run.get('max_epochs') or (cfg.get('total_epochs') if whole else None) or by_iters
-    return dict(
-        lr_config=lr,
-        epochs=int(epochs),
-        epoch_len=int(epoch_len),
-        base=opt.get('lr', .1) if base is None else base,
-    )
+    if epochs is None: epochs = _epochs_of(facts, epoch_len)
+    if base is None: base = .1 if facts.lr is None else facts.lr
+    return dict(lr_config=facts.lr_config, epochs=int(epochs), epoch_len=int(epoch_len), base=base)
 
 # %% ../../nbs/analysis/lr_curve.ipynb #799bd209
 def lr_values(lr_config, epochs, epoch_len, base, # What `lr_plan` returns

@@ -9,8 +9,9 @@ __all__ = ['is_out_of_memory', 'BatchSize', 'find_batch_size']
 import gc
 from dataclasses import dataclass
 import torch
-from .lr_find import restored, trial_parts, trial_runner
+from torch import nn
 from .fit import read_config
+from .lr_find import restored, trial_parts, trial_runner
 from ..core.errors import ConfigError
 
 # %% ../../nbs/apis/batch_size.ipynb #cb2e3ec0
@@ -18,20 +19,23 @@ _memory_words = (
     'out of memory', "can't allocate memory", 'cublas_status_alloc_failed', 'cudnn_status_alloc_failed',
 )
 
-def is_out_of_memory(e)->bool: # Of an exception
-    "Does it say that memory ran out?"
-    return (
-        isinstance(e, (torch.OutOfMemoryError, MemoryError))
-        or isinstance(e, RuntimeError) and any(o in str(e).lower() for o in _memory_words)
-    )
+def is_out_of_memory(
+    error:BaseException,
+)->bool:
+    "Was an error raised because memory ran out?"
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)): return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _memory_words)
 
-def _tiled(o, n):
+# %% ../../nbs/apis/batch_size.ipynb #008df9e6
+def _tiled(batch, n):
     "A batch of `n` samples, by repeating those of a batch"
-    if torch.is_tensor(o):
-        return o[torch.arange(n)%len(o)] if o.ndim else o
-    if isinstance(o, dict):
-        return {k: _tiled(v, n) for k,v in o.items()}
-    return [o[i%len(o)] for i in range(n)] if isinstance(o, list) and o else o
+    if torch.is_tensor(batch):
+        return batch[torch.arange(n)%len(batch)] if batch.ndim else batch
+    if isinstance(batch, dict):
+        return {k: _tiled(v, n) for k,v in batch.items()}
+    if isinstance(batch, list) and batch:
+        return [batch[i%len(batch)] for i in range(n)]
+    return batch
 
 # %% ../../nbs/apis/batch_size.ipynb #902983d3
 @dataclass(repr=False)
@@ -39,105 +43,120 @@ class BatchSize:
     "What fits: `samples_per_gpu`, `cumulative_iters`, and `options` for `fit`"
     samples_per_gpu:int
     cumulative_iters:int
-    fits:list # Sizes that were tried and fit
-    failed:int=None # The first that did not
-    memory:float=None # GB that the largest took, on a GPU
+    fits:list[int] # Sizes that were tried and fit
+    failed:int|None=None # The first that did not
+    memory:float|None=None # GB that the largest took, on a GPU
+
     @property
-    def effective(self): return self.samples_per_gpu*self.cumulative_iters
+    def effective(self)->int:
+        "Samples in a step of the optimiser"
+        return self.samples_per_gpu*self.cumulative_iters
+
     @property
-    def options(self):
+    def options(self)->dict:
+        "Dotted overrides for `fit`"
         return {
             'data.samples_per_gpu': self.samples_per_gpu,
             'optimizer_config.cumulative_iters': self.cumulative_iters,
         }
-    def __repr__(self):
-        n,k = self.samples_per_gpu,self.cumulative_iters
-        if self.memory: gb = f' ({self.memory:.1f} GB)'
-        else: gb = ''
-        tried = (
-            f"batches of {', '.join(map(str, self.fits))} fit{gb}"
-            + (f", {self.failed} does not" if self.failed else '')
+
+    def __repr__(self)->str:
+        memory = f' ({self.memory:.1f} GB)' if self.memory else ''
+        failed = f", {self.failed} does not" if self.failed else ''
+        steps = (
+            f", optimizer_config.cumulative_iters={self.cumulative_iters} keep the "
+            f"effective batch of {self.effective}"
+            if self.cumulative_iters>1
+            else ' needs no accumulation'
         )
         return (
-            f"BatchSize: {tried}; samples_per_gpu={n}"
-            + (
-                f", optimizer_config.cumulative_iters={k} keep the effective batch of {self.effective}" if k>1
-                else ' needs no accumulation'
-            )
+            f"BatchSize: batches of {', '.join(map(str, self.fits))} "
+            f"fit{memory}{failed}; samples_per_gpu={self.samples_per_gpu}{steps}"
         )
 
 # %% ../../nbs/apis/batch_size.ipynb #954b4252
 def _fits(model, batch, optimizer, cfg, n):
     "Do two steps with `n` samples fit into memory?"
-    many = runner = None
+    tiled = runner = None
     try:
-        many = _tiled(batch, n)
+        tiled = _tiled(batch, n)
         runner = trial_runner(model, optimizer, cfg, 2, cumulative_iters=1)
-        runner.run([[many]*2])
+        runner.run([[tiled]*2])
         if runner.stop: raise KeyboardInterrupt
         return True
     except Exception as e:
         if not is_out_of_memory(e): raise
         return False
-    finally:
+    finally: # references to the batch would keep its memory
         if runner is not None:
-            runner.data_batch,runner.outputs,runner.hooks = None,{},[]
-        del many,runner
+            runner.data_batch, runner.outputs, runner.hooks = None, {}, []
+        del tiled, runner
         model.zero_grad(set_to_none=True)
 
 def _free():
-    "Give memory back"
-    if torch.accelerator.is_available():
-        gc.collect()
-        torch.accelerator.memory.empty_cache()
+    "Give memory back to the accelerator"
+    if not torch.accelerator.is_available(): return
+    gc.collect()
+    torch.accelerator.memory.empty_cache()
 
 def _sizes(start, end):
     "`start`, twice that, and so on; `end` at last"
-    out = []
+    sizes = []
     while start<end:
-        out.append(start)
+        sizes.append(start)
         start *= 2
-    return [*out, end]
+    return [*sizes, end]
+
+# %% ../../nbs/apis/batch_size.ipynb #04d85b42
+def _try_sizes(sizes, model, batch, optimizer, cfg):
+    "Sizes that fit, the first that does not or None, and the memory of the largest in GB or None"
+    fits, memory, on_gpu = [], None, next(model.parameters()).is_cuda
+    for n in sizes:
+        if on_gpu: torch.cuda.reset_peak_memory_stats()
+        fitted = _fits(model, batch, optimizer, cfg, n)
+        if fitted and on_gpu: memory = torch.cuda.max_memory_allocated()/1e9
+        _free()
+        if not fitted: return fits, n, memory
+        fits.append(n)
+    return fits, None, memory
+
+def _batch_of(loader, batch):
+    "The size of a loader's batches"
+    return getattr(loader, 'batch_size', None) or len(next(v for v in batch.values() if torch.is_tensor(v)))
 
 # %% ../../nbs/apis/batch_size.ipynb #9fdbd4f5
 def find_batch_size(
-    cfg, # A path, the name of a packaged config, a dict or a `Config`; or a model, with the next two
-    loader=None, optimizer=None, # Of a model
-    effective=None, # Samples of a step of the optimiser, per process; None: as the config or the loader has it
-    limit=None, # Try sizes up to here; None: the effective batch
-    start=2, # The first size
-    options=None, device=None, trust=False, # For a config: as for `fit`
+    cfg:str|dict|nn.Module, # A path, the name of a packaged config, a dict or a `Config`; or a model, with the next two
+    loader=None, # Of a model
+    optimizer=None, # Of a model
+    effective:int|None=None, # Samples of a step of the optimiser, per process; None: as the config or the loader has it
+    limit:int|None=None, # Try sizes up to here; None: the effective batch
+    start:int=2, # The first size
+    options:dict|None=None, # For a config: dotted overrides
+    device:str|torch.device|None=None, # For a config: None: the accelerator, if there is one
+    trust:bool=False, # For a config: run the file as Python, and import what it names
 )->BatchSize:
     "Double the batch until memory runs out; propose a batch and an accumulation that keep the effective batch"
-    given = isinstance(cfg, torch.nn.Module)
+    given = isinstance(cfg, nn.Module)
     if not given:
         cfg = read_config(cfg, options, trust)
-        have = cfg.data.samples_per_gpu*((cfg.get('optimizer_config') or {}).get('cumulative_iters') or 1)
-        options = {'data.samples_per_gpu': min(8, have), 'data.workers_per_gpu': 0}
-    fits,failed,gb = [],None,None
+        effective = effective or cfg.facts.batch_size*cfg.facts.accumulation
+        options = {
+            'data.samples_per_gpu': min(8, cfg.facts.batch_size*cfg.facts.accumulation),
+            'data.workers_per_gpu': 0,
+        }
     with restored(*((cfg, optimizer, loader) if given else ())):
-        model,loader,optimizer,cfg = trial_parts(cfg, loader, optimizer, options, device, trust)
+        model, loader, optimizer, cfg = trial_parts(cfg, loader, optimizer, options, device, trust)
         batch = next(iter(loader))
-        if given:
-            have = (
-                getattr(loader, 'batch_size', None)
-                or len(next(v for v in batch.values() if torch.is_tensor(v)))
-            )
-        effective = effective or have
-        gpu = next(model.parameters()).is_cuda
-        for n in _sizes(min(start, effective), max(limit or effective, min(start, effective))):
-            if gpu: torch.cuda.reset_peak_memory_stats()
-            if not _fits(model, batch, optimizer, cfg, n):
-                failed = n
-                _free()
-                break
-            fits.append(n)
-            gb = torch.cuda.max_memory_allocated()/1e9 if gpu else None
-            _free()
+        effective = effective or _batch_of(loader, batch)
+        first = min(start, effective)
+        fits, failed, memory = _try_sizes(
+            _sizes(first, max(limit or effective, first)), model, batch, optimizer, cfg
+        )
     if not fits:
         raise ConfigError(
             f"find_batch_size: not even {failed} samples fit into memory; "
             "take smaller pictures or a smaller model."
         )
-    n = max(k for k in range(1, effective+1) if effective%k==0 and k<=fits[-1])
-    return BatchSize(n, effective//n, fits, failed, gb)
+    n = max(size for size in range(1, effective+1) if effective%size==0 and size<=fits[-1])
+    return BatchSize(n, effective//n, fits, failed, memory)

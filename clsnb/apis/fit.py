@@ -10,130 +10,188 @@ __all__ = ['fit_classes', 'loader_args', 'step_hook', 'add_hooks', 'layout', 'tr
 import copy, multiprocessing, os, platform, warnings
 from pathlib import Path
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 import clsnb
 from .scale_lr import scale_lr
 from ..config.config import Config, check_keys, import_custom
+from ..config.keys import KEYS
 from ..core.dist import barrier, default_device, get_dist_info, init_dist, is_split
 from ..core.errors import ConfigError, near
 from ..core.log import default_work_dir, get_logger, timestamp
 from ..core.registry import MODELS, RUNNERS, accepted_args
 from ..core.seed import mix, set_seed
-from ..data.feed.loader import build_dataloader
+from ..data.feed.loader import Loader, build_dataloader
+from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
 from ..train.core_hooks import latest_checkpoint, out_folder, schedule_hook
 from ..train.failure import free_on_error
 from ..train.fsdp import shard_args, shard_model
 from ..train.optim import build_optimizer
+from ..train.loop import Runner
 from ..train.run_state import TrainStep
 
 # %% ../../nbs/apis/fit.ipynb #b5a75fbb
+KEYS.declare('model', dict, 'The network: type, backbone, neck and head with their arguments')
+
+def _fill_num_classes(facts, count):
+    "Write the number of classes where it is missing: in augmentations, in the head, or in a backbone that ends in classes"
+    for augment in facts.augments: augment.setdefault('num_classes', count)
+    head, backbone = facts.part('model.head'), facts.part('model.backbone')
+    for part, given in ((head, head), (backbone, {**backbone, **head})):
+        if (
+            'num_classes' not in given
+            and 'num_classes' in (accepted_args(MODELS.get(part.get('type'))) or ())
+        ):
+            part['num_classes'] = count
+            return
+
 def fit_classes(
-    cfg, # A config; `model` is changed in place where a number is missing
-    classes, # Names of the classes of the training data
-):
+    cfg:Config, # `model` is changed in place where a number is missing
+    classes:list|tuple|None, # Names of the classes of the training data
+)->None:
     "Check or fill in the number of classes; raises `ConfigError` where it does not fit"
     if not classes: return
-    n = len(classes)
-    names = ', '.join(map(str, classes[:6]))+(', ...' if len(classes)>6 else '')
-    head,back = cfg.model.get('head') or {},cfg.model.get('backbone') or {}
-    for d,other in ((head, {}), (back, head)):
-        if (
-            isinstance(d, dict)
-            and 'num_classes' not in {**d, **other}
-            and 'num_classes' in (accepted_args(MODELS.get(d.get('type'))) or ())
-        ):
-            d['num_classes'] = n
-            break
-    augs = (cfg.model.get('train_cfg') or {}).get('augments') or []
-    for i,d in enumerate([augs] if isinstance(augs, dict) else augs):
-        if d.setdefault('num_classes', n)!=n:
+    facts, count, head = cfg.facts, len(classes), cfg.facts.part('model.head')
+    names = ', '.join(map(str, classes[:6])) + (', ...' if count>6 else '')
+    _fill_num_classes(facts, count)
+    for i, augment in enumerate(facts.augments):
+        if (given := augment['num_classes'])!=count:
             raise ConfigError(
-                f"model.train_cfg.augments.{i}.num_classes is {d['num_classes']}, "
-                f"but data.train has {n} classes. Leave it out, or say {n}."
+                f"model.train_cfg.augments.{i}.num_classes is {given}, but data.train has {count} classes. "
+                f"Leave it out, or set it to {count}."
             )
     for part in ('head', 'backbone'):
-        d = cfg.model.get(part) or {}
-        k = d.get('num_classes') if isinstance(d, dict) else None
-        if k is not None and k>0 and k!=n and (part=='head' or 'in_channels' not in head):
+        given = facts.part(f'model.{part}').get('num_classes') or 0 # -1: a backbone without classes
+        if given>0 and given!=count and (part=='head' or 'in_channels' not in head):
             raise ConfigError(
-                f"model.{part}.num_classes is {k}, but data.train has {n} classes ({names}). "
-                f"Say --cfg-options model.{part}.num_classes={n}"
+                f"model.{part}.num_classes is {given}, but data.train has {count} classes ({names}). "
+                f"Set --cfg-options model.{part}.num_classes={count}"
                 + (", or leave it out." if part=='head' else ".")
             )
 
 # %% ../../nbs/apis/fit.ipynb #cb64aca6
-def _loader_keys(cfg, split):
-    "What `data` says of all loaders; a picture that is judged cannot be left out, or drawn more than once"
-    parts = {f'{k}{o}' for k in ('train', 'val', 'test') for o in ('', '_dataloader')}
-    kw = {k: v for k,v in cfg.data.items() if k not in parts}
-    if m := cfg.get('mp_start_method'): kw.setdefault('multiprocessing_context', m)
-    if split=='train':
-        return (
-            dict(shuffle=True, drop_last=False)
-            | (dict(sampler_cfg=cfg.sampler) if cfg.get('sampler') else {})
-            | kw
-        )
-    kw = {k: v for k,v in kw.items() if k not in ('drop_last', 'sampler_cfg', 'max_broken')}
-    # blocks are gathered together, so all processes take as many steps
-    return kw | dict(shuffle=False, round_up=bool(cfg.get('fsdp')))
+KEYS.declare('data', dict, 'Data sets, and the arguments of their loaders', closed=True)
+KEYS.declare('data.train', dict|list, 'Data set for training; a list is concatenated')
+KEYS.declare('data.val', dict|list, 'Data set for evaluation during training')
+KEYS.declare('data.test', dict|list, 'Data set for `clsnb test`; without it, `data.val`')
+KEYS.declare('data.train_dataloader', dict, 'Arguments for the loader of `data.train` alone')
+KEYS.declare('data.val_dataloader', dict, 'Arguments for the loader of `data.val` alone')
+KEYS.declare('data.test_dataloader', dict, 'Arguments for the loader of `data.test` alone')
+KEYS.declare(
+    'sampler', dict|None, 'Order of the training samples: a registered sampler, e.g. `ClassBalancedSampler`'
+)
+KEYS.declare(
+    'mp_start_method',
+    str|None,
+    'How loading processes start: fork, spawn or forkserver; None: as the system does',
+)
 
-def loader_args(
-    cfg, # A config
-    split, # 'train', 'val' or 'test'
-)->dict: # For `build_dataloader`
-    "The loader's arguments of one split"
-    own = dict(cfg.data.get(f'{split}_dataloader') or {})
-    dist = get_dist_info()[1]>1
-    kw = dict(seed=cfg.get('seed') or 0, dist=dist) | _loader_keys(cfg, split) | own
-    half = kw.get('device_normalize')
-    if split!='train' and own.get('max_broken'):
+def _shared_loader_args(cfg, split):
+    "The keys of `data` that hold for the loader of a split"
+    shared = cfg.facts.shared_loader_args
+    if method := cfg.get('mp_start_method'):
+        shared.setdefault('multiprocessing_context', method)
+    if split=='train':
+        order = dict(sampler_cfg=cfg.sampler) if cfg.get('sampler') else {}
+        return dict(shuffle=True, drop_last=False) | order | shared
+    for key in ('drop_last', 'sampler_cfg', 'max_broken'): shared.pop(key, None)
+    # FSDP gathers each block in all processes together, so they need the same number of steps
+    return shared | dict(shuffle=False, round_up=bool(cfg.get('fsdp')))
+
+# %% ../../nbs/apis/fit.ipynb #f99288fe
+def _check_loader_args(cfg, split, args):
+    "Raise `ConfigError` for what a loader cannot do"
+    method, half = args.get('multiprocessing_context'), args.get('device_normalize')
+    if split!='train' and args.get('max_broken'):
         raise ConfigError(
-            f"data.{split}_dataloader.max_broken: every picture of data.{split} is judged, "
-            "so none can be left out. clsnb verify lists the broken ones."
+            f"data.{split}_dataloader.max_broken: every picture of data.{split} is "
+            "evaluated, so none can be left out. "
+            "clsnb verify lists the broken ones."
         )
-    if (
-        isinstance(m := kw.get('multiprocessing_context'), str)
-        and m not in (known := multiprocessing.get_all_start_methods())
-    ):
+    if isinstance(method, str) and method not in (known := multiprocessing.get_all_start_methods()):
         raise ConfigError(
-            f"Processes cannot be started by {m!r} (mp_start_method or "
-            f"multiprocessing_context).{near(m, known)}"
+            f"Processes cannot be started by {method!r} (mp_start_method or "
+            f"multiprocessing_context).{near(method, known)}"
         )
     if half in ('float16', 'bfloat16') and not cfg.get('fp16'):
         raise ConfigError(
             f"data.device_normalize={half!r} needs a network that takes it: "
-            f"fp16 = dict(dtype={half!r}). Without that, say True."
+            f"fp16 = dict(dtype={half!r}). Otherwise set it to True."
         )
-    return kw if split=='train' or not half else kw | dict(device_normalize=True) # whoever tests may do so in float32
+
+def loader_args(
+    cfg:Config,
+    split:str, # 'train', 'val' or 'test'
+)->dict: # For `build_dataloader`
+    "The loader's arguments of one split; raises `ConfigError`"
+    parallel = dict(seed=cfg.facts.seed, dist=get_dist_info()[1]>1)
+    args = parallel | _shared_loader_args(cfg, split) | cfg.facts.part(f'data.{split}_dataloader')
+    _check_loader_args(cfg, split, args)
+    if split!='train' and args.get('device_normalize'): args['device_normalize'] = True # a test may run in float32
+    return args
 
 # %% ../../nbs/apis/fit.ipynb #54d80689
-def _hook(cfg, key, default):
-    "The dict of a hook, from the part of the config that holds its arguments"
-    d = cfg.get(key)
-    if d is None: return None
-    if 'type' not in d: return dict(type=default, **d)
-    return dict(d)
+KEYS.declare(
+    'optimizer_config',
+    dict|None,
+    'Arguments of the hook that steps the optimiser: grad_clip, cumulative_iters, ...',
+)
+KEYS.declare('fp16', dict|None, "Mixed precision: loss_scale, or dtype='bfloat16'; None: float32")
 
-def step_hook(cfg, **changes)->dict:
-    "The dict of the hook that lets the optimiser step: `optimizer_config` with `changes`, and `fp16`"
-    amp = cfg.get('fp16')
-    opt = dict(cfg.get('optimizer_config') or {}) | changes
-    if amp is None: return dict(opt, type=opt.get('type', 'OptimizerHook'))
-    return dict(opt, type='Fp16OptimizerHook', **amp)
+def step_hook(
+    cfg:Config,
+    **changes, # Override `optimizer_config`
+)->dict:
+    "The dict of the hook that steps the optimiser"
+    options, precision = cfg.facts.part('optimizer_config') | changes, cfg.get('fp16')
+    if precision is None: return dict(options, type=options.get('type', 'OptimizerHook'))
+    return dict(options, type='Fp16OptimizerHook', **precision)
 
-def add_hooks(
-    runner, # Gets the hooks
-    cfg, # Where their arguments are
-    val_loader=None, # Given: evaluate during training
-    train_dataset=None, # For the report's class counts
-):
-    "Register the hooks that a config asks for"
-    count = {} if runner.by_epoch else dict(by_epoch=False) # under an iteration runner, unless a config says otherwise
-    lr = count | dict(cfg.get('lr_config') or dict(policy='fixed'))
+# %% ../../nbs/apis/fit.ipynb #10c72508
+KEYS.declare(
+    'evaluation', dict|None, 'Arguments of `EvalHook`: interval, metric, metric_options, save_best, ...'
+)
+KEYS.declare('results', bool, 'Keep the results of the last evaluation, and write a report', default=True)
+KEYS.declare('log_config', dict|None, 'Loggers, and how often they write')
+KEYS.declare('log_config.interval', int, 'Iterations between two lines', default=10)
+KEYS.declare('log_config.hooks', list, "Loggers: dict(type='TextLoggerHook'), ...")
+
+def _counting(runner): return {} if runner.by_epoch else dict(by_epoch=False)
+
+def _evaluation_hooks(cfg, runner, val_loader, train_dataset):
+    "The dicts of the hooks that evaluate and report"
+    if val_loader is None: return []
+    hooks = [_counting(runner) | cfg.facts.part('evaluation') | dict(type='EvalHook', dataloader=val_loader)]
+    if runner.work_dir and cfg.get('results', True) and not is_split(runner.model):
+        hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
+    return hooks
+
+def _logger_hooks(cfg, runner):
+    "The dicts of the loggers"
+    log = cfg.facts.part('log_config') or dict(hooks=[dict(type='TextLoggerHook')])
+    return [_counting(runner) | dict(interval=log.get('interval', 10)) | hook for hook in log['hooks']]
+
+# %% ../../nbs/apis/fit.ipynb #e64518fa
+KEYS.declare(
+    'lr_config',
+    dict|None,
+    'Schedule of the learning rate: policy, its arguments and warmup; None: a fixed rate',
+)
+KEYS.declare('momentum_config', dict|None, 'Schedule of the momentum')
+KEYS.declare(
+    'checkpoint_config',
+    dict|None,
+    'Arguments of `CheckpointHook`: interval, max_keep_ckpts, ...; None: no checkpoints',
+)
+KEYS.declare('custom_hooks', list|None, 'More hooks, each with a type and perhaps a priority')
+
+def _hooks_of(cfg, runner, val_loader, train_dataset):
+    "The dicts of all hooks that a config asks for, in the order of registration"
+    counting = _counting(runner)
     hooks = [
-        dict(type='SeedHook', seed=cfg.get('seed') or 0),
-        schedule_hook(lr),
+        dict(type='SeedHook', seed=cfg.facts.seed),
+        schedule_hook(counting | cfg.facts.lr_config),
         dict(type='AverageLossHook'),
         step_hook(cfg),
         dict(type='IterTimerHook'),
@@ -143,140 +201,188 @@ def add_hooks(
         dict(type='InterruptHook'),
     ]
     if runner.world_size>1: hooks.append(dict(type='StallHook'))
-    if cfg.get('momentum_config'):
-        hooks.append(schedule_hook(count | cfg.momentum_config, 'MomentumUpdaterHook'))
-    if d := _hook(cfg, 'checkpoint_config', 'CheckpointHook'): hooks.append(count | d)
-    if val_loader is not None:
-        hooks.append(dict(count | dict(cfg.get('evaluation') or {}), type='EvalHook', dataloader=val_loader))
-        if runner.work_dir and cfg.get('results', True) and not is_split(runner.model):
-            hooks.append(dict(type='ReportHook', train_dataset=train_dataset))
-    log = cfg.get('log_config') or dict(interval=10, hooks=[dict(type='TextLoggerHook')])
-    hooks += [count | dict(interval=log.get('interval', 10)) | dict(h) for h in log['hooks']]
-    for h in [*hooks, *(cfg.get('custom_hooks') or [])]:
-        runner.register_hook(h)
+    if momentum := cfg.facts.part('momentum_config'):
+        hooks.append(schedule_hook(counting | momentum, 'MomentumUpdaterHook'))
+    if (saving := cfg.get('checkpoint_config')) is not None:
+        hooks.append(counting | dict(type='CheckpointHook') | saving)
+    hooks += _evaluation_hooks(cfg, runner, val_loader, train_dataset) + _logger_hooks(cfg, runner)
+    return hooks + list(cfg.get('custom_hooks') or [])
+
+def add_hooks(
+    runner:Runner, # Gets the hooks
+    cfg:Config, # Has their arguments
+    val_loader:Loader|None=None, # Evaluate on it during training
+    train_dataset:BaseDataset|None=None, # For the class counts in the report
+)->None:
+    "Register the hooks that a config asks for"
+    for hook in _hooks_of(cfg, runner, val_loader, train_dataset):
+        runner.register_hook(hook)
     runner.logger.debug(f'Hooks, in the order in which they act:\n{runner.hooks.table()}')
 
 # %% ../../nbs/apis/fit.ipynb #b1b96b36
 def _share_cores(device, loader):
-    "Leave the loader's processes a core each"
-    if device.type=='cpu' and loader.num_workers and 'OMP_NUM_THREADS' not in os.environ:
-        torch.set_num_threads(max(
-            1, min(torch.get_num_threads(), (os.cpu_count() or 1) - loader.num_workers)
-        ))
+    "Leave a core to each process of the loader"
+    if device.type!='cpu' or not loader.num_workers or 'OMP_NUM_THREADS' in os.environ: return
+    free = (os.cpu_count() or 1) - loader.num_workers
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), free)))
 
 # %% ../../nbs/apis/fit.ipynb #ef0015c5
-def _narrow(m):
-    "Is this a layer whose gradient is broken in oneDNN, with channels last?"
-    return (
-        isinstance(m, torch.nn.Conv2d)
-        and m.in_channels//m.groups<16
-        and max(m.stride)>1
-        and m.kernel_size==(1, 1)
-    )
+KEYS.declare(
+    'channels_last', bool,
+    'Store pictures and weights channels last, which makes convolutions faster',
+    default=False,
+)
+
+def _has_broken_gradient(layer):
+    "Is its gradient broken in oneDNN when channels are last?"
+    if not isinstance(layer, nn.Conv2d) or layer.kernel_size!=(1, 1): return False
+    return layer.in_channels//layer.groups<16 and max(layer.stride)>1
 
 def layout(
-    cfg, # With `channels_last`, or without
-    model, device, # That is to be trained there
+    cfg:Config,
+    model:nn.Module, # To be trained
+    device:str|torch.device, # Where it will be trained
 )->torch.memory_format:
-    "How a model and its pictures are to lie in memory"
+    "The memory format of a model and its pictures"
     if not cfg.get('channels_last'): return torch.preserve_format
-    if (
-        torch.device(device).type!='cpu'
-        or not (name := next((k for k,m in model.named_modules() if _narrow(m)), None))
-    ):
-        return torch.channels_last
+    if torch.device(device).type!='cpu': return torch.channels_last
+    broken = next((name for name,layer in model.named_modules() if _has_broken_gradient(layer)), None)
+    if broken is None: return torch.channels_last
     warnings.warn(
-        f"channels_last is left out: on the CPU, the gradient of {name} (1x1 with a stride, "
-        "fewer than 16 channels) would write past its memory "
-        "(https://github.com/uxlfoundation/oneDNN/issues/6035). All else goes on as ever.",
+        f"channels_last is ignored: on the CPU, the gradient of {broken} (1x1 with a "
+        "stride, fewer than 16 channels) would "
+        "write past its memory (https://github.com/uxlfoundation/oneDNN/issues/6035).",
         stacklevel=2,
     )
     return torch.preserve_format
 
 # %% ../../nbs/apis/fit.ipynb #3c39f495
-def train_model(
-    model, # Built, with its first weights
-    dataset, # Training data, or a list [train, val] when the workflow has a val phase
-    cfg, # `optimizer`, `runner`, hooks, ...
-    distributed=False, # Kept for mmcls's signature; known from the processes
-    validate=False, # Evaluate on `data.val`
-    timestamp=None, device=None, meta=None, # Name of log files; None: the accelerator; facts for checkpoints
-):
-    "Train a model as a config says; returns the runner"
-    datasets = dataset if isinstance(dataset, (list, tuple)) else [dataset]
-    flow = cfg.get('workflow') or [('train', 1)]
-    loaders = [build_dataloader(d, **loader_args(cfg, m)) for (m,_),d in zip(flow, datasets)]
-    device,parts = torch.device(device or default_device()),shard_args(cfg)
-    fmt = layout(cfg, model, device)
-    if parts is None: model = model.to(device=device, memory_format=fmt)
-    else: model = shard_model(model, device, **parts)
-    _share_cores(next(model.parameters()).device, loaders[0])
+KEYS.declare('compile', bool, 'Compile the model with `torch.compile`', default=False)
+
+def _place_model(model, cfg, device, memory_format):
+    "Put a model on its device, or split it over the processes where `fsdp` asks for it"
+    sharding = shard_args(cfg)
+    if sharding is None: model = model.to(device=device, memory_format=memory_format)
+    else: model = shard_model(model, device, **sharding)
     if cfg.get('compile'): model.compile()
-    run_cfg = cfg.get('runner') or dict(type='EpochBasedRunner', max_epochs=cfg.get('total_epochs'))
+    return model
+
+# %% ../../nbs/apis/fit.ipynb #8c968f9f
+KEYS.declare('runner', dict, 'Type and length of the run', closed=True)
+KEYS.declare('runner.type', str, 'EpochBasedRunner or IterBasedRunner', default='EpochBasedRunner')
+KEYS.declare('runner.max_epochs', int|None, 'Length in epochs')
+KEYS.declare('runner.max_iters', int|None, 'Length in iterations, for an IterBasedRunner')
+KEYS.declare('runner.meta', dict|None, 'Facts to write into checkpoints')
+KEYS.declare('total_epochs', int|None, 'Length in epochs, in older configs; `runner.max_epochs` counts more')
+KEYS.declare('optimizer', dict, 'The optimiser: type, lr, its arguments, paramwise_cfg and constructor')
+KEYS.declare(
+    'find_unused_parameters',
+    bool,
+    'With several processes: look for parameters without a gradient',
+    default=False,
+)
+
+def _build_runner(model, cfg, meta):
+    "A runner with the optimiser, and with DDP where several processes train"
+    optimizer = build_optimizer(model, cfg.optimizer)
     runner = RUNNERS.build(
-        run_cfg,
-        dict(
-            model=model,
-            optimizer=build_optimizer(model, cfg.optimizer),
-            work_dir=cfg.get('work_dir'),
-            meta=meta,
-        ),
+        cfg.facts.runner, dict(model=model, optimizer=optimizer, work_dir=cfg.get('work_dir'), meta=meta)
     )
-    runner.memory_format,runner.timestamp,runner.cfg = fmt,timestamp or runner.timestamp,cfg
-    if runner.world_size>1 and parts is None:
-        # its name in torch before 2.15
-        if 'forward_sync_buffers' in accepted_args(DistributedDataParallel):
-            sync = 'forward_sync_buffers'
-        else:
-            sync = 'broadcast_buffers'
-        runner.train_step = DistributedDataParallel(
-            TrainStep(model),
-            device_ids=[runner.device.index] if runner.device.type=='cuda' else None,
-            **{sync: False},
-            find_unused_parameters=bool(cfg.get('find_unused_parameters')),
-        )
+    runner.cfg = cfg
+    if runner.world_size>1 and not is_split(model): # fsdp averages gradients itself
+        # the argument that switches off the sending of buffers; its first name is new in torch 2.15
+        known = accepted_args(DistributedDataParallel)
+        buffers = 'forward_sync_buffers' if 'forward_sync_buffers' in known else 'broadcast_buffers'
+        device_ids = [runner.device.index] if runner.device.type=='cuda' else None
+        runner.train_step = DistributedDataParallel(TrainStep(model), device_ids=device_ids, **{buffers: False},
+                                                    find_unused_parameters=bool(cfg.get('find_unused_parameters')))
+    return runner
+
+# %% ../../nbs/apis/fit.ipynb #f7bd4804
+KEYS.declare(
+    'workflow', list,
+    "Pairs (split, epochs) to repeat: [('train', 1)], or with ('val', 1) for a validation loss",
+    default=[('train', 1)],
+)
+KEYS.declare('load_from', str|None, 'Checkpoint whose weights to start from')
+KEYS.declare('resume_from', str|None, "Checkpoint of a run to resume; 'auto': the newest of the work folder")
+
+def train_model(
+    model:nn.Module, # Built, with its first weights
+    dataset:BaseDataset|list, # Training data, or a list [train, val] when the workflow has a val phase
+    cfg:Config, # `optimizer`, `runner`, hooks, ...
+    distributed:bool=False, # Kept for mmcls's signature; known from the processes
+    validate:bool=False, # Evaluate on `data.val`
+    timestamp:str|None=None, # Begins the names of log files
+    device:str|torch.device|None=None, # None: the accelerator, if there is one
+    meta:dict|None=None, # Facts to write into checkpoints
+)->Runner:
+    "Train a model as a config says"
+    datasets = dataset if isinstance(dataset, (list, tuple)) else [dataset]
+    workflow = cfg.facts.workflow
+    loaders = [
+        build_dataloader(data, **loader_args(cfg, split))
+        for (split, _),data in zip(workflow, datasets)
+    ]
+    device = torch.device(device or default_device())
+    memory_format = layout(cfg, model, device)
+    model = _place_model(model, cfg, device, memory_format)
+    _share_cores(next(model.parameters()).device, loaders[0])
+
+    runner = _build_runner(model, cfg, meta)
+    runner.memory_format, runner.timestamp = memory_format, timestamp or runner.timestamp
+    val_loader = None
     if validate:
-        val = build_dataloader(
-            build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0]), **loader_args(cfg, 'val')
-        )
-    else:
-        val = None
-    add_hooks(runner, cfg, val, datasets[0])
+        val_data = build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0])
+        val_loader = build_dataloader(val_data, **loader_args(cfg, 'val'))
+    add_hooks(runner, cfg, val_loader, datasets[0])
     if cfg.get('resume_from'): runner.resume(cfg.resume_from)
     elif cfg.get('load_from'): runner.load_checkpoint(cfg.load_from)
-    runner.run(loaders, flow)
+    runner.run(loaders, workflow)
     return runner
 
 # %% ../../nbs/apis/fit.ipynb #8d2fb329
-def set_backends(cfg):
-    "`cudnn_benchmark` and `deterministic` of a config: the fastest algorithms for fixed sizes, or those that repeat their bits; `opencv_num_threads`"
+KEYS.declare(
+    'cudnn_benchmark',
+    bool,
+    'Let cuDNN try which algorithms are fastest; for pictures of one size',
+    default=False,
+)
+KEYS.declare(
+    'deterministic', bool, 'Use only algorithms that repeat their bits, which may be slower', default=False
+)
+KEYS.declare(
+    'opencv_num_threads', int, 'Threads of OpenCV in each process; 0: all work in the calling thread'
+)
+
+def set_backends(
+    cfg:Config,
+)->None:
+    "Set OpenCV's threads, and which algorithms of PyTorch may be used"
     if 'opencv_num_threads' in cfg:
         import cv2
         cv2.setNumThreads(cfg.opencv_num_threads)
     if 'cudnn_benchmark' in cfg:
         torch.backends.cudnn.benchmark = bool(cfg.cudnn_benchmark)
-    if not cfg.get('deterministic'): return
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-    torch.backends.cudnn.benchmark,torch.backends.cudnn.deterministic = False,True
-    torch.use_deterministic_algorithms(True, warn_only=True) # warns of each operation that has no such form
+    if cfg.get('deterministic'):
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+        torch.use_deterministic_algorithms(True, warn_only=True) # warns of each operation that has no such form
 
 def env_info()->dict:
     "Versions and device, for logs and checkpoints"
-    dev = default_device()
-    return dict(
-        clsnb=clsnb.__version__,
-        python=platform.python_version(),
-        torch=str(torch.__version__),
-        system=platform.system(),
-        device=torch.cuda.get_device_name(dev) if dev.type=='cuda' else dev.type,
-    )
+    device = default_device()
+    name = torch.cuda.get_device_name(device) if device.type=='cuda' else device.type
+    return dict(clsnb=clsnb.__version__, python=platform.python_version(), torch=str(torch.__version__),
+                system=platform.system(), device=name)
 
+# %% ../../nbs/apis/fit.ipynb #6355dc55
 def read_config(
-    cfg, # A path, the name of a packaged config, a dict, or a `Config`
-    options=None, # Dotted overrides
-    trust=False, # Run the file as Python, and import what it names
+    cfg:str|os.PathLike|dict, # A path, the name of a packaged config, a dict, or a `Config`
+    options:dict|None=None, # Dotted overrides
+    trust:bool=False, # Run the file as Python, and import what it names
 )->Config:
-    "A config of one's own to change"
+    "Read or copy a config and override values; raises `ConfigError` for mistyped keys"
     if isinstance(cfg, (str, os.PathLike)):
         cfg = Config.fromfile(cfg, trust=trust)
     else:
@@ -287,88 +393,114 @@ def read_config(
     return cfg
 
 # %% ../../nbs/apis/fit.ipynb #fee306a5
-_interrupted = {} # Work folder -> text of the config whose run was interrupted there, in this process
+KEYS.declare(
+    'auto_resume', bool, 'Resume the newest checkpoint of the work folder, if there is one', default=False
+)
+_interrupted = {} # work folder -> text of the config whose run was interrupted there, in this process
 
-def _beginning(cfg, text, resume_from, load_from):
-    "Put `load_from` and `resume_from` into a config; a line about it, or nothing"
-    was = _interrupted.get(os.path.abspath(cfg.work_dir))
-    goes_on = resume_from is None and was==text
+def _resume_source(cfg, resume_from, was_interrupted):
+    "What to resume: a checkpoint, 'auto' or None"
+    if resume_from is False: return None
+    if resume_from is None and was_interrupted: return 'auto'
+    return resume_from or cfg.get('resume_from') or ('auto' if cfg.get('auto_resume') else None)
+
+def _set_start(cfg, text, resume_from, load_from):
+    "Put `load_from` and `resume_from` into a config; a line for the log, or None"
+    before = _interrupted.get(os.path.abspath(cfg.work_dir))
     cfg.load_from = load_from or cfg.get('load_from')
-    if resume_from is False:
-        cfg.resume_from = None
-    elif goes_on:
-        cfg.resume_from = 'auto'
-    else:
-        cfg.resume_from = (
-            resume_from or cfg.get('resume_from') or ('auto' if cfg.get('auto_resume') else None)
-        )
+    cfg.resume_from = _resume_source(cfg, resume_from, before==text)
     if cfg.resume_from=='auto':
-        cfg.resume_from = latest_checkpoint(out_folder(
-            cfg.work_dir, (cfg.get('checkpoint_config') or {}).get('out_dir')
-        ))
-    if goes_on:
-        return "The run that was interrupted goes on; with resume_from=False it would begin anew."
-    if was is not None and not cfg.resume_from:
+        folder = out_folder(cfg.work_dir, cfg.facts.part('checkpoint_config').get('out_dir'))
+        cfg.resume_from = latest_checkpoint(folder)
+    if resume_from is None and before==text:
+        return "Resumes the interrupted run; resume_from=False would start it again."
+    if before is not None and not cfg.resume_from:
         return (
-            "Begins anew: the run that was interrupted here had another config. "
-            "With resume_from='auto' it would go on."
+            "Starts again: the run that was interrupted here had another config. "
+            "resume_from='auto' would resume it."
         )
+
+# %% ../../nbs/apis/fit.ipynb #a0f325f9
+KEYS.declare('work_dir', str|None, 'Where everything goes; None: work_dirs/NAME')
+KEYS.declare('log_level', str|int, 'Least level of the messages that are shown', default='INFO')
+
+def _new_model(cfg, classes):
+    "Build a model with its first weights, which depend on the seed alone"
+    set_seed(mix(cfg.facts.seed))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.CLASSES, model.cfg = classes, cfg
+    return model
+
+def _open_work_dir(cfg, name, stamp):
+    "Make the work folder with the config and a log in it; returns the logger"
+    folder = Path(cfg.work_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = get_logger('clsnb', f'{folder}/{stamp}.log', cfg.get('log_level'))
+    if get_dist_info()[0]==0: cfg.dump(folder/name)
+    return logger
 
 # %% ../../nbs/apis/fit.ipynb #ee34ad46
+KEYS.declare('seed', int|None, 'Seed of everything random', default=0)
+KEYS.declare('dist_params', dict|None, 'Arguments of `init_dist`, e.g. the backend')
+KEYS.declare('device', object, 'Accepted for configs of mmcls and ignored; `fit` has an argument')
+KEYS.declare('gpu_ids', object, 'Accepted for configs of mmcls and ignored; each process has one GPU')
+KEYS.declare(
+    'diff_seed', object, 'Accepted for configs of mmcls and ignored; processes always draw different numbers'
+)
+KEYS.declare('ipu_model_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
+KEYS.declare('options_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
+KEYS.declare('ipu_config', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
+KEYS.declare(
+    'runner.ipu_model_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices'
+)
+KEYS.declare('runner.options_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
+
 @free_on_error
 def fit(
-    cfg, # A path, the name of a packaged config, a dict, or a `Config`
-    work_dir=None, # Where everything goes; None: work_dirs/<name of the config>
-    options=None, # Dotted overrides, e.g. {'runner.max_epochs': 5}
-    load_from=None, # Start from these weights
-    resume_from=None, # Continue this checkpoint; 'auto': the newest sound one of the work folder, if any; False: begin anew, even after an interrupt
-    validate=True, # Evaluate during training
-    launcher='none', # 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'
-    device=None, # None: the accelerator if there is one
-    trust=False, # Run the config file as Python, and import what it names
-    auto_scale_lr=None, # Scale the learning rate with the batch size; None: as the config says
-):
-    "Train as a config says; returns the runner, whose `work_dir` holds config, logs, checkpoints, figures and report"
+    cfg:str|os.PathLike|dict, # A path, the name of a packaged config, a dict, or a `Config`
+    work_dir:str|os.PathLike|None=None, # Where everything goes; None: work_dirs/<name of the config>
+    options:dict|None=None, # Dotted overrides, e.g. {'runner.max_epochs': 5}
+    load_from:str|os.PathLike|None=None, # Start from these weights
+    resume_from:str|os.PathLike|bool|None=None, # Resume this checkpoint; 'auto': the newest usable one; False: never
+    validate:bool=True, # Evaluate during training
+    launcher:str='none', # 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'
+    device:str|torch.device|None=None, # None: the accelerator, if there is one
+    trust:bool=False, # Run the config file as Python, and import what it names
+    auto_scale_lr:bool|None=None, # Scale the learning rate with the batch size; None: as the config says
+)->Runner:
+    "Train as a config says; the work folder of the runner holds config, logs, checkpoints, figures and report"
     cfg = read_config(cfg, options, trust)
     text = cfg.pretty_text
-    init_dist(launcher, **(cfg.get('dist_params') or {}))
+    init_dist(launcher, **cfg.facts.part('dist_params'))
     set_backends(cfg)
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
-    begins = _beginning(cfg, text, resume_from, load_from)
-    key = os.path.abspath(cfg.work_dir)
-    cfg.seed = cfg.get('seed') or 0
+    resuming = _set_start(cfg, text, resume_from, load_from)
+    cfg.seed = cfg.facts.seed
     scaling = scale_lr(cfg, get_dist_info()[1], auto_scale_lr)
+
     datasets = [build_dataset(cfg.data.train)]
-    if len(cfg.get('workflow') or ())==2:
+    if len(cfg.facts.workflow)==2:
         datasets.append(build_dataset(cfg.data.val, like=datasets[0]))
     classes = datasets[0].CLASSES
     fit_classes(cfg, classes)
-    set_seed(mix(cfg.seed))
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    model.CLASSES = classes
-    model.cfg = cfg
-    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-    stamp = timestamp()
-    name = Path(cfg.filename).name if cfg.filename else 'config.py'
-    log = get_logger('clsnb', f'{cfg.work_dir}/{stamp}.log', cfg.get('log_level'))
-    if get_dist_info()[0]==0: cfg.dump(Path(cfg.work_dir)/name)
-    meta = dict(
-        clsnb_version=clsnb.__version__,
-        config=cfg.pretty_text,
-        CLASSES=tuple(classes or ()),
-        seed=cfg.seed,
-        exp_name=name,
-        env_info=env_info(),
-    )
-    log.info(
+    model = _new_model(cfg, classes)
+
+    stamp, name = timestamp(), Path(cfg.filename or 'config.py').name
+    logger = _open_work_dir(cfg, name, stamp)
+    parameters = sum(p.numel() for p in model.parameters())
+    logger.info(
         f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, "
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, "
+        f"{parameters:,} parameters, "
         f"on {default_device() if device is None else device}"
     )
-    for line in filter(None, (scaling, begins)): log.info(line)
+    for line in filter(None, (scaling, resuming)): logger.info(line)
+    meta = dict(clsnb_version=clsnb.__version__, config=cfg.pretty_text, CLASSES=tuple(classes or ()), seed=cfg.seed,
+                exp_name=name, env_info=env_info())
     runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
-    _interrupted.pop(key, None)
-    if getattr(runner.stop, 'unfinished', False): _interrupted[key] = text
+
+    _interrupted.pop(os.path.abspath(cfg.work_dir), None)
+    if getattr(runner.stop, 'unfinished', False):
+        _interrupted[os.path.abspath(cfg.work_dir)] = text
     barrier()
     return runner

@@ -12,8 +12,9 @@ import numpy as np, torch
 from ..core.checkpoint import CHECKPOINT_SCHEMES, read_checkpoint
 from ..core.load import load_checkpoint
 from ..config.config import Config, import_custom
+from ..config.facts import Facts, drop_pretrained
 from ..core.errors import CheckpointError, ConfigError
-from ..core.registry import DATASETS, MODELS
+from ..core.registry import MODELS
 from ..data.preprocessing import picture_sample, inference_pipeline
 from ..train.core_hooks import latest_checkpoint
 from ..train.batches import to_device
@@ -44,11 +45,8 @@ def _class_names(cfg, ckpt, model):
         ),
         0,
     )
-    data = (cfg.get('data') or {}).get('test')
-    data = data if isinstance(data, dict) else {}
-    ds = DATASETS.get(data['type']) if isinstance(data.get('type'), str) else None
-    for names in (data.get('classes'), getattr(ds, 'CLASSES', None)):
-        if isinstance(names, (list, tuple)) and len(names)==n: return tuple(names)
+    names = Facts(cfg).classes
+    if names and len(names)==n: return tuple(names)
     return tuple(map(str, range(n)))
 
 # %% ../../nbs/apis/inference.ipynb #400f8d3c
@@ -73,18 +71,6 @@ def _find_parts(config, checkpoint, trust=False):
         if p.suffix in ('.pth', '.pt', '.safetensors'): return None,p
         return Config.fromfile(p, trust),checkpoint
     return (config if isinstance(config, Config) else Config(config)),checkpoint
-
-def _no_download(cfg):
-    "Pretrained weights need not be fetched when a checkpoint follows"
-    for part in ('backbone', 'neck', 'head'):
-        if (
-            isinstance(cfg.model.get(part), dict)
-            and (cfg.model[part].get('init_cfg') or {})
-            and isinstance(cfg.model[part].init_cfg, dict)
-            and cfg.model[part].init_cfg.get('type')=='Pretrained'
-        ):
-            cfg.model[part].init_cfg = None
-    cfg.model.pop('pretrained', None)
 
 # %% ../../nbs/apis/inference.ipynb #c0d55b30
 def init_model(
@@ -113,7 +99,7 @@ def init_model(
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict(options)
     import_custom(cfg, trust)
-    if path is not None: _no_download(cfg)
+    if path is not None: drop_pretrained(cfg)
     model = MODELS.build(cfg.model)
     if path is None: model.init_weights()
     else: ckpt = load_checkpoint(model, path)

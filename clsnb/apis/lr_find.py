@@ -347,7 +347,7 @@ def lr_find(
         raise ConfigError(f"lr_find: {num_iter} steps are too few for a curve; num_iter is 10 or more.")
     with restored(*((cfg, optimizer, loader) if isinstance(cfg, torch.nn.Module) else ())):
         model,loader,optimizer,cfg = trial_parts(cfg, loader, optimizer, options, device, trust)
-        every = (cfg.get('optimizer_config') or {}).get('cumulative_iters', 1)
+        every = cfg.facts.accumulation
         sweep = _Sweep(start_lr, end_lr, num_iter, diverge_th, every)
         runner = trial_runner(model, optimizer, cfg, num_iter*every, sweep)
         try: runner.run([loader])

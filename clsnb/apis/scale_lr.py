@@ -8,74 +8,87 @@ __all__ = ['LrScaling', 'base_batch_size', 'lr_scaling', 'scale_lr']
 # %% ../../nbs/apis/scale_lr.ipynb #8972f338
 import re
 from dataclasses import dataclass
+from ..config.config import Config
+from ..config.keys import KEYS
 from ..core.errors import ConfigError
 
 # %% ../../nbs/apis/scale_lr.ipynb #c45d6c5c
 @dataclass
 class LrScaling:
     "What a learning rate was meant for, and what it would be here"
-    lr:float
-    base_batch:int
-    gpus:int
-    per_gpu:int
-    steps:int=1
-    @property
-    def batch(self): return self.gpus*self.per_gpu*self.steps
-    @property
-    def new_lr(self): return self.lr*self.batch/self.base_batch
-    def __repr__(self):
-        return (
-            f"base {self.lr:g} at batch {self.base_batch} → {self.new_lr:g} at {self.gpus}×{self.per_gpu}"
-            + (f"×{self.steps} steps" if self.steps>1 else '')
-        )
+    lr:float # Of the config
+    base_batch:int # Batch that it was meant for
+    gpus:int # Processes that train together
+    per_gpu:int # Samples in a batch of one process
+    steps:int=1 # Batches accumulated for a step of the optimiser
 
-def base_batch_size(cfg)->int: # Or None, where nothing says it
+    @property
+    def batch(self)->int:
+        "Samples in a step of the optimiser"
+        return self.gpus*self.per_gpu*self.steps
+
+    @property
+    def new_lr(self)->float:
+        "The rate for this batch"
+        return self.lr*self.batch/self.base_batch
+
+    def __repr__(self)->str:
+        here = f"{self.gpus}×{self.per_gpu}" + (f"×{self.steps} steps" if self.steps>1 else '')
+        return f"base {self.lr:g} at batch {self.base_batch} → {self.new_lr:g} at {here}"
+
+# %% ../../nbs/apis/scale_lr.ipynb #b1311421
+KEYS.declare('auto_scale_lr', dict|None, 'Scale the learning rate with the batch size', closed=True)
+KEYS.declare(
+    'auto_scale_lr.enable', bool, 'Scale it; otherwise a different batch is only reported', default=False
+)
+KEYS.declare(
+    'auto_scale_lr.base_batch_size',
+    int|None,
+    'Batch that `optimizer.lr` is meant for; None: as the name of the config says',
+)
+
+def base_batch_size(
+    cfg:Config,
+)->int|None: # None where nothing says it
     "The batch size that a config's learning rate was meant for"
-    if n := (cfg.get('auto_scale_lr') or {}).get('base_batch_size'): return n
-    src = getattr(cfg, '_source', None)
-    names = [o.name for o in src] if src else [getattr(cfg, 'filename', None) or '']
-    hits = [m for o in names if (m := re.search(r'(?:^|[_/-])(\d+)xb(\d+)(?=[_.-]|$)', o))]
-    return int(hits[0][1])*int(hits[0][2]) if hits else None
+    if given := cfg.facts.part('auto_scale_lr').get('base_batch_size'): return given
+    names = [source.name for source in cfg._source] if cfg._source else [cfg.filename or '']
+    found = filter(None, (re.search(r'(?:^|[_/-])(\d+)xb(\d+)(?=[_.-]|$)', name) for name in names))
+    first = next(found, None)
+    return int(first[1])*int(first[2]) if first else None
 
-def lr_scaling(cfg, # A config
-               gpus=1)->LrScaling: # Or None, where nothing says what the rate was meant for
+def lr_scaling(
+    cfg:Config,
+    gpus:int=1, # Processes that train together
+)->LrScaling|None: # None where nothing says what the rate was meant for
     "How the learning rate would scale on so many GPUs"
-    base = base_batch_size(cfg)
-    lr = (cfg.get('optimizer') or {}).get('lr')
-    opt = cfg.get('optimizer_config') or {}
-    if not base or lr is None or not cfg.get('data'): return None
-    return LrScaling(
-        lr, base, gpus, cfg.data.get('samples_per_gpu') or 1, opt.get('cumulative_iters', 1) or 1
-    )
+    base, facts = base_batch_size(cfg), cfg.facts
+    if not base or facts.lr is None or not facts.part('data'): return None
+    return LrScaling(facts.lr, base, gpus, facts.batch_size, facts.accumulation)
 
 # %% ../../nbs/apis/scale_lr.ipynb #95ec1a78
+def _unscaled_note(cfg, scaling):
+    "A line about a rate of a packaged config that was meant for another batch, or ''"
+    if scaling is None or scaling.new_lr==scaling.lr or not cfg._source: return ''
+    if cfg.where('optimizer.lr') in ('an override', 'set in Python'): return ''
+    return (f'learning rate: {scaling.lr:g} was meant for batch {scaling.base_batch}, here it is {scaling.batch}; '
+            f'--auto-scale-lr would make it {scaling.new_lr:g}')
+
 def scale_lr(
-    cfg, # `optimizer.lr` is changed in place
-    gpus=1, # Processes that train together
-    enable=None, # None: as `auto_scale_lr.enable` says
+    cfg:Config, # `optimizer.lr` is changed in place
+    gpus:int=1, # Processes that train together
+    enable:bool|None=None, # None: as `auto_scale_lr.enable` says
 )->str: # A line for the log, or ''
     "Scale the learning rate with the batch size, if asked; raises `ConfigError` where the base is unknown"
-    asked = (cfg.get('auto_scale_lr') or {}).get('enable', False) if enable is None else enable
-    s = lr_scaling(cfg, gpus)
-    if not asked:
-        mine = (
-            s is None
-            or not getattr(cfg, '_source', None)
-            or cfg.where('optimizer.lr') in ('an override', 'set in Python')
-        )
-        if mine or s.new_lr==s.lr: return ''
-        return (
-            f'learning rate: {s.lr:g} was meant for batch {s.base_batch}, '
-            f'here it is {s.batch}; --auto-scale-lr would make it {s.new_lr:g}'
-        )
-    if s is None:
-        raise ConfigError(
-            "auto_scale_lr: nothing says for which batch the learning rate was meant. "
-            "Say auto_scale_lr=dict(enable=True, base_batch_size=256), and optimizer.lr."
-        )
-    cfg.optimizer['lr'] = s.new_lr
-    sched = cfg.get('lr_config') or {}
-    if isinstance(sched.get('max_lr'), (int, float)):
-        sched['max_lr'] *= s.batch/s.base_batch
-    cfg['auto_scale_lr'] = dict(cfg.get('auto_scale_lr') or {}, enable=True, base_batch_size=s.batch)
-    return f'learning rate: {s}'
+    if enable is None: enable = cfg.facts.part('auto_scale_lr').get('enable', False)
+    scaling = lr_scaling(cfg, gpus)
+    if not enable: return _unscaled_note(cfg, scaling)
+    if scaling is None:
+        raise ConfigError("auto_scale_lr: nothing says for which batch the learning rate is meant. "
+                          "Set auto_scale_lr=dict(enable=True, base_batch_size=256), and optimizer.lr.")
+    cfg.optimizer['lr'] = scaling.new_lr
+    schedule = cfg.facts.part('lr_config')
+    if isinstance(schedule.get('max_lr'), (int, float)):
+        schedule['max_lr'] *= scaling.batch/scaling.base_batch
+    cfg['auto_scale_lr'] = cfg.facts.part('auto_scale_lr') | dict(enable=True, base_batch_size=scaling.batch)
+    return f'learning rate: {scaling}'

@@ -9,7 +9,6 @@ __all__ = ['multi_gpu_test', 'single_gpu_test', 'evaluate_config']
 from .inference import init_model
 from .fit import loader_args
 from ..core.dist import default_device
-from ..core.errors import ConfigError
 from ..data.feed.loader import build_dataloader
 from ..data.sets.wrappers import build_dataset
 from ..train.evaluation import evaluate_scores, predict_loader
@@ -39,16 +38,10 @@ def evaluate_config(
     "Metrics and scores of a checkpoint on the test data of its config"
     model = init_model(config, checkpoint, device or default_device(), options, trust=trust)
     data = model.cfg.data
-    split = split if data.get(split) else 'val'
-    if not data.get(split):
-        raise ConfigError("The config has neither data.test nor data.val to test on.")
+    split = model.cfg.facts.split_name(split)
     ds = build_dataset(data[split], dict(test_mode=True), like=model.CLASSES)
     scores = predict_loader(model, build_dataloader(ds, **loader_args(model.cfg, split)))
-    kw = {
-        k: v
-        for k,v in (model.cfg.get('evaluation') or {}).items()
-        if k in ('metric', 'metric_options')
-    }
+    kw = model.cfg.facts.metrics
     if metrics: kw['metric'] = metrics
     if metric_options: kw['metric_options'] = metric_options
     return evaluate_scores(scores, ds, **kw),scores,ds,model

@@ -9,8 +9,10 @@ __all__ = ['Config', 'import_custom', 'copy_config']
 import ast, importlib, itertools, json, sys, yaml
 from pathlib import Path
 from .dict import ConfigDict, find_path, has_path, is_variable, merge, plain, pretty, value_at # noqa: F401
+from .facts import Facts
 from .files import ConfigSource, config_notice, configs_dir, find_config, list_configs, read_source # noqa: F401
-from .override import DictAction, check_keys, known_keys, override, parse_options # noqa: F401
+from .keys import KEYS
+from .override import DictAction, check_keys, override, parse_options # noqa: F401
 from .read import read_text # noqa: F401
 from .show import ConfigDiff, FileFamily, config_html, diff_configs
 from .where import lookalikes, lost_changes, origin
@@ -30,6 +32,10 @@ class Config(ConfigDict):
     text = property(lambda self: self._text, doc="The texts of the files read")
     family = property(lambda self: self._source and FileFamily(self._source), doc="A drawing of the files read")
     pretty_text = property(pretty, doc="The text of a config file that extends nothing and reads back equal")
+    @property
+    def facts(self)->Facts:
+        "What the config says, asked by name"
+        return Facts(self)
     @classmethod
     def fromfile(cls, filename:str|Path, # A path, or the name of a packaged config
                  trust:bool=False)->'Config': # Run Python files, and import what `custom_imports` names
@@ -112,7 +118,7 @@ def _note_changes(cfg, options):
             int(o) if o.isdigit() else o
             for o in str(k).split('.')
         ))
-    variables = [k for k in options if str(k).split('.')[0] not in known_keys]
+    variables = [k for k in options if str(k).split('.')[0] not in KEYS]
     if cfg._source and variables:
         for _,text in lost_changes(cfg._source, cfg): config_notice(text)
 
@@ -130,6 +136,10 @@ def _file_text(cfg, path):
     return cfg.pretty_text
 
 # %% ../../nbs/config/config.ipynb #f23d4ca4
+KEYS.declare('custom_imports', dict|None, 'Modules to import, if the config is trusted', closed=True)
+KEYS.declare('custom_imports.imports', list|str, 'Dotted names of the modules')
+KEYS.declare('custom_imports.allow_failed_imports', bool, 'Only report a module that cannot be imported', default=False)
+
 def import_custom(
     cfg:dict, # `custom_imports=dict(imports=['my.models'], allow_failed_imports=False)`
     trust:bool=False, # Import what was not imported yet

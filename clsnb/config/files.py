@@ -11,6 +11,7 @@ import functools, json, logging, os, re, stat, clsnb
 from pathlib import Path
 from .dict import ConfigDict, merge
 from .json_yaml import read_data
+from .keys import KEYS
 from clsnb.config.read import (
     TRUST_HINT, cached_tree, filled_text, parse_config, plain_variables, read_statements, read_text,
     run_statements, unreadable
@@ -194,6 +195,9 @@ def _check_last_base(name, bases):
                               "Let one of them extend the other.")
 
 # %% ../../nbs/config/files.ipynb #9c4860d6
+KEYS.declare('_base_', str|list, 'Configs to extend: paths, or names of packaged ones')
+KEYS.declare('_deprecation_', dict, 'Tells whoever reads this file of its successor: expected, reference')
+
 def _file_variables(path):
     "What `{{ fileDirname }}` and its sisters stand for"
     return dict(fileDirname=path.absolute().parent.as_posix(), fileBasename=path.name,

@@ -10,7 +10,7 @@ import ast, difflib
 from .dict import has_path, value_at
 from .files import ConfigSource
 from .json_yaml import data_line, data_nodes
-from .override import known_keys
+from .keys import KEYS
 from .read import cached_tree
 from .safe import MAX_DEPTH
 from .templates import base_path, fill_environment, template_path
@@ -133,8 +133,8 @@ def _made_from(files, variable):
     names,before = {variable},set()
     while names!=before:
         before = set(names)
-        names |= {path[0] for _,path,used,_ in uses if path[0] not in known_keys and used & names}
-    return [(f, path, whole) for f,path,used,whole in uses if path[0] in known_keys and used & names]
+        names |= {path[0] for _,path,used,_ in uses if path[0] not in KEYS and used & names}
+    return [(f, path, whole) for f,path,used,whole in uses if path[0] in KEYS and used & names]
 
 # %% ../../nbs/config/where.ipynb #f42e7a75
 def _replaced(own, path):
@@ -149,7 +149,7 @@ def _changed_variables(src, cfg):
     "Variables that were something else when the files before made something of them"
     if cfg is None: names,old,new = src.own, src.base, src.cfg
     else: names,old,new = cfg, src.cfg, cfg
-    return [o for o in names if o not in known_keys and o in old and old[o]!=new[o]]
+    return [o for o in names if o not in KEYS and o in old and old[o]!=new[o]]
 
 def _stale_part(src, cfg, variable):
     "The first part that was made from the old variable and is still as it was: (file, path, name that is all of it)"
@@ -204,7 +204,7 @@ def lookalikes(
             for n in ast.walk(source_tree(s))
             if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
         }
-        meant = {*known_keys, *map(str, s.base)}
+        meant = {*KEYS.below(), *map(str, s.base)}
         for name in map(str, s.own):
             if name in meant or name in used or f'_base_.{name}' in texts: continue
             if hit := difflib.get_close_matches(name, meant, 1, .82):

@@ -8,35 +8,20 @@ __all__ = ['inference_pipeline', 'picture_sample']
 # %% ../../nbs/data/preprocessing.ipynb #399f194e
 import os
 import numpy as np
-from ..core.errors import ConfigError, DataError
+from torch import nn
+from ..core.errors import DataError
 from .transforms.pipeline import Compose
 
 # %% ../../nbs/data/preprocessing.ipynb #76fc9510
 def inference_pipeline(
-    model, # From `init_model`
-    loads, # Does the pipeline begin by reading a file?
+    model:nn.Module, # From `init_model`
+    loads:bool, # Does the pipeline begin by reading a file?
 )->Compose:
-    "The model's own preprocessing, with or without reading a file first"
-    data = model.cfg.get('data') or {}
-    steps = (data.get('test') or data.get('val') or {}).get('pipeline')
-    if steps is None:
-        raise ConfigError(
-            "The model's config has no data.test.pipeline, so nobody knows how to prepare a picture."
-        )
-    steps = [dict(s) for s in steps if not (not loads and s['type'].startswith('LoadImage'))]
-    if loads and not steps[0]['type'].startswith('LoadImage'):
-        steps.insert(0, dict(type='LoadImageFromFile'))
-    for s in steps:
-        if s['type']=='Collect':
-            s['keys'] = [k for k in s['keys'] if k=='img']
-    return Compose([
-        s
-        for s in steps
-        if not (s['type']=='ToTensor' and list(s.get('keys', ()))==['gt_label'])
-    ])
+    "The model's own preprocessing, with or without reading a file first; raises `ConfigError` where its config has none"
+    return Compose(model.cfg.facts.steps('test', loads))
 
 def picture_sample(
-    img, # A path, an array (blue, green, red) or a PIL image
+    img:str|os.PathLike|np.ndarray, # A path, an array (blue, green, red) or a PIL image
 )->dict:
     "What the pipeline expects for a path, an array or a PIL image"
     if isinstance(img, (str, os.PathLike)):

@@ -9,6 +9,7 @@ __all__ = ['blocks_of', 'shard_model', 'shard_args']
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from ..config.keys import KEYS
 from ..core.dist import default_device, get_dist_info, is_split
 from ..core.errors import ConfigError, near
 
@@ -88,6 +89,10 @@ def _let_go(model, *_):
         if is_split(m): m.reshard()
 
 # %% ../../nbs/train/fsdp.ipynb #fc2f07e8
+KEYS.declare('fsdp', dict|bool|None, 'Split the model over the processes with FSDP2')
+KEYS.declare('fsdp.min_params', int, 'Least number of parameters of a block that is split', default=1_000_000)
+KEYS.declare('fsdp.reshard_after_forward', bool, 'Split blocks again after the forward pass', default=True)
+
 def shard_args(
     cfg, # A config
     world_size=None, # None: as many processes as there are

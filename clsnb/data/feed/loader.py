@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 from fastcore.basics import patch
+from ...config.keys import KEYS
 from ...core.dist import get_dist_info
 from ...core.errors import ClsnbError, ConfigError, DataError, near
 from ...core.log import get_logger
@@ -344,6 +345,36 @@ def __iter__(self:Loader):
             f"{len(self.broken)} broken pictures were left out so far; loader.broken lists them.",
             stacklevel=2,
         )
+
+# %% ../../../nbs/data/feed/loader.ipynb #af1aa41a
+KEYS.declare('data.samples_per_gpu', int, 'Samples in a batch of one process')
+KEYS.declare('data.workers_per_gpu', int, 'Loading processes of one process; 0: it loads itself', default=0)
+KEYS.declare('data.shuffle', bool, 'New order in each epoch; for training', default=True)
+KEYS.declare(
+    'data.round_up', bool, 'Repeat some samples, so that all processes have the same number', default=True
+)
+KEYS.declare('data.seed', int|None, 'Seed of the order; None: that of the run')
+KEYS.declare('data.pin_memory', bool, 'Load into memory from which copies to the GPU are fast', default=True)
+KEYS.declare('data.persistent_workers', bool, 'Keep the loading processes from epoch to epoch', default=True)
+KEYS.declare('data.sampler_cfg', dict|None, 'Another sampler')
+KEYS.declare('data.drop_last', bool, 'Leave out a last batch that is smaller', default=False)
+KEYS.declare('data.collate_fn', object, 'A function from samples to a batch; in Python only')
+KEYS.declare(
+    'data.max_broken', float|None, 'Share of broken pictures that may be left out; None: 0.01 in training'
+)
+KEYS.declare(
+    'data.fast_decode',
+    bool|str|None,
+    "Decode little more than the crop; 'scaled': at a smaller size, for other pixels",
+)
+KEYS.declare(
+    'data.device_normalize',
+    bool|str|None,
+    "Send bytes to the device and normalise there; 'bfloat16': to that type",
+)
+KEYS.declare('data.timeout', float, 'Seconds to wait for a batch; 0: for ever')
+KEYS.declare('data.prefetch_factor', int|None, 'Batches that each loading process prepares ahead')
+KEYS.declare('data.multiprocessing_context', object, 'How loading processes start; `mp_start_method` sets it')
 
 # %% ../../../nbs/data/feed/loader.ipynb #fcd0b0b8
 class _OnlySamples:
