@@ -3,6 +3,7 @@ import json, subprocess, sys
 import numpy as np, pytest, torch
 from clsnb.runs.logs import plot_curves, read_log
 from clsnb.analysis.report import make_report
+from clsnb.runs.folder import Run
 from clsnb.runs.results import Results
 from clsnb.core.errors import DataError
 
@@ -153,6 +154,42 @@ def test_results_never_unpickle(tmp_path):
     )
     with pytest.raises(DataError, match='no results'):
         Results.load(tmp_path/'e.npz')
+
+# ---- A run's folder
+
+def saved(folder, *names):
+    from clsnb.core.checkpoint import save_checkpoint
+    for o in names: save_checkpoint(torch.nn.Linear(1, 1), folder/f'{o}.pth', meta=dict(epoch=1, iter=1))
+
+@pytest.mark.parametrize('rows,best', [
+    ([(9, 70., .9), (10, 80., .8)], 10), # numbers, not letters
+    ([(9, 80., .9), (10, 70., .8)], 9), # what was left by an earlier run
+    ([(9, 80., .7), (10, 80., .8)], 9), # of equal values the lower loss
+    ([(9, 80., .8), (10, 80., .8)], 10), # of equal losses the later
+    ([], 10)]) # without a log the later
+def test_one_answer_to_which_checkpoint(rows, best, tmp_path):
+    "A kill between saving the new best checkpoint and deleting the former one leaves both"
+    from clsnb.apis.inference import _find_parts
+    name = 'best_accuracy_top-1_epoch_{}.pth'
+    saved(tmp_path, 'epoch_9', 'epoch_10', name[:-4].format(9), name[:-4].format(10))
+    if rows: write(tmp_path/'1.log.json', [dict(seed=0), train(1, 1)]+[dict(val(e, acc), loss=loss) for e, acc, loss in rows])
+    run = Run(tmp_path)
+    assert run.weights.name == name.format(best) and [o.stem for o in run.checkpoints] == ['epoch_9', 'epoch_10']
+    assert run.metrics == ({} if not rows else {k: v for e, a, l in rows if e==best for k, v in {'accuracy_top-1': a, 'loss': l}.items()})
+    for o in (run, tmp_path, str(tmp_path)): assert _find_parts(o, None)[1] == run.weights
+
+def test_best_of_two_metrics_and_without_a_best(tmp_path):
+    "Two values of save_best in one folder: that of the config; a loss is better when lower; else the newest checkpoint"
+    write(tmp_path/'1.log.json', [dict(seed=0), train(1, 1)]+[{**val(e, 50+e), 'loss': l} for e, l in [(2, .5), (3, .9), (4, .7)]])
+    saved(tmp_path, 'epoch_4', 'best_loss_epoch_2', 'best_loss_epoch_3', 'best_accuracy_top-1_epoch_4')
+    (tmp_path/'c.py').write_text("evaluation = dict(save_best='loss')")
+    assert Run(tmp_path).weights.stem == 'best_loss_epoch_2'
+    (tmp_path/'c.py').write_text("evaluation = dict(save_best='accuracy_top-1')")
+    assert Run(tmp_path).weights.stem == 'best_accuracy_top-1_epoch_4'
+    for p in tmp_path.glob('best*'): p.unlink()
+    assert Run(tmp_path).weights.stem == 'epoch_4' and Run(tmp_path).metrics == {'accuracy_top-1': 54, 'loss': .7}
+    (tmp_path/'epoch_4.pth').write_bytes(b'torn')
+    assert Run(tmp_path).weights is None
 
 # ---- Report
 

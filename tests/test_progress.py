@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest, torch
 from torch import nn
 
-from clsnb.analysis.attach import Attached, RunWatch, attach, run_state
-from clsnb.runs.logs import read_log
+from clsnb.analysis.attach import Follower, attach, live_page
+from clsnb.runs.folder import Run, run_state, run_text
+from clsnb.runs.logs import LiveLog, read_log
 from clsnb.train import progress
 from clsnb.train.core_hooks import AverageLossHook, IterTimerHook, OptimizerHook
 from clsnb.train.evaluation import EvalProgress
@@ -287,13 +288,8 @@ def test_attach_to_a_run_of_another_process(tmp_path):
     "While it goes on, to its end; then to one that is killed"
     seen = []
     def follow(work):
-        return Attached(
-            work, .2,
-            lambda a: seen.append(
-                (a.watch.text(), len(a.watch.table()), a.watch.page())
-            ),
-            ('loss', 'metric', 'lr'),
-        )
+        def look(a): seen.append((run_text(a.run), len(a.log.table()), live_page(a.run, a.log)))
+        return Follower(Run(work), .2, look)
     p = subprocess.Popen(
         [sys.executable, '-c', digits.format(work=str(tmp_path/'a'), n=4)],
         env=env,
@@ -336,7 +332,7 @@ def test_attach_to_a_run_of_another_process(tmp_path):
         p.kill()
         p.wait()
     assert 'its process is gone' in seen[-1][0] and 'last written' in seen[-1][0]
-    fig = attach(tmp_path/'b', once=True)
+    fig = Run(tmp_path/'b').plot()
     assert 'died after' in fig.alt and fig.image_bytes()[:4]==b'\x89PNG'
 
 def test_a_process_that_is_no_more_but_whose_parent_sleeps(tmp_path):
@@ -366,7 +362,7 @@ def row(epoch, i, **kw):
 
 def test_growing_log_is_what_read_log_reads(tmp_path):
     "Written a few bytes at a time, resumed in the middle of an epoch, resumed from the beginning of one"
-    watch = RunWatch(tmp_path)
+    watch = LiveLog(tmp_path)
     def write(name, text):
         for i in range(0, len(text), 61):
             with open(tmp_path/name, 'a') as f:
@@ -396,14 +392,14 @@ def test_a_long_log_is_read_once(tmp_path):
     "Two hundred thousand lines: the second look reads what was added, draws quickly and keeps little"
     p = tmp_path/'1.log.json'
     p.write_text(''.join(row(1+i//1000, 1+i%1000) for i in range(200_000)))
-    watch = RunWatch(tmp_path)
+    watch = LiveLog(tmp_path)
     t = time.perf_counter()
     watch.read()
     first = time.perf_counter()-t
     log = watch.logs['1.log.json']
     with open(p, 'a') as f:
         f.write(row(201, 1)*10)
-    at = log.at
+    at = log.position
     t = time.perf_counter()
     watch.read()
     second = time.perf_counter()-t
@@ -414,7 +410,7 @@ def test_a_long_log_is_read_once(tmp_path):
         f'{p.stat().st_size/1e6:.0f} MB: first look {first:.2f} s, '
         f'second {1000*second:.1f} ms, table {1000*drawn:.0f} ms of {len(df)} lines'
     )
-    assert log.at-at==10*len(row(201, 1))
+    assert log.position-at==10*len(row(201, 1))
     assert second<first/20
     assert len(log.rows)<=8001
     assert abs(df['at'].iloc[-1]-200.001)<.01
@@ -427,15 +423,15 @@ def test_a_long_log_is_read_once(tmp_path):
 def test_attach_again_and_errors(tmp_path, capsys, monkeypatch):
     "A log of mmcls without progress.json; a terminal; a log that cannot be read now and then"
     (tmp_path/'old.log.json').write_text(row(1, 10)+row(1, 20))
-    fig = attach(tmp_path, once=True)
+    fig = Run(tmp_path).plot()
     assert 'a log without progress.json' in fig.alt
     assert 'last written' in fig.alt
-    assert 'waiting for a run' in attach(tmp_path/'nowhere', once=True).alt
+    assert 'waiting for a run' in Run(tmp_path/'nowhere').plot().alt
     train(tmp_path, ProgressHook())
     capsys.readouterr()
-    attach(tmp_path, every=0)
+    assert attach(tmp_path, every=0).follower.state=='finished'
     assert capsys.readouterr().out.startswith('finished after 2 epochs  loss')
-    a = Attached(tmp_path, .01, lambda a: 1/0, ('loss',))
+    a = Follower(Run(tmp_path), .01, lambda a: 1/0)
     a.thread.start()
     a.thread.join(20)
     assert a.state=='finished' and a.errors
@@ -475,5 +471,5 @@ def test_live_page(nb, tmp_path):
     assert picture.evaluate('o => o.complete && o.naturalWidth>300')
     write(state='finished', epochs_done=20, written=time.time())
     nb.text('.clsnb-progress', r'finished after 20 epochs')
-    nb.py("assert a.wait(10) == 'finished' and not a.errors")
+    nb.py("assert a.follower.wait(10) == 'finished' and not a.follower.errors")
     assert nb.page.locator('.clsnb-progress').count()==1

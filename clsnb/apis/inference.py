@@ -16,7 +16,7 @@ from ..config.facts import Facts, drop_pretrained
 from ..core.errors import CheckpointError, ConfigError
 from ..core.registry import MODELS
 from ..data.preprocessing import picture_sample, inference_pipeline
-from ..train.core_hooks import latest_checkpoint
+from ..runs.folder import Run
 from ..train.batches import to_device
 
 # %% ../../nbs/apis/inference.ipynb #c1a4fc73
@@ -61,11 +61,10 @@ def _find_parts(config, checkpoint, trust=False):
     if isinstance(config, (str, os.PathLike)):
         p = Path(config)
         if p.is_dir():
-            best = sorted(p.glob('best_*.pth'))
-            ckpt = checkpoint or (best[-1] if best else latest_checkpoint(p))
+            ckpt = checkpoint or Run(p).weights
             if ckpt is None:
                 raise CheckpointError(
-                    f"{p} holds no sound checkpoint; train with checkpoint_config, or name a checkpoint."
+                    f"{p} holds no usable checkpoint; train with checkpoint_config, or name a checkpoint."
                 )
             return None,ckpt
         if p.suffix in ('.pth', '.pt', '.safetensors'): return None,p
