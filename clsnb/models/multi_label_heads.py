@@ -9,7 +9,7 @@ __all__ = ['csra_temperatures', 'MultiLabelClsHead', 'MultiLabelLinearClsHead', 
 from torch import nn
 from ..core.registry import MODELS
 from ..layers.module import BaseModule, ModuleList, pick
-from .heads import BaseHead, check_classes, last, _as_list
+from .heads import BaseHead, check_classes, last, as_arrays
 
 # %% ../../nbs/models/multi_label_heads.ipynb #a3b69065
 @MODELS.register
@@ -33,7 +33,7 @@ class MultiLabelClsHead(BaseHead):
         score = self.logits(x)
         pred = score.sigmoid() if sigmoid else score
         return self.post_process(pred) if post_process else pred
-    def post_process(self, pred): return _as_list(pred)
+    def post_process(self, pred): return as_arrays(pred)
 
 @MODELS.register
 class MultiLabelLinearClsHead(MultiLabelClsHead):

@@ -18,24 +18,19 @@ from ..base import Staged, freeze_module
 from ..trunk import NormedBackbone, named_arch
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #0a9066da
-_looks = {'': [dict(type='DW', kernel_size=7)]*4}
-# rows and columns of frequencies
-for _n,_sizes in (
-    ('-gf', ((14, 8), (7, 4))), ('-gf384', ((24, 12), (13, 7)))
-):
-    _looks[_n] = [
-        *_looks[''][:2], *(dict(type='GF', h=h, w=w) for h,w in _sizes)
-    ]
+def _stage_looks(sizes=()):
+    "How each of the four stages looks around: 7×7 convolutions, or in the last two global filters of these sizes"
+    filters = [dict(type='GF', h=h, w=w) for h,w in sizes] # rows and columns of frequencies
+    return [dict(type='DW', kernel_size=7)]*(4-len(filters)) + filters
+
+_hornet_looks = {'': _stage_looks(), '-gf': _stage_looks([(14, 8), (7, 4)]), '-gf384': _stage_looks([(24, 12), (13, 7)])}
 _hornet_dims = dict(tiny=64, small=96, base=128, large=192)
-hornet_archs = {
-    n+s: dict(
-        base_dim=c, depths=[2, 3, 18, 2], orders=[2, 3, 4, 5], dw_cfg=look
-    )
-    for k,c in _hornet_dims.items()
-    for s,look in _looks.items()
-    if s!='-gf384' or c >= 128
-    for n in (k, k[0])
-}
+hornet_archs = {}
+for _name,_dim in _hornet_dims.items():
+    for _suffix,_looks in _hornet_looks.items():
+        if _suffix=='-gf384' and _dim < 128: continue # not published
+        _arch = dict(base_dim=_dim, depths=[2, 3, 18, 2], orders=[2, 3, 4, 5], dw_cfg=_looks)
+        hornet_archs[_name+_suffix] = hornet_archs[_name[0]+_suffix] = _arch
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #659087cf
 class HorNetLayerNorm(nn.Module):

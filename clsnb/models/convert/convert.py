@@ -62,12 +62,10 @@ def convert_keys(state_dict, rows):
                 k = _key(new)
                 v = f[0](v) if f else v
         for name,t in zip(_braces(k), v if isinstance(v, (tuple, list)) else [v]):
-            if name:
-                out[name] = (
-                    t if name not in out
-                    else out[name]+t if name.endswith('running_mean')
-                    else torch.cat([out[name], t])
-                )
+            if not name: continue
+            if name not in out: out[name] = t
+            elif name.endswith('running_mean'): out[name] = out[name]+t
+            else: out[name] = torch.cat([out[name], t])
     return out
 
 # %% ../../../nbs/models/convert/convert.ipynb #4ebafe71

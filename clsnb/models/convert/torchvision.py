@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['densenet_rows', 'torchvision_tables', 'efficientnet_factors', 'mlp_rows', 'window_rows', 'pick_pair', 'vgg_rows',
-           'mbconv_rows', 'efficientnet_stages', 'merge_order', 'no_key_bias']
+           'mbconv_rows', 'efficientnet_stages', 'efficientnet_rows', 'merge_order', 'no_key_bias']
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #f6ec516d
 import math, torch
@@ -54,7 +54,9 @@ torchvision_tables = {
 }
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #7427487e
-def mbconv_rows(first): # Of the blocks without widening
+def mbconv_rows(
+    first:str, # pattern of the blocks that do not widen
+) -> list:
     "Rows for what is inside a block"
     return [
         (r'block\.\d\.fc(\d)\.', r'se.conv\1.conv.'),
@@ -66,18 +68,31 @@ def mbconv_rows(first): # Of the blocks without widening
         pick_pair(r'_conv'),
     ]
 
-# Of the depth
-efficientnet_factors = dict(
-    b0=1, b1=1.1, b2=1.2, b3=1.4, b4=1.8, b5=2.2, b6=2.6, b7=3.1,
-    b8=3.6, es=1, em=1.1
-)
-def efficientnet_stages(name):
-    "Blocks in each stage of the paper"
+efficientnet_factors = dict( # of the depth
+    b0=1, b1=1.1, b2=1.2, b3=1.4, b4=1.8, b5=2.2, b6=2.6, b7=3.1, b8=3.6, es=1, em=1.1)
+
+def efficientnet_stages(
+    arch:str, # a key of `efficientnet_factors`
+) -> list:
+    "Number of blocks in each stage of the paper"
+    depths = (1, 2, 4, 5, 4, 2) if arch[0]=='e' else (1, 2, 2, 3, 3, 4, 1)
+    return [math.ceil(n*efficientnet_factors[arch]) for n in depths]
+
+# %% ../../../nbs/models/convert/torchvision.ipynb #e90d58bc
+def efficientnet_rows(
+    arch:str, # b0 to b7
+) -> list:
+    "The rows of one EfficientNet, where two of torchvision's stages are one of ours"
+    depths = efficientnet_stages(arch)
     return [
-        math.ceil(n*efficientnet_factors[name])
-        for n in (
-            (1, 2, 4, 5, 4, 2) if name[0]=='e' else (1, 2, 2, 3, 3, 4, 1)
-        )
+        (r'^classifier\.1\.', 'head.fc.'),
+        (r'^features\.5\.(\d+)\.', rf'layers.4.<\1+{depths[3]}>.'),
+        (r'^features\.7\.(\d+)\.', rf'layers.5.<\1+{depths[5]}>.'),
+        (r'^features\.6\.', 'layers.5.'),
+        (r'^features\.8\.', 'layers.6.'),
+        (r'^features\.', 'layers.'),
+        pick_pair(r'^layers\.[06]'),
+        *mbconv_rows(r'layers\.1\.\d+'),
     ]
 
 torchvision_tables.update({
@@ -97,21 +112,7 @@ torchvision_tables.update({
         pick_pair(r'^layer\d+'),
         *mbconv_rows('layer1'),
     ],
-    **{
-        f'torchvision/efficientnet_{k}': [
-            (r'^classifier\.1\.', 'head.fc.'),
-            (r'^features\.5\.(\d+)\.', rf'layers.4.<\1+{n[3]}>.'),
-            (r'^features\.7\.(\d+)\.', rf'layers.5.<\1+{n[5]}>.'),
-            (r'^features\.6\.', 'layers.5.'),
-            (r'^features\.8\.', 'layers.6.'),
-            (r'^features\.', 'layers.'),
-            pick_pair(r'^layers\.[06]'),
-            *mbconv_rows(r'layers\.1\.\d+'),
-        ]
-        for k in efficientnet_factors
-        if k[0]=='b'
-        for n in [efficientnet_stages(k)]
-    },
+    **{f'torchvision/efficientnet_{arch}': efficientnet_rows(arch) for arch in efficientnet_factors if arch[0]=='b'},
 })
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #1eb07cb3
