@@ -10,6 +10,8 @@ __all__ = ['backbone_stages', 'backbone_parts', 'model_parts', 'short_part', 'pa
 from typing import TYPE_CHECKING
 from torch import nn
 from ..core.errors import ConfigError, near
+
+# %% ../../nbs/models/freeze.ipynb #7c1e90ab
 if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/models/freeze.ipynb #0230f320

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['densenet_rows', 'torchvision_tables', 'efficientnet_factors', 'mlp_rows', 'window_rows', 'pick_pair', 'vgg_rows',
-           'mbconv_rows', 'efficientnet_stages', 'efficientnet_rows', 'merge_order', 'no_key_bias']
+           'mbconv_rows', 'efficientnet_stages', 'efficientnet_key_rows', 'merge_order', 'no_key_bias']
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #f6ec516d
 import math, torch
@@ -79,7 +79,7 @@ def efficientnet_stages(
     return [math.ceil(n*efficientnet_factors[arch]) for n in depths]
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #e90d58bc
-def efficientnet_rows(
+def efficientnet_key_rows(
     arch:str, # b0 to b7
 ) -> list:
     "The rows of one EfficientNet, where two of torchvision's stages are one of ours"
@@ -112,7 +112,7 @@ torchvision_tables.update({
         pick_pair(r'^layer\d+'),
         *mbconv_rows('layer1'),
     ],
-    **{f'torchvision/efficientnet_{arch}': efficientnet_rows(arch) for arch in efficientnet_factors if arch[0]=='b'},
+    **{f'torchvision/efficientnet_{arch}': efficientnet_key_rows(arch) for arch in efficientnet_factors if arch[0]=='b'},
 })
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #1eb07cb3
