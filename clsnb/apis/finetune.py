@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np, torch
 from torch import nn
 from .fit import fit
-from .inference import _find_parts, init_model
+from .inference import find_config_and_weights, init_model
 from .test import evaluate_config
 from ..config.config import Config, pretty
 from ..config.facts import drop_pretrained, pipeline_size, unlabelled_steps
@@ -140,7 +140,7 @@ def _find_model(model):
     path = Path(model)
     if path.suffix=='.py': return Config.fromfile(model), None
     if path.is_dir() or path.suffix in ('.pth', '.pt', '.safetensors'):
-        path = _find_parts(str(model), None)[1]
+        path = find_config_and_weights(str(model))[1]
         if text := read_checkpoint(path)['meta'].get('config'):
             return Config.fromstring(text), str(path)
         raise CheckpointError(

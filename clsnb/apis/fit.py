@@ -446,7 +446,7 @@ KEYS.declare('dist_params', dict|None, 'Arguments of `init_dist`, e.g. the backe
 KEYS.declare('device', object, 'Accepted for configs of mmcls and ignored; `fit` has an argument')
 KEYS.declare('gpu_ids', object, 'Accepted for configs of mmcls and ignored; each process has one GPU')
 KEYS.declare(
-    'diff_seed', object, 'Accepted for configs of mmcls and ignored; processes always draw different numbers'
+    'diff_seed', bool, 'Accepted for configs of mmcls and ignored; processes always draw different numbers'
 )
 KEYS.declare('ipu_model_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
 KEYS.declare('options_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')

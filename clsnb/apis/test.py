@@ -6,19 +6,26 @@
 __all__ = ['multi_gpu_test', 'single_gpu_test', 'evaluate_config']
 
 # %% ../../nbs/apis/test.ipynb #5e12701c
+import os
+from typing import Literal
+import numpy as np, torch
 from .inference import init_model
 from .fit import loader_args
-from ..core.dist import default_device
+from ..core.dist import default_device, init_dist
 from ..data.feed.loader import build_dataloader
+from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
+from ..models.classifier import BaseClassifier
 from ..train.evaluation import evaluate_scores, predict_loader
 
 # %% ../../nbs/apis/test.ipynb #ff8a45ac
 def single_gpu_test(
-    model, # A classifier
-    data_loader, # From `build_dataloader(..., shuffle=False)`
-    show=False, out_dir=None, **show_kwargs, # Kept for mmcls's signature; figures come from the report
-)->list: # One array of scores per sample, in the order of the dataset
+    model:BaseClassifier,
+    data_loader:object, # From `build_dataloader(..., shuffle=False)`
+    show:bool=False, # Kept for mmcls's signature; figures come from the report
+    out_dir:str|None=None, # Kept for mmcls's signature
+    **show_kwargs, # Kept for mmcls's signature
+)->list[np.ndarray]: # One array of scores per sample, in the order of the dataset
     "Scores of all samples"
     return list(predict_loader(model, data_loader))
 
@@ -26,22 +33,23 @@ multi_gpu_test = single_gpu_test
 
 # %% ../../nbs/apis/test.ipynb #fa94dfa4
 def evaluate_config(
-    config, # A config, or a checkpoint or work folder that carries one
-    checkpoint=None, # Weights; not needed when `config` is a checkpoint or work folder
-    split='test', # Which part of `data`; 'test' falls back to 'val'
-    device=None, # None: the accelerator if there is one
-    options=None, # Dotted overrides
-    metrics=None, # Names; None: what the config's `evaluation` says
-    metric_options=None, # For the metrics, e.g. dict(topk=(1, 5))
-    trust=False, # Run the config file as Python, and import what it names
-): # (metrics, scores, dataset, model)
+    config:str|os.PathLike|dict, # A config, or a checkpoint or work folder, which carry one
+    checkpoint:str|os.PathLike|None=None, # Weights; not needed when `config` is a checkpoint or work folder
+    split:Literal['train', 'val', 'test']='test', # Which part of `data`; 'test' falls back to 'val'
+    device:str|torch.device|None=None, # cpu, cuda, ...; None: the accelerator if there is one
+    options:dict|None=None, # Dotted overrides of the config
+    metrics:list[str]|None=None, # accuracy precision recall f1_score support ...; None: those of the config
+    metric_options:dict|None=None, # For the metrics, such as topk=(1,5)
+    trust:bool=False, # Run the config file as Python, and import what it names
+    launcher:Literal['none', 'pytorch', 'slurm', 'mpi']='none', # What started this process: torchrun is pytorch
+)->tuple[dict, np.ndarray, BaseDataset, BaseClassifier]: # Metrics, scores, dataset, model
     "Metrics and scores of a checkpoint on the test data of its config"
+    init_dist(launcher)
     model = init_model(config, checkpoint, device or default_device(), options, trust=trust)
-    data = model.cfg.data
     split = model.cfg.facts.split_name(split)
-    ds = build_dataset(data[split], dict(test_mode=True), like=model.CLASSES)
-    scores = predict_loader(model, build_dataloader(ds, **loader_args(model.cfg, split)))
-    kw = model.cfg.facts.metrics
-    if metrics: kw['metric'] = metrics
-    if metric_options: kw['metric_options'] = metric_options
-    return evaluate_scores(scores, ds, **kw),scores,ds,model
+    dataset = build_dataset(model.cfg.data[split], dict(test_mode=True), like=model.CLASSES)
+    scores = predict_loader(model, build_dataloader(dataset, **loader_args(model.cfg, split)))
+    arguments = model.cfg.facts.metrics
+    if metrics: arguments['metric'] = metrics
+    if metric_options: arguments['metric_options'] = metric_options
+    return evaluate_scores(scores, dataset, **arguments),scores,dataset,model

@@ -97,9 +97,9 @@ def _duplicates(rows):
 
 def verify_dataset(
     data, # Folder, dict of a data set, data set; or several as {split: ...}
-    workers=None, # Processes; None: one per core, 0: none
-    tiny=32, # Pictures with a shorter side are named
-    duplicates=True, # Compare all pictures' pixels?
+    workers:int|None=None, # Processes; None: one per core, 0: none
+    tiny:int=32, # Pictures with a shorter side are named
+    duplicates:bool=True, # Compare the pixels of all pictures
 ): # DataFrame: split, file, problem, detail, usable
     "Decode every picture in full; returns what is wrong"
     import pandas as pd

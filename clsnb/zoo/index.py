@@ -252,5 +252,3 @@ def zoo_file(
 def zoo_checkpoint(name):
     "`zoo://NAME`: the published weights of a model"
     return read_checkpoint(zoo_file(name))
-
-zoo_checkpoint.config_of = zoo_config  # so `init_model('zoo://NAME')` knows the config

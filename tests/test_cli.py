@@ -1,0 +1,205 @@
+"The command line: every verb takes what its function takes; dist and slurm verbs pass it on; mistakes are one line"
+import inspect, os, re, socket, subprocess, sys
+import pytest
+
+from clsnb.apis.launch import slurm_script
+from clsnb.cli import main, verbs
+from clsnb.command_line import arguments, call_verb, find_function, parse_words, verb_parser, verb_words
+from clsnb.core.errors import ConfigError
+
+TINY = 'resnet18-tiny_1xb16_photos'
+# The flags of 8c89f7a, each of which still works
+flags_before = dict(
+    train='--work-dir --resume-from --auto-resume --load-from --no-validate --device --gpu-id --seed --diff-seed '
+          '--deterministic --launcher --cfg-options --trust --auto-scale-lr',
+    finetune='--work-dir --weights --epochs --batch-size --size --seed --device --cfg-options',
+    test='--metrics --metric-options --out --device --launcher --cfg-options --trust',
+    predict='--topk --device --trust',
+    attach='--every',
+    configs='',
+    zoo='--pretrained',
+    demo='--work-dir --epochs',
+    check='--cfg-options --no-paths --trust',
+    verify='--workers --tiny --out',
+) | {
+    'dist-train': '--work-dir --resume-from --load-from --no-validate --cfg-options --trust',
+    'slurm-train': '--gpus --gpus-per-node --cpus-per-task --cfg-options --sbatch-args --dry-run',
+    'print-config': '--cfg-options --where --trust',
+    'copy-config': '--folder --bases',
+    'convert-weights': '--from --config',
+}
+positional_before = dict(
+    train='config', finetune='model folder', test='config [checkpoint]', predict='model images...', attach='work-dir',
+    configs='[text]', zoo='[query...]', demo='', check='config', verify='folders...',
+) | {
+    'dist-train': 'config nprocs', 'slurm-train': 'partition job-name config work-dir', 'print-config': 'config',
+    'copy-config': 'name', 'convert-weights': 'src dst',
+}
+
+def flags_of(name):
+    return {flag for action in verb_parser(verbs[name])._actions for flag in action.option_strings}
+
+@pytest.mark.parametrize('name', flags_before)
+def test_flags_of_before(name):
+    assert set(flags_before[name].split()) | {'--debug', '--help'} <= flags_of(name)
+    assert verbs[name].usage==positional_before[name]
+
+def test_every_option_has_a_type_and_a_help():
+    for verb in verbs.values():
+        for option in verb.options():
+            assert option.settings.get('help'), (verb.name, option.dest)
+    untyped = [
+        (verb.name, name)
+        for verb in verbs.values()
+        for target in [verb.function, *(o for o in verb.parts.values() if isinstance(o, str))]
+        for name,parameter in arguments(find_function(target)).items()
+        if parameter.annotation is inspect.Parameter.empty and parameter.default is None
+        and name not in {*verb.parts, *verb.hidden}
+    ]
+    assert not untyped
+
+# ---- D7: dist and slurm verbs pass on all that train and test take
+
+def sample(option):
+    "Words that give an option a value"
+    flag,settings = option.flags[0],option.settings
+    if option.is_switch or settings.get('action')=='store_const': return [flag]
+    if 'choices' in settings: return [flag, settings['choices'][-1]]
+    return [flag, {'KEY=VALUE': 'a.b=1'}.get(settings.get('metavar'), '3')]
+
+places = dict(train=['mine.py'], test=['mine.py', 'mine.pth'])
+before = {'dist': [], 'slurm': ['gpu', 'job']}
+after = {'dist-train': ['2'], 'dist-test': ['2'], 'slurm-train': ['runs/mine'], 'slurm-test': []}
+targets = {'dist': ('clsnb.apis.launch.launch', 'what'), 'slurm': ('clsnb.apis.launch.slurm_script', 'command')}
+
+@pytest.mark.parametrize('kind', ['dist', 'slurm'])
+@pytest.mark.parametrize('inner', ['train', 'test'])
+def test_every_option_arrives(kind, inner, monkeypatch):
+    verb,outer = verbs[inner],verbs[f'{kind}-{inner}']
+    target,argument = targets[kind]
+    given = {}
+    def launch(what, nprocs=2, nodes:int=1, node_rank:int=0, port:int|None=None, master_addr:str|None=None):
+        given.update(words=what)
+        return [0]*nprocs
+    def script(command, partition, job_name, work_dir:str|None=None, gpus:int=8):
+        given.update(words=command)
+        return 'job.sh'
+    monkeypatch.setattr(target, launch if kind=='dist' else script)
+    monkeypatch.setattr('clsnb.apis.launch.submit_job', lambda script: script)
+    options = [o for o in verb.options() if o.dest not in ('cfg', 'config', 'checkpoint')]
+    assert len(options)>6
+    for option in [*options, *verb.all_shorthands()]:
+        if f'{kind}-{inner}'=='slurm-train' and option.dest=='work_dir': continue # is known by its place
+        words = sample(option)
+        call_verb(outer, parse_words(outer, [*before[kind], *places[inner], *after[f'{kind}-{inner}'], *words]))
+        arrived = parse_words(verb, given['words'][1:])
+        wanted = parse_words(verb, [*places[inner], *words])
+        if f'{kind}-{inner}'=='slurm-train': wanted['work_dir'] = 'runs/mine'
+        assert given['words'][0]==inner and arrived==wanted, option
+
+def test_words_and_values_are_the_same():
+    for verb in verbs.values():
+        words = [o for option in verb.options() if option.flags[0][2:] not in verb.places() for o in sample(option)]
+        values = parse_words(verb, [*(['3']*len(verb.places())), *words])
+        assert parse_words(verb, verb_words(verb, values)[1:])==values, verb.name
+
+def test_nodes_from_the_environment(monkeypatch):
+    for name,value in dict(NNODES='2', NODE_RANK='1', PORT='29511', MASTER_ADDR='gpu-01').items():
+        monkeypatch.setenv(name, value)
+    values = parse_words(verbs['dist-train'], ['mine.py', '4'])
+    assert (values['nodes'], values['node_rank'], values['port'], values['master_addr'])==(2, 1, 29511, 'gpu-01')
+    assert parse_words(verbs['dist-test'], ['mine.py', '4', '--port', '5'])['port']==5
+    assert 'port' not in parse_words(verbs['train'], ['mine.py'])
+
+def test_dist_train_trains(tmp_path):
+    options = ['runner.max_epochs=1', 'results=False', 'data.workers_per_gpu=0', 'log_config.interval=100']
+    p = subprocess.run(
+        [
+            sys.executable, '-m', 'clsnb', 'dist-train', TINY, '2', '--work_dir', str(tmp_path), '--seed', '3',
+            '--no-validate', '--device', 'cpu', '--cfg-options', *options,
+        ],
+        env=dict(os.environ, OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=300,
+    )
+    assert p.returncode==0, p.stderr[-2000:]
+    text = (tmp_path/f'{TINY}.py').read_text()
+    assert re.search(r'^seed = 3$', text, re.M)
+    assert (tmp_path/'epoch_1.pth').exists() and not list(tmp_path.glob('best_*'))
+
+def test_two_nodes_meet(tmp_path):
+    "Two machines, here one and the same, each with one process"
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    code = (
+        "import sys, test_cli; from clsnb.apis.launch import launch\n"
+        f"print(launch(test_cli.ranks, 1, nodes=2, node_rank=int(sys.argv[1]), port={port}, master_addr='127.0.0.1'))"
+    )
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([os.path.dirname(__file__), os.environ.get('PYTHONPATH', '')]))
+    nodes = [
+        subprocess.Popen([sys.executable, '-c', code, str(i)], env=env, stdout=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    said = [p.communicate(timeout=120)[0].strip() for p in nodes]
+    assert said==["[('0', '2')]", "[('1', '2')]"]
+
+def ranks():
+    import torch, torch.distributed as dist
+    total = torch.tensor([1])
+    dist.all_reduce(total)
+    assert total.item()==2
+    return os.environ['RANK'],os.environ['WORLD_SIZE']
+
+# ---- Slurm
+
+def test_slurm_script(tmp_path, capsys):
+    main([
+        'slurm-train', 'gpu', 'my job', 'mine.py', str(tmp_path/'run'), '--gpus', '16', '--seed', '3', '--dry-run',
+        '--nodes', '2', '--port', '29511', '--cfg-options', 'model.head.topk=(1, 5)', '--sbatch-args=--time=8:00:00',
+    ])
+    path = tmp_path/'run/job.sh'
+    assert capsys.readouterr().out==f'Written: {path}\n'
+    text = path.read_text()
+    for line in ('--ntasks=16', '--gres=gpu:8', '--nodes=2', '--time=8:00:00', '--requeue', '--signal=USR1@120'):
+        assert f'#SBATCH {line}\n' in text
+    assert 'export MASTER_PORT=29511\n' in text and '--resume-from=auto\n' in text
+    assert subprocess.run(['bash', '-n', str(path)]).returncode==0
+    test = slurm_script(['test', 'mine.py'], 'gpu', 'job', tmp_path/'test').read_text()
+    assert 'requeue' not in test and '--resume-from' not in test
+    again = slurm_script(['train', 'mine.py', '--resume-from=a.pth'], 'gpu', 'job', tmp_path/'again').read_text()
+    assert '${SLURM_RESTART_COUNT:+--resume-from=auto}' in again
+
+# ---- Mistakes
+
+@pytest.mark.parametrize('line,text', [
+    ('', 'A verb is missing'),
+    ('trian mine.py', "no verb 'trian'. Did you mean 'train'"),
+    ('train mine.py --sed 3', "no option '--sed'. Did you mean '--seed'"),
+    ('dist-train mine.py 2 --no-valdate', "Did you mean '--no-validate'"),
+    ('train', 'required: CONFIG'),
+    ('train mine.py --seed three', "invalid int value: 'three'"),
+    ('train mine.py yours.py', "'yours.py' is one argument too many"),
+    ('train mine.py --gpu-id x', '--gpu-id'),
+    ('train nowhere.py', 'nowhere.py'),
+    ('dist-train mine.py two', 'NPROCS'),
+    ('dist-train mine.py 2 --nodes 2', 'master_addr'),
+    ('predict nowhere.pth nowhere.jpg', 'nowhere.pth'),
+    ('zoo swinn', "'swin'"),
+])
+def test_mistakes_are_one_line(line, text, capsys):
+    with pytest.raises(SystemExit) as e: main(line.split())
+    err = capsys.readouterr().err
+    assert e.value.code==2 and err.count('\n')==1 and text in err and err.startswith('clsnb: ')
+
+def test_debug_shows_where(capsys):
+    with pytest.raises(ConfigError): main(['train', 'nowhere.py', '--debug'])
+
+def test_values():
+    values = parse_words(verbs['train'], 'mine.py --gpu-ids 1 --auto-resume --cfg-options a=1 --cfg-options b=2'.split())
+    assert values==dict(cfg='mine.py', device='cuda:1', resume_from='auto', options=['a=1', 'b=2'])
+    assert parse_words(verbs['test'], ['a.py', '--metrics', 'accuracy', 'f1_score'])['metrics']==['accuracy', 'f1_score']
+
+def test_overview_imports_no_torch():
+    code = "import sys; from clsnb.cli import main; main(['--help']); print('torch' in sys.modules)"
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert p.stdout.splitlines()[-1]=='False', p.stderr
+    assert all(re.search(f'^  {name} ', p.stdout, re.M) for name in verbs)
