@@ -111,8 +111,9 @@ def _model_parts(model):
 
 def _inits(part):
     "The `init_cfg` of one part, as a list"
-    inits = part.get('init_cfg') or []
-    return [o for o in ([inits] if isinstance(inits, dict) else inits) if isinstance(o, dict)]
+    inits = part.get('init_cfg')
+    if isinstance(inits, dict): return [inits]
+    return [o for o in inits if isinstance(o, dict)] if isinstance(inits, (list, tuple)) else []
 
 def is_pretrained(
     init:dict, # An `init_cfg`
