@@ -169,14 +169,14 @@ def saved(folder, *names):
     ([], 10)]) # without a log the later
 def test_one_answer_to_which_checkpoint(rows, best, tmp_path):
     "A kill between saving the new best checkpoint and deleting the former one leaves both"
-    from clsnb.apis.inference import _find_parts
+    from clsnb.apis.inference import find_config_and_weights
     name = 'best_accuracy_top-1_epoch_{}.pth'
     saved(tmp_path, 'epoch_9', 'epoch_10', name[:-4].format(9), name[:-4].format(10))
     if rows: write(tmp_path/'1.log.json', [dict(seed=0), train(1, 1)]+[dict(val(e, acc), loss=loss) for e, acc, loss in rows])
     run = Run(tmp_path)
     assert run.weights.name == name.format(best) and [o.stem for o in run.checkpoints] == ['epoch_9', 'epoch_10']
     assert run.metrics == ({} if not rows else {k: v for e, a, l in rows if e==best for k, v in {'accuracy_top-1': a, 'loss': l}.items()})
-    for o in (run, tmp_path, str(tmp_path)): assert _find_parts(o, None)[1] == run.weights
+    for o in (run, tmp_path, str(tmp_path)): assert find_config_and_weights(o)[1] == run.weights
 
 def test_best_of_two_metrics_and_without_a_best(tmp_path):
     "Two values of save_best in one folder: that of the config; a loss is better when lower; else the newest checkpoint"
