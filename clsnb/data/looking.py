@@ -11,7 +11,7 @@ import numpy as np
 from ..core.errors import ConfigError, DataError
 from .pixels.file_client import file_client
 from .sets.labels import label_counts
-from .verify import picture_files
+from .sets.scan import picture_files
 from ..view.images import show_images
 
 # %% ../../nbs/data/looking.ipynb #197e2e69

@@ -207,6 +207,10 @@ class ShardSamples(PackedSamples):
         self.offset = offset
         self.size = size
         self.client = file_client(client)
+    def name(self, i:int)->str: return self.names[i]
+    def files(self, client)->list[tuple]:
+        "Path, offset and size of all pictures"
+        return [(self.paths[s], int(a), int(n)) for s,a,n in zip(self.shard, self.offset, self.size)]
     def sample(self, i):
         path = self.paths[self.shard[i]]
         at = int(self.offset[i])

@@ -10,7 +10,7 @@ import multiprocessing.context, os, re, tempfile, weakref
 import numpy as np
 from collections.abc import Sequence
 from ...core.errors import DataError
-from ..pixels.file_client import file_client
+from ..pixels.file_client import FileClient, file_client, join_path
 from .labels import check_label_range
 
 # %% ../../../nbs/data/sets/samples.ipynb #e1bff7d6
@@ -74,6 +74,7 @@ def _small(a):
 class PackedSamples(Shared, Sequence):
     "Samples as a few arrays; indexing makes the dict"
     def __init__(self, labels, dtype=np.int64): self.labels = np.asarray(labels, dtype)
+    def name(self, i:int)->str|None: return None # of its file, if it has one
     def sample(self, i): return {}
     def __len__(self): return len(self.labels)
     def __getitem__(self, i):
@@ -90,7 +91,10 @@ class FileSamples(PackedSamples):
     def __init__(self, prefix, names, labels, dtype=np.int64):
         super().__init__(labels, dtype)
         self.prefix,self.names = prefix,PackedNames.of(names)
-    def name(self, i): return self.names[i]
+    def name(self, i:int)->str: return self.names[i]
+    def files(self, client:FileClient)->list[str]:
+        "Paths or addresses of all pictures"
+        return [client.address(join_path(self.prefix, o)) for o in self.names]
     def sample(self, i):
         return dict(img_prefix=self.prefix, img_info=dict(filename=self.names[i]))
 

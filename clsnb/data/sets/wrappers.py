@@ -9,8 +9,8 @@ __all__ = ['Wrapped', 'SubsetDataset', 'RepeatDataset', 'repeat_factors', 'Class
 # %% ../../../nbs/data/sets/wrappers.ipynb #7cdd78a9
 import bisect, copy
 import numpy as np
+from collections.abc import Sequence
 from itertools import chain
-from fastcore.basics import patch
 from ...core.errors import ConfigError, DataError
 from ...core.registry import DATASETS, accepted_args
 from .dataset import BaseDataset
@@ -19,23 +19,35 @@ from .samples import Shared
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #29714be6
 def _rows(n, indices):
-    "Those of `n` samples, from numbers or a mask; None: all"
+    "Numbers of those of `n` samples that `indices` (numbers or a mask) selects; None: all"
     if indices is None: return np.arange(n)
     return np.arange(n)[indices if isinstance(indices, np.ndarray) else list(indices)]
 
 class Wrapped(Shared):
     "A data set that shows `indices` of another"
-    def __init__(self, dataset, indices):
-        self.dataset,self.indices,self.CLASSES = dataset,_rows(len(dataset), indices),dataset.CLASSES
+    def __init__(self, dataset, # The data set inside
+                 indices:Sequence[int]|np.ndarray|None): # Numbers of its samples, or a mask; None: all
+        self.dataset = dataset
+        self.indices = _rows(len(dataset), indices)
+        self.CLASSES = dataset.CLASSES
     def __len__(self): return len(self.indices)
     def __getitem__(self, i): return self.dataset[int(self.indices[i])]
-    def get_cat_ids(self, i): return self.dataset.get_cat_ids(int(self.indices[i]))
-    def sample_name(self, i): return self.dataset.sample_name(int(self.indices[i]))
-    def show(self, *args, **kwargs): return BaseDataset.show(self, *args, **kwargs)
-    def get_gt_labels(self): return self.dataset.get_gt_labels()[self.indices]
-    def evaluate(self, *args, **kwargs):
-        raise ConfigError(f"{type(self).__name__} is for training; evaluate on the data set inside.")
     def __repr__(self): return f"{type(self).__name__}: {len(self)} samples of {self.dataset!r}"
+    def get_cat_ids(self, i:int)->list[int]:
+        "Classes of one sample"
+        return self.dataset.get_cat_ids(int(self.indices[i]))
+    def sample_name(self, i:int)->str|None:
+        "The file of a sample, if it has one"
+        return self.dataset.sample_name(int(self.indices[i]))
+    def get_gt_labels(self)->np.ndarray:
+        "All labels, as one array"
+        return self.dataset.get_gt_labels()[self.indices]
+    def show(self, *args, **kwargs):
+        "Some samples as they come out of the pipeline; see `looking.show_samples`"
+        return BaseDataset.show(self, *args, **kwargs)
+    def evaluate(self, *args, **kwargs)->dict:
+        "Raise a `ConfigError`: most wrappers are for training"
+        raise ConfigError(f"{type(self).__name__} is for training; evaluate on the data set inside.")
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #af51526f
 @DATASETS.register
@@ -73,76 +85,82 @@ class ClassBalancedDataset(Wrapped):
         super().__init__(dataset, np.repeat(np.arange(len(dataset)), times))
         self.oversample_thr = oversample_thr
 
+# %% ../../../nbs/data/sets/wrappers.ipynb #237cd848
+def _innermost(ds):
+    "The data sets at the bottom of a wrapped one"
+    if hasattr(ds, 'datasets'): return [o for d in ds.datasets for o in _innermost(d)]
+    return _innermost(ds.dataset) if hasattr(ds, 'dataset') else [ds]
+
+def _evaluate_together(concat, results, *args, **kwargs):
+    "Metrics of all predictions, against the labels of all data sets"
+    inner = _innermost(concat)
+    if len({type(o) for o in inner})>1:
+        raise ConfigError("ConcatDataset: data sets of different types need separate_eval=True.")
+    one = copy.copy(inner[0])
+    one.get_gt_labels = concat.get_gt_labels
+    return one.evaluate(results, *args, **kwargs)
+
+def _evaluate_separately(concat, results, at, args, indices, kwargs):
+    "Metrics of each data set; `at` has the number of the sample of each result"
+    ends = np.array(concat.cumulative_sizes)
+    starts = np.r_[0, ends[:-1]]
+    part = np.searchsorted(ends, at, 'right')
+    metrics = {}
+    for k in np.unique(part):
+        rows = np.flatnonzero(part==k)
+        where = {} if indices is None else dict(indices=at[rows]-starts[k])
+        own = concat.datasets[k].evaluate([results[i] for i in rows], *args, **where, **kwargs)
+        metrics.update({f'{k}_{name}':v for name,v in own.items()})
+    return metrics
+
 # %% ../../../nbs/data/sets/wrappers.ipynb #6378840a
 @DATASETS.register
 class ConcatDataset:
     "Several data sets in a row"
-    def __init__(self, datasets, separate_eval=True):
+    def __init__(self, datasets:Sequence, # With the same classes
+                 separate_eval:bool=True): # Metrics for each? Names get the number of the data set in front
         if not datasets: raise ConfigError("ConcatDataset: needs at least one data set.")
-        self.datasets,self.separate_eval,self.CLASSES = list(datasets),separate_eval,datasets[0].CLASSES
+        self.datasets = list(datasets)
+        self.separate_eval = separate_eval
+        self.CLASSES = datasets[0].CLASSES
         for k,o in enumerate(datasets):
-            check_same_classes(
-                o.CLASSES,
-                self.CLASSES,
-                f'ConcatDataset, part {k}',
-                'part 0',
-                'Give all parts the same `classes`.',
-            )
+            check_same_classes(o.CLASSES, self.CLASSES, f'ConcatDataset, part {k}', 'part 0',
+                               'Give all parts the same `classes`.')
         self.cumulative_sizes = np.cumsum([len(o) for o in datasets]).tolist()
     def __len__(self): return self.cumulative_sizes[-1]
-    def _at(self, i):
+    def __repr__(self): return f"ConcatDataset: {len(self)} samples of {self.datasets}"
+    def _locate(self, i):
+        "The data set that has sample `i`, and its number there"
         if not -len(self)<=i<len(self): raise IndexError(f"sample {i} of {len(self)}")
-        k = bisect.bisect_right(self.cumulative_sizes, i := i%len(self))
+        i %= len(self)
+        k = bisect.bisect_right(self.cumulative_sizes, i)
         return self.datasets[k],i-([0]+self.cumulative_sizes)[k]
     def __getitem__(self, i):
-        ds,j = self._at(i)
+        ds,j = self._locate(i)
         return ds[j]
-    def get_cat_ids(self, i):
-        ds,j = self._at(i)
+    def get_cat_ids(self, i:int)->list[int]:
+        "Classes of one sample"
+        ds,j = self._locate(i)
         return ds.get_cat_ids(j)
-    def sample_name(self, i):
-        ds,j = self._at(i)
+    def sample_name(self, i:int)->str|None:
+        "The file of a sample, if it has one"
+        ds,j = self._locate(i)
         return ds.sample_name(j)
-    def show(self, *args, **kwargs): return BaseDataset.show(self, *args, **kwargs)
-    def get_gt_labels(self): return np.concatenate([o.get_gt_labels() for o in self.datasets])
-    def __repr__(self): return f"ConcatDataset: {len(self)} samples of {self.datasets}"
-
-# %% ../../../nbs/data/sets/wrappers.ipynb #237cd848
-def _leaves(ds):
-    "The data sets at the bottom of one"
-    if hasattr(ds, 'datasets'): return [o for d in ds.datasets for o in _leaves(d)]
-    return _leaves(ds.dataset) if hasattr(ds, 'dataset') else [ds]
-
-@patch
-def _as_one(self:ConcatDataset):
-    "A data set that judges with the labels of all"
-    leaves = _leaves(self)
-    if len({type(o) for o in leaves})>1:
-        raise ConfigError("ConcatDataset: data sets of different types need separate_eval=True.")
-    one = copy.copy(leaves[0])
-    one.get_gt_labels = self.get_gt_labels
-    return one
-
-@patch
-def evaluate(self:ConcatDataset, results, *args, indices=None, **kwargs):
-    "Judge predictions for each data set, or for all as one"
-    at = _rows(len(self), indices)
-    if len(results)!=len(at):
-        raise DataError(f"evaluate: {len(results)} results for {len(at)} samples.")
-    some = lambda i: {} if indices is None else dict(indices=i)
-    if not self.separate_eval:
-        return self._as_one().evaluate(results, *args, **some(at), **kwargs)
-    part,res = np.searchsorted(self.cumulative_sizes, at, 'right'),{}
-    for k in np.unique(part):
-        rows = np.flatnonzero(part==k)
-        one = self.datasets[k].evaluate(
-            [results[i] for i in rows],
-            *args,
-            **some(at[rows]-([0]+self.cumulative_sizes)[k]),
-            **kwargs,
-        )
-        res.update({f'{k}_{name}':v for name,v in one.items()})
-    return res
+    def get_gt_labels(self)->np.ndarray:
+        "All labels, as one array"
+        return np.concatenate([o.get_gt_labels() for o in self.datasets])
+    def show(self, *args, **kwargs):
+        "Some samples as they come out of the pipeline; see `looking.show_samples`"
+        return BaseDataset.show(self, *args, **kwargs)
+    def evaluate(self, results:Sequence, # Scores of each sample
+                 *args, indices:Sequence[int]|None=None, # The samples that were tested; None: all
+                 **kwargs)->dict: # For `evaluate` of the data sets
+        "Metrics for each data set, or for all together"
+        at = _rows(len(self), indices)
+        if len(results)!=len(at): raise DataError(f"evaluate: {len(results)} results for {len(at)} samples.")
+        if self.separate_eval: return _evaluate_separately(self, results, at, args, indices, kwargs)
+        if indices is not None: kwargs['indices'] = indices
+        return _evaluate_together(self, results, *args, **kwargs)
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #f6b097c9
 def _pieces(labels, shares, seed, groups, stratified):
