@@ -8,7 +8,7 @@ import pytest, torch
 from clsnb.apis.fit import fit
 from clsnb.core.registry import HOOKS, MODELS
 from clsnb.layers.module import BaseModule
-from clsnb.train.core_hooks import latest_checkpoint
+from clsnb.train.checkpoint_hook import latest_checkpoint
 from clsnb.train.hooks import Hook
 
 @MODELS.register

@@ -9,7 +9,8 @@ from clsnb.analysis.attach import Follower, attach, live_page
 from clsnb.runs.folder import Run, run_state, run_text
 from clsnb.runs.logs import LiveLog, read_log
 from clsnb.train import progress
-from clsnb.train.core_hooks import AverageLossHook, IterTimerHook, OptimizerHook
+from clsnb.train.core_hooks import AverageLossHook, IterTimerHook
+from clsnb.train.optimizer_hook import OptimizerHook
 from clsnb.train.evaluation import EvalProgress
 from clsnb.train.interrupt import InterruptHook
 from clsnb.train.loggers import ClearLogHook, TextLoggerHook

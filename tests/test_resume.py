@@ -15,7 +15,7 @@ from clsnb.core.registry import HOOKS
 from clsnb.core.seed import set_seed
 from clsnb.train.hooks import Hook
 from clsnb.train.loop import IterBasedRunner, Runner
-from clsnb.train.core_hooks import latest_checkpoint
+from clsnb.train.checkpoint_hook import latest_checkpoint
 from clsnb.train.optim import build_optimizer
 import clsnb.core.io, clsnb.core.checkpoint
 
@@ -362,7 +362,7 @@ def test_interrupt_in_evaluation_and_twice(whole, tmp_path):
         go(tmp_path/'new', 'epoch', lambda r: r.register_hook(Twice()))
 
 def test_damaged_newest_is_named_and_resume_says_what_differs(whole, tmp_path, capsys):
-    from clsnb.train.core_hooks import latest_checkpoint
+    from clsnb.train.checkpoint_hook import latest_checkpoint
     run = go(tmp_path, 'epoch')
     newest = latest_checkpoint(tmp_path)
     data = newest.read_bytes()
@@ -393,7 +393,7 @@ def test_full_disk(tmp_path, monkeypatch, capsys):
     run = go(tmp_path, 'epoch')
     said = capsys.readouterr().out
     assert run.epoch==4 and 'No space left on device' in said
-    from clsnb.train.core_hooks import latest_checkpoint
+    from clsnb.train.checkpoint_hook import latest_checkpoint
     assert latest_checkpoint(tmp_path) and not list(tmp_path.glob('.*.pth.*'))
     n[0] = 9
     with pytest.raises(CheckpointError, match='No space left'):

@@ -3,7 +3,9 @@ import json, os, subprocess, sys
 import pytest, torch
 from torch import nn
 
-from clsnb.train.core_hooks import AverageLossHook, CheckpointHook, IterTimerHook, OptimizerHook
+from clsnb.train.checkpoint_hook import CheckpointHook
+from clsnb.train.core_hooks import AverageLossHook, IterTimerHook
+from clsnb.train.optimizer_hook import OptimizerHook
 from clsnb.train.loggers import ClearLogHook
 from clsnb.train.hooks import Hook
 from clsnb.train.loop import IterBasedRunner, Runner
@@ -154,7 +156,7 @@ def two_ranks(work_dir):
     from torch import nn
     from torch.nn.parallel import DistributedDataParallel as DDP
     from clsnb.core.dist import gather_by_index
-    from clsnb.train.core_hooks import GradientCumulativeOptimizerHook
+    from clsnb.train.optimizer_hook import GradientCumulativeOptimizerHook
     from clsnb.train.interrupt import InterruptHook
     from clsnb.train.hooks import Hook
     from clsnb.train.loop import Runner
@@ -485,7 +487,7 @@ def test_memory_comes_back_in_a_real_notebook(tmp_path):
 def test_schedules_written_for_mmcv(tmp_path):
     "Found by their policy's name, by epoch and by iteration, warmed up, several groups; the rate and the momentum"
     from clsnb.all import fit
-    from clsnb.train.core_hooks import LrUpdaterHook, MomentumUpdaterHook
+    from clsnb.train.schedule_hooks import LrUpdaterHook, MomentumUpdaterHook
     asked = []
     @HOOKS.register_module(force=True)
     class SawLrUpdaterHook(LrUpdaterHook):

@@ -24,7 +24,7 @@ from ..data.pixels.file_client import file_client
 from ..data.feed.loader import build_dataloader
 from ..layers.conv import CONV_LAYERS
 from ..layers.norm_act import ACTIVATION_LAYERS, NORM_LAYERS
-from ..train.core_hooks import schedule_hook
+from ..train.schedule_hooks import schedule_hook
 
 # %% ../../nbs/apis/check.ipynb #4bf16556
 class Findings(list):

@@ -24,7 +24,8 @@ from ..core.seed import mix, set_seed
 from ..data.feed.loader import Loader, build_dataloader
 from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
-from ..train.core_hooks import latest_checkpoint, out_folder, schedule_hook
+from ..train.checkpoint_hook import latest_checkpoint, out_folder
+from ..train.schedule_hooks import schedule_hook
 from ..train.failure import free_on_error
 from ..train.fsdp import shard_args, shard_model
 from ..train.optim import build_optimizer

@@ -18,7 +18,8 @@ def to_device(
 ):
     "Move a batch, without waiting for the device"
     if torch.is_tensor(batch):
-        return batch.to(device, non_blocking=True, memory_format=memory_format if batch.ndim==4 else torch.preserve_format)
+        layout = memory_format if batch.ndim==4 else torch.preserve_format
+        return batch.to(device, non_blocking=True, memory_format=layout)
     if isinstance(batch, dict):
         out = {key: to_device(value, device, memory_format) for key, value in batch.items()}
         normalize = getattr(batch, 'norm', None)

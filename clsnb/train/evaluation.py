@@ -19,7 +19,7 @@ from ..core.registry import HOOKS
 from ..metrics.registry import are_probabilities, lower_is_better
 from ..metrics.single_label import nll
 from .batches import to_device
-from .core_hooks import delete_checkpoint, out_folder, save_or_warn
+from .checkpoint_hook import delete_checkpoint, out_folder, save_or_warn
 from .hooks import Hook
 
 # %% ../../nbs/train/evaluation.ipynb #3a02f1ff
@@ -142,7 +142,8 @@ class EvalHook(Hook):
         less_keys: tuple | None = None,  # Parts of names of metrics that are better when lower
         **eval_kwargs,  # For `dataset.evaluate`
     ):
-        if rule not in (None, 'greater', 'less'): raise ConfigError(f"evaluation.rule={rule!r}: choose 'greater' or 'less'.")
+        if rule not in (None, 'greater', 'less'):
+            raise ConfigError(f"evaluation.rule={rule!r}: choose 'greater' or 'less'.")
         self.loader, self.start, self.interval = dataloader, start, interval
         self.by_epoch, self.rule, self.out_dir = by_epoch, rule, out_dir
         self.broadcast, self.less_keys, self.kwargs = broadcast_bn_buffer, less_keys or (), eval_kwargs
@@ -174,7 +175,8 @@ class EvalHook(Hook):
         found = self.found
         if found.best_name=='auto': found.best_name = next(iter(found.metrics))
         name, metrics = found.best_name, found.metrics
-        if name not in metrics: raise ConfigError(f"evaluation.save_best={name!r} is not among the metrics.{near(name, metrics)}")
+        if name not in metrics:
+            raise ConfigError(f"evaluation.save_best={name!r} is not among the metrics.{near(name, metrics)}")
         if not improves(name, metrics[name], found.best, self.rule, self.less_keys): return False
         found.best = metrics[name]
         return True

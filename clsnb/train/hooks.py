@@ -111,7 +111,7 @@ class HookList(list):
         for _, hook in self.answering(event): getattr(hook, event)(runner)
 
     def announce(self, event: str, runner) -> None:
-        "Announce a moment after which checkpoints are written, noting who has heard; after a resume, to those that have not"
+        "Announce the end of a step or an epoch, noting who has heard; after a resume, only to those that have not"
         position = runner.position
         resumed, position.event = position.event==event, event
         waiting, position.waiting = position.waiting, None

@@ -10,7 +10,7 @@ import os, signal, sys, threading, time
 from pathlib import Path
 import torch
 from ..core.registry import HOOKS
-from .core_hooks import link
+from .checkpoint_hook import link
 from .hooks import Hook
 from .run_state import Interrupted, StopRun
 

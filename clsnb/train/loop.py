@@ -34,7 +34,8 @@ def set_length(
 ) -> None:
     "Compute how many epochs and iterations a run has; raises `ConfigError`"
     if not epoch_len:
-        raise ConfigError("The training loader has no batch: there are fewer samples than samples_per_gpu, and drop_last is on.")
+        raise ConfigError(
+            "The training loader has no batch: there are fewer samples than samples_per_gpu, and drop_last is on.")
     if runner.max_epochs is None and runner.max_iters is None:
         raise ConfigError("runner needs max_epochs or max_iters to know where the run ends.")
     if runner.by_epoch or not runner.max_iters:  # whole epochs
