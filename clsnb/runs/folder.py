@@ -21,7 +21,7 @@ from ..core.work_dir import CheckpointName, WorkFiles
 from ..metrics.registry import lower_is_better
 from .logs import log_table, metrics_at, plot_curves, read_log
 from .results import Results
-from ..train.core_hooks import latest_checkpoint, out_folder
+from ..train.checkpoint_hook import latest_checkpoint, out_folder
 from ..train.progress import process_born, progress_text, status_card
 from ..view.style import chart_colors
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['own_parts', 'waiting_hooks', 'numbers_in', 'snapshot', 'write_checkpoint', 'restore', 'resume_from']
 
-# %% ../../nbs/train/checkpoints.ipynb #625e8f6f
+# %% ../../nbs/train/checkpoints.ipynb #349a437b
 import os, time
 import torch
-from ..core import checkpoint as files
-from ..core.load import load_checkpoint
+from ..core.checkpoint import save_checkpoint
 from ..core.dist import is_split
+from ..core.load import load_checkpoint
 from ..core.seed import rng_state, set_rng_state
 from .position import position_from
 from .resume import changed_config, load_optimizer
@@ -59,7 +59,7 @@ def write_checkpoint(
     loop, position = snapshot(runner, repeat), runner.position
     meta = dict(runner.meta, epoch=position.epochs_done, iter=position.iters_done, time=time.asctime())
     optimizer = runner.optimizer if save_optimizer else None
-    with runner.contexts('weights'): files.save_checkpoint(runner.model, path, optimizer, meta, loop)
+    with runner.contexts('weights'): save_checkpoint(runner.model, path, optimizer, meta, loop)
 
 # %% ../../nbs/train/checkpoints.ipynb #81b4c0c7
 def restore(

@@ -10,8 +10,8 @@ import logging, os, time
 import torch
 from torch import nn
 from ..core.checkpoint import unwrap
-from ..core.load import load_checkpoint
 from ..core.dist import get_dist_info
+from ..core.load import load_checkpoint
 from ..core.log import get_logger
 from .batches import batches_from, to_device
 from .checkpoints import resume_from, write_checkpoint
@@ -29,8 +29,9 @@ class TrainStep(nn.Module):
         self.model = model
     def forward(self, batch: dict, optimizer) -> dict: return self.model.train_step(batch, optimizer)
 
-# %% ../../nbs/train/run_state.ipynb #5dcce7b8
-class StopRun(Exception): "Raised by a hook: the run ends now; hooks that have not heard of this moment hear of it on resume"
+# %% ../../nbs/train/run_state.ipynb #304d5445
+class StopRun(Exception):
+    "Raised by a hook: the run ends now; hooks that have not heard of this moment hear of it on resume"
 
 class Interrupted(str):
     "A reason to stop that leaves the run unfinished"
@@ -70,8 +71,7 @@ class RunState:
         max_iters: int | None = None,  # Or after so many iterations
         device: torch.device | None = None,  # None: where the model is
     ):
-        self.model = unwrap(model)
-        self.optimizer = as_optimizer(optimizer)
+        self.model, self.optimizer = unwrap(model), as_optimizer(optimizer)
         self.work_dir = work_dir and str(work_dir)
         self.logger = logger or get_logger()
         self.meta = meta or {}
