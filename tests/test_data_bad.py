@@ -105,7 +105,8 @@ bad = dict(
         (b'version https://git-lfs', 'Git LFS text'),
         (saved(im.quantize(64), 'GIF')[:2000], 'begins as GIF'),
         (saved(im, 'WEBP')[:900], 'begins as WebP'),
-        (saved(im, 'TIFF')[:900], 'no picture format'),
+        (saved(im, 'TIFF')[:900], 'begins as TIFF'),
+        (b'abc'*99, 'no known picture format'),
     ],
 )
 def test_formats_are_named(tmp_path, data, words):
@@ -501,3 +502,17 @@ def test_readers_run_no_code(tmp_path):
     shutil.copy(tmp_path/'x.npy', tmp_path/'x.jpg')
     with pytest.raises(BrokenPicture): read(tmp_path/'x.jpg')
     assert not (tmp_path/'pwned').exists()
+
+
+# ---- One table of formats
+
+
+def test_one_table_of_formats(tmp_path):
+    "The suffixes of the table, and what Pillow writes under them, are recognised by their first bytes"
+    from clsnb.data.pixels.kinds import kind_of, mmcls_suffixes, picture_kinds, picture_suffixes
+    from clsnb.data.sets.folder import CustomDataset
+    assert tuple(CustomDataset.IMG_EXTENSIONS) == mmcls_suffixes
+    im = Image.new('RGB', (8, 8))
+    for name in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM'):
+        assert kind_of(saved(im, name)) is picture_kinds[name]
+        assert set(picture_kinds[name].suffixes) <= set(picture_suffixes)
