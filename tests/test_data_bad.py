@@ -510,8 +510,8 @@ def test_readers_run_no_code(tmp_path):
 def test_one_table_of_formats(tmp_path):
     "The suffixes of the table, and what Pillow writes under them, are recognised by their first bytes"
     from clsnb.data.pixels.kinds import kind_of, mmcls_suffixes, picture_kinds, picture_suffixes
-    from clsnb.data.sets.folder import CustomDataset
-    assert tuple(CustomDataset.IMG_EXTENSIONS) == mmcls_suffixes
+    from clsnb.data.sets.scan import IMG_EXTENSIONS
+    assert IMG_EXTENSIONS == mmcls_suffixes
     im = Image.new('RGB', (8, 8))
     for name in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM'):
         assert kind_of(saved(im, name)) is picture_kinds[name]
