@@ -91,37 +91,40 @@ def _class_parts(root):
 def _first_part(parts, *names):
     return next((parts[k] for k in names if k in parts), None)
 
+def _existing_folder(data):
+    "The folder that a user names; raises `DataError` where it is none"
+    root = Path(data).expanduser()
+    if root.is_dir(): return root
+    if root.is_file():
+        raise DataError(
+            f"finetune takes a folder of pictures, and {str(data)!r} is a file. For a table of names "
+            "and labels, write a config with data.train=dict(type='CSVDataset', ...)."
+        )
+    raise DataError(
+        f"finetune: there is no folder {str(data)!r}. The nearest that exists is {nearest_folder(root)}."
+    )
+
 def picture_folders(
     data:str|os.PathLike, # data/train and data/val with class folders, or class folders
     work_dir:str|os.PathLike, # Where a split is written down
     seed:int=0, # Of the split
 )->FolderFacts:
     "Find classes and splits in a folder; raises `DataError`"
-    root = Path(data).expanduser()
-    if root.is_file():
-        raise DataError(
-            f"finetune takes a folder of pictures, and {str(data)!r} is a file. "
-            "For a table of names and labels, "
-            "write a config with data.train=dict(type='CSVDataset', ...)."
-        )
-    if not root.is_dir():
-        raise DataError(
-            f"finetune: there is no folder {str(data)!r}. The nearest that exists is {nearest_folder(root)}."
-        )
+    root = _existing_folder(data)
     parts = _class_parts(root)
     train, test = _first_part(parts, 'train', 'training'), _first_part(parts, 'test', 'testing')
     val = train and (_first_part(parts, 'val', 'valid', 'validation') or test)
-    ds = CustomDataset(train or str(root))
+    top = train or str(root)
+    ds = CustomDataset(top)
     if len(ds.CLASSES)<2:
         raise DataError(
-            f"{train or root} has one class folder, {ds.CLASSES[0]!r}; "
-            "a classifier needs two or more, one folder for each class."
+            f"{top} has one class folder, {ds.CLASSES[0]!r}; a classifier needs two or more, one folder for each class."
         )
-    if val:
+    if not val: args, sets, how = _split_lists(ds, top, work_dir, seed)
+    else:
         sets = dict(train=ds, val=CustomDataset(val, classes=ds.CLASSES))
         how = f"validation in {val}"
         args = dict(train=dict(data_prefix=train), val=dict(data_prefix=val))
-    else: args, sets, how = _split_lists(ds, train or str(root), work_dir, seed)
     args['test'] = dict(data_prefix=test) if val and test else args['val']
     counts = np.bincount(sets['train'].get_gt_labels(), minlength=len(ds.CLASSES))
     return FolderFacts(args, list(ds.CLASSES), counts, len(sets['val']), how)
@@ -173,11 +176,18 @@ _imagenet_steps = [
     dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
     dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])]
 
-def _scaled(value, new, old):
+def _scaled_pixels(value, new, old):
     "A size, or several, multiplied by `new/old`; -1 stays"
     if isinstance(value, (list, tuple)):
-        return tuple(_scaled(o, new, old) for o in value)
+        return tuple(_scaled_pixels(o, new, old) for o in value)
     return round(value*new/old) if value>0 else value
+
+def _resized(steps, new, old):
+    "Steps whose sizes are multiplied by `new/old`"
+    return [
+        step | {k: _scaled_pixels(step[k], new, old) for k in ('size', 'crop_size') if k in step}
+        for step in steps
+    ]
 
 def preprocessing_steps(
     cfg:Config, # Of a model
@@ -185,16 +195,14 @@ def preprocessing_steps(
 )->tuple[list[dict],int]: # Steps, and the side of the pictures
     "The model's own preprocessing of picture files"
     steps = unlabelled_steps(cfg.facts.pipeline('test') or _imagenet_steps)
-    sized = any({'size', 'crop_size'} & step.keys() for step in steps)
-    old = max(pipeline_size(steps) or (224, 224)) if sized else max(cfg.facts.input_size)
-    if not sized:
+    if any({'size', 'crop_size'} & step.keys() for step in steps):
+        old = max(pipeline_size(steps) or (224, 224))
+    else: # made for pictures of one size
+        old = max(cfg.facts.input_size)
         steps[1:1] = [
             dict(type='Resize', size=(old, -1)), dict(type='CenterCrop', crop_size=old)
         ]
-    for step in steps if size and size!=old else []:
-        for key in {'size', 'crop_size'} & step.keys():
-            step[key] = _scaled(step[key], size, old)
-    return steps, size or old
+    return _resized(steps, size or old, old), size or old
 
 # %% ../../nbs/apis/finetune.ipynb #f7b242f3
 @dataclass

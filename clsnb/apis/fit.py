@@ -47,29 +47,33 @@ def _fill_num_classes(facts, count):
             part['num_classes'] = count
             return
 
-def fit_classes(
-    cfg:Config, # `model` is changed in place where a number is missing
-    classes:list|tuple|None, # Names of the classes of the training data
-)->None:
-    "Check or fill in the number of classes; raises `ConfigError` where it does not fit"
-    if not classes: return
-    facts, count, head = cfg.facts, len(classes), cfg.facts.part('model.head')
-    names = ', '.join(map(str, classes[:6])) + (', ...' if count>6 else '')
-    _fill_num_classes(facts, count)
+def _check_num_classes(facts, count, names):
+    "Raise `ConfigError` where an augmentation, the head or the backbone has another number of classes"
     for i, augment in enumerate(facts.augments):
         if (given := augment['num_classes'])!=count:
             raise ConfigError(
                 f"model.train_cfg.augments.{i}.num_classes is {given}, but data.train has {count} classes. "
                 f"Leave it out, or set it to {count}."
             )
-    for part in ('head', 'backbone'):
+    head = facts.part('model.head')
+    for part in ('head',) if 'in_channels' in head else ('head', 'backbone'): # a head with inputs has the classes
         given = facts.part(f'model.{part}').get('num_classes') or 0 # -1: a backbone without classes
-        if given>0 and given!=count and (part=='head' or 'in_channels' not in head):
+        if given>0 and given!=count:
             raise ConfigError(
                 f"model.{part}.num_classes is {given}, but data.train has {count} classes ({names}). "
                 f"Set --cfg-options model.{part}.num_classes={count}"
                 + (", or leave it out." if part=='head' else ".")
             )
+
+def fit_classes(
+    cfg:Config, # `model` is changed in place where a number is missing
+    classes:list|tuple|None, # Names of the classes of the training data
+)->None:
+    "Check or fill in the number of classes; raises `ConfigError` where it does not fit"
+    if not classes: return
+    names = ', '.join(map(str, classes[:6])) + (', ...' if len(classes)>6 else '')
+    _fill_num_classes(cfg.facts, len(classes))
+    _check_num_classes(cfg.facts, len(classes), names)
 
 # %% ../../nbs/apis/fit.ipynb #cb64aca6
 KEYS.declare('data', dict, 'Data sets, and the arguments of their loaders', closed=True)

@@ -71,22 +71,21 @@ def _load_step(steps):
     mean = next((o['mean'] for o in steps if o['type']=='Normalize'), 'rgb')
     return dict(type='LoadImageFromFile') | (dict(color_type='grayscale') if len(mean)==1 else {})
 
+def _without_label(step):
+    "A step for a picture without a label; None where it needs the label"
+    if step['type']=='Collect':
+        return dict(step, keys=[k for k in step['keys'] if k=='img'])
+    needs_label = step['type']=='ToTensor' and list(step.get('keys', ()))==['gt_label']
+    return None if needs_label else dict(step)
+
 def unlabelled_steps(
     steps:list, # A pipeline of a config
     loads:bool=True, # Does it begin by reading a file? False: for arrays
 )->list: # Copies of the steps
     "The pipeline for a picture without a label"
-    steps = [dict(o) for o in steps if loads or not _is_load(o)]
-    if loads and not (steps and _is_load(steps[0])):
-        steps.insert(0, _load_step(steps))
-    for step in steps:
-        if step['type']=='Collect':
-            step['keys'] = [k for k in step['keys'] if k=='img']
-    return [
-        o
-        for o in steps
-        if not (o['type']=='ToTensor' and list(o.get('keys', ()))==['gt_label'])
-    ]
+    steps = list(filter(None, map(_without_label, steps)))
+    if not loads: return [step for step in steps if not _is_load(step)]
+    return steps if steps and _is_load(steps[0]) else [_load_step(steps), *steps]
 
 # %% ../../nbs/config/facts.ipynb #86646365
 def pipeline_size(

@@ -17,6 +17,8 @@ from typing import get_args
 from ..core.errors import ConfigError
 
 # %% ../../nbs/config/keys.ipynb #9f03fb85
+_kind_names = {NoneType: 'None', object: 'anything'}
+
 @dataclass(frozen=True)
 class ConfigKey:
     "A key of a config, as the code that reads it declares it"
@@ -33,10 +35,7 @@ class ConfigKey:
     @property
     def type_names(self)->str:
         "For people, e.g. 'int or None'"
-        return ' or '.join(
-            'None' if k is NoneType else 'anything' if k is object else k.__name__
-            for k in self.kinds
-        )
+        return ' or '.join(_kind_names.get(kind, kind.__name__) for kind in self.kinds)
 
 # %% ../../nbs/config/keys.ipynb #0f245f2f
 _accepts = { # how a value of a kind is recognised

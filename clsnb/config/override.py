@@ -14,17 +14,20 @@ from .read import read_text
 from ..core.errors import ConfigError, brief, near
 
 # %% ../../nbs/config/override.ipynb #7b550516
+def _quote_after(quote, char):
+    "The quote that is open after a character, or ''"
+    if quote: return '' if char==quote else quote
+    return char if char in ('"', "'") else ''
+
 def _split_words(text):
     "Parts between the commas that stand in no bracket and no quotes"
     parts, depth, quote = [''], 0, ''
     for char in text:
-        if quote: quote = '' if char==quote else quote
-        elif char in '\'"': quote = char
-        elif char in '([{': depth += 1
-        elif char in ')]}': depth -= 1
+        quote = _quote_after(quote, char)
+        if not quote: depth += (char in '([{') - (char in ')]}')
         if char==',' and not depth and not quote: parts.append('')
         else: parts[-1] += char
-    return [part.strip() for part in parts if part.strip()]
+    return list(filter(None, map(str.strip, parts)))
 
 # %% ../../nbs/config/override.ipynb #8285706c
 _named_values = dict(true=True, false=False, none=None, null=None)
@@ -43,16 +46,16 @@ def _read_dict(text):
 def _read_word(word):
     "The value of a word on the command line"
     text = word.strip()
+    ends = text[:1]+text[1:][-1:]
     inner = text[1:-1]
-    ends = text[:1]+text[-1:] if len(text)>1 else ''
+    parts = _split_words(text)
     if ends in ("''", '""'):
         return _read_word(inner) if inner[:1] in ('[', '(') else inner
-    if ends in ('()', '[]') and len(_split_words(text))==1:
-        return (tuple if ends=='()' else list)(map(_read_word, _split_words(inner)))
     if ends=='{}' or text.startswith('dict('): return _read_dict(text)
+    if ends in ('()', '[]') and len(parts)==1:
+        return (tuple if ends=='()' else list)(map(_read_word, _split_words(inner)))
     if text[:1] in ('(', '[', '{'):
         raise ConfigError(f"--cfg-options: the brackets of {text!r} do not match.")
-    parts = _split_words(text)
     return list(map(_read_word, parts)) if ',' in text and parts!=[text] else _read_single(text)
 
 # %% ../../nbs/config/override.ipynb #4e873d83
@@ -108,19 +111,28 @@ def _find_key(part, word, path, depth):
     return word
 
 # %% ../../nbs/config/override.ipynb #dc1693ca
+def _merged_items(items, changes, path, allow_list_keys):
+    "A copy of a list with changes by number"
+    items = list(items)
+    for number,value in changes.items():
+        items = _put(items, [str(number)], value, path, allow_list_keys, 1)
+    return as_config(items)
+
+def _merged_keys(old, changes, path, allow_list_keys):
+    "A copy of a dict with changes by key"
+    new = ConfigDict(old)
+    for key,value in changes.items():
+        if key!='_delete_':
+            new[key] = _merged(old.get(key), value, f'{path}.{key}', allow_list_keys)
+    return new
+
 def _merged(old, value, path, allow_list_keys):
     "A value that takes the place of `old`, merged with it where it is a dict"
     if not isinstance(value, dict): return as_config(value)
     if isinstance(old, dict) and not value.get('_delete_'):
-        new = ConfigDict(old)
-        for key,item in value.items():
-            if key!='_delete_':
-                new[key] = _merged(old.get(key), item, f'{path}.{key}', allow_list_keys)
-        return new
+        return _merged_keys(old, value, path, allow_list_keys)
     if isinstance(old, (list, tuple)) and value and all(str(key).isdigit() for key in value):
-        for key,item in value.items():
-            old = _put(list(old), [str(key)], item, path, allow_list_keys, 1)
-        return as_config(old)
+        return _merged_items(old, value, path, allow_list_keys)
     parent, _, key = path.rpartition('.')
     return merge({} if old is None else {key: old}, {key: value}, parent)[key]
 
@@ -157,25 +169,31 @@ def override(
     return cfg
 
 # %% ../../nbs/config/override.ipynb #f368b10e
+def _mistyped_at_top(cfg):
+    known = KEYS.below()
+    for key in map(str, cfg):
+        if key in known or key in _usual_variables: continue
+        similar = difflib.get_close_matches(key, known, n=1, cutoff=.82)
+        if similar and similar[0] not in cfg:
+            yield key, f"unknown key {key!r}. Did you mean {similar[0]!r}?"
+
+def _unknown_in(part, values):
+    "Pairs (dotted key, message) of a closed part"
+    known = KEYS.below(part)
+    return [
+        (f'{part}.{key}', f"{part!r} has no key {key!r}.{near(key, known)}")
+        for key in values
+        if key not in known
+    ]
+
 def mistyped_keys(
     cfg:dict, # A config
 )->list[tuple[str,str]]: # Pairs (dotted key, message)
     "Top-level keys, and keys of closed parts, that look mistyped"
-    found, known = [], KEYS.below()
-    for key in map(str, cfg):
-        similar = difflib.get_close_matches(key, known, n=1, cutoff=.82)
-        if similar and key not in known and key not in _usual_variables and similar[0] not in cfg:
-            found.append((key, f"unknown key {key!r}. Did you mean {similar[0]!r}?"))
-    for part in (
-        key.name
-        for key in known.values()
-        if key.closed and isinstance(cfg.get(key.name), dict)
-    ):
-        unknown = [key for key in cfg[part] if key not in KEYS.below(part)]
-        found += [
-            (f'{part}.{key}', f"{part!r} has no key {key!r}.{near(key, KEYS.below(part))}")
-            for key in unknown
-        ]
+    found = list(_mistyped_at_top(cfg))
+    for part, key in KEYS.below().items():
+        if key.closed and isinstance(cfg.get(part), dict):
+            found += _unknown_in(part, cfg[part])
     return found
 
 def check_keys(
