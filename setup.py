@@ -16,7 +16,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_namespace_packages(include=['clsnb', 'clsnb.*']), include_package_data=False,
-    package_data={'': ['*.py', '*.json', '*.jpg', '*.png', '*.md', '*.txt', '*.css', '*.js']},
+    package_data={'': ['*.py', 'py.typed', '*.json', '*.jpg', '*.png', '*.md', '*.txt', '*.css', '*.js']},
     python_requires='>=' + cfg['min_python'], install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': [o.strip() for o in cfg['console_scripts'].split('\n') if o.strip()],
                   'nbdev': ['clsnb = clsnb._modidx:d']},  # so that nbdev's docs link our names

@@ -41,6 +41,9 @@ def test_wheel_holds_every_source_file(wheel):
         if o.split('/')[0] in ('nbs', 'tests', 'tools', 'benchmarks')
     ]
 
+def test_wheel_tells_type_checkers_about_our_annotations(wheel):
+    assert 'clsnb/py.typed' in wheel.namelist()
+
 def test_wheel_holds_the_photographs(wheel):
     from PIL import Image
     photos = shipped(wheel, 'clsnb/photos/*/*.jpg')

@@ -18,7 +18,7 @@ from ..config.keys import mistyped_values
 from ..config.override import mistyped_keys
 from ..config.where import lookalikes, lost_changes
 from ..core.errors import ClsnbError, near
-from ..core.init import _fillers
+from ..core.init import INITIALIZERS
 from ..core.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS, TRANSFORMS, accepted_args
 from ..data.pixels.file_client import file_client
 from ..data.feed.loader import build_dataloader
@@ -173,9 +173,9 @@ def inits(self:_Check, v, key):
     for k,d in _dicts(v, key):
         for a,o in d.items():
             for i,c in _dicts(o, f'{k}.{a}') if a=='init_cfg' else ():
-                if (t := c.get('type')) not in (*_fillers, 'Pretrained'):
+                if (t := c.get('type')) not in (*INITIALIZERS, 'Pretrained'):
                     self.say(
-                        f'{i}.type', f"there is no initialisation {t!r}.{near(t, [*_fillers, 'Pretrained'])}"
+                        f'{i}.type', f"there is no initialisation {t!r}.{near(t, [*INITIALIZERS, 'Pretrained'])}"
                     )
             if a!='init_cfg': self.inits(o, f'{k}.{a}')
 

@@ -9,27 +9,29 @@ __all__ = ['get_dist_info', 'master_only', 'barrier', 'launcher_env', 'first_hos
 # %% ../../nbs/core/dist.ipynb #e857716a
 import datetime, functools, json, os, re, time, uuid, zlib
 import torch, torch.distributed as dist
+from collections.abc import Callable, Mapping
+from torch import Tensor, nn
 from .errors import ConfigError
 
 # %% ../../nbs/core/dist.ipynb #85ef8e54
-def get_dist_info()->tuple:
+def get_dist_info()->tuple[int,int]:
     "`(rank, world_size)`; `(0, 1)` when nothing is distributed"
     if dist.is_available() and dist.is_initialized(): return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
-def master_only(f):
+def master_only(f:Callable)->Callable:
     "Decorator: run in the first process only; the others get `None`"
     @functools.wraps(f)
-    def g(*a, **kw):
-        return f(*a, **kw) if get_dist_info()[0]==0 else None
-    return g
+    def in_first_process(*args, **kwargs):
+        return f(*args, **kwargs) if get_dist_info()[0]==0 else None
+    return in_first_process
 
-def barrier():
+def barrier()->None:
     "Wait for all processes"
     if get_dist_info()[1]>1: dist.barrier()
 
 # %% ../../nbs/core/dist.ipynb #e769ea01
-_words = dict( # what torch reads -> what launchers set
+_launcher_names = dict( # what torch reads -> what launchers set
     slurm=dict(
         RANK=['SLURM_PROCID'],
         WORLD_SIZE=['SLURM_STEP_NUM_TASKS', 'SLURM_NTASKS'],
@@ -43,141 +45,142 @@ _words = dict( # what torch reads -> what launchers set
 )
 _starters = dict(slurm='srun', mpi='mpirun')
 
-def _said(env, words):
-    return next((env[w] for w in words if env.get(w)), None)
+def _first_set(env, names):
+    return next((env[name] for name in names if env.get(name)), None)
 
 def launcher_env(
-    launcher, # 'slurm' or 'mpi'
-    env, # The environment that it left us
-    port=None, # Of the first process; None: one for each job
-)->dict: # What to add to the environment
-    "A launcher's variables as those of torch; raises `ConfigError`"
-    out = {k: _said(env, words) for k,words in _words[launcher].items()}
-    missing = [k for k in ('RANK', 'WORLD_SIZE') if out[k] is None]
-    if missing:
-        raise ConfigError(
-            f"--launcher {launcher}: {' or '.join(_words[launcher][missing[0]])} is not "
-            f"set; start with {_starters[launcher]}."
-        )
+    launcher:str, # 'slurm' or 'mpi'
+    env:Mapping[str,str], # The environment that it left us
+    port:int|None=None, # Of the first process; None: one for each job
+)->dict[str,str]: # What to add to the environment
+    "A launcher's variables under the names that torch reads; raises `ConfigError`"
+    names = _launcher_names[launcher]
+    out = {k: _first_set(env, names[k]) for k in names}
+    for k in ('RANK', 'WORLD_SIZE'):
+        if out[k] is None:
+            raise ConfigError(
+                f"--launcher {launcher}: {' or '.join(names[k])} is not set; "
+                f"start with {_starters[launcher]}."
+            )
     alone = _on_one_machine(launcher, env, int(out['WORLD_SIZE']))
     out['LOCAL_RANK'] = out['LOCAL_RANK'] or (out['RANK'] if alone else '0')
     out['MASTER_ADDR'] = env.get('MASTER_ADDR') or ('127.0.0.1' if alone else _first_machine(launcher, env))
-    return out | dict(MASTER_PORT=str(port or env.get('MASTER_PORT') or job_port(_job(launcher, env))))
+    out['MASTER_PORT'] = str(port or env.get('MASTER_PORT') or job_port(_job_name(launcher, env)))
+    return out
 
 # %% ../../nbs/core/dist.ipynb #bbb14ece
 def first_host(
-    nodes, # A list of machines as Slurm writes it
+    nodes:str, # A list of machines as Slurm writes it
 )->str:
     "The first name of a packed list such as `gpu[07-12,20],cpu3`"
-    m = re.match(r'([^\[,]*)(?:\[([^\],-]+)[^\]]*\])?([^\[,]*)', nodes.strip())
+    nodes = nodes.strip()
+    m = re.match(r'([^\[,]*)(?:\[([^\],-]+)[^\]]*\])?([^\[,]*)', nodes)
     name = m[1] + (m[2] or '') + m[3]
-    rest = nodes.strip()[m.end():]
-    return name if not rest.startswith('[') else name + first_host(rest)
+    rest = nodes[m.end():]
+    return name + first_host(rest) if rest.startswith('[') else name
 
 _node_lists = ['SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST', 'SLURM_NODELIST']
 _node_counts = ['SLURM_STEP_NUM_NODES', 'SLURM_JOB_NUM_NODES', 'SLURM_NNODES']
+_local_sizes = ['OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS', 'PMI_LOCAL_SIZE']
 
 def _on_one_machine(launcher, env, world):
-    if launcher=='slurm': return _said(env, _node_counts)=='1'
-    return int(
-        _said(env, ['OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS', 'PMI_LOCAL_SIZE']) or world
-    )==world
+    if launcher=='slurm': return _first_set(env, _node_counts)=='1'
+    return int(_first_set(env, _local_sizes) or world)==world
 
 def _first_machine(launcher, env):
-    nodes = _said(env, _node_lists) # of `srun --mpi=pmix`, too
-    if nodes: return first_host(nodes)
+    if nodes := _first_set(env, _node_lists): return first_host(nodes) # set by `srun --mpi=pmix`, too
+    if launcher=='slurm':
+        raise ConfigError(
+            "--launcher slurm: SLURM_STEP_NODELIST is not set; start with srun, "
+            "or set MASTER_ADDR=<first machine>."
+        )
     raise ConfigError(
-        "--launcher slurm: SLURM_STEP_NODELIST is not set; start with srun, "
-        "or say MASTER_ADDR=<first machine>."
-        if launcher=='slurm'
-        else "--launcher mpi on several machines needs MASTER_ADDR: mpirun -x MASTER_ADDR=<first machine> ..."
+        "--launcher mpi on several machines needs MASTER_ADDR: mpirun -x MASTER_ADDR=<first machine> ..."
     )
 
 # %% ../../nbs/core/dist.ipynb #2972263f
 def job_port(
-    job, # What names the job
+    job:object, # What names the job
 )->int:
     "A port that follows from a job's name, below those that systems hand out"
     return 20000 + zlib.crc32(str(job).encode())%12000
 
-def _job(launcher, env):
+def _job_name(launcher, env):
+    "What names a job and its step"
     if launcher=='slurm' or env.get('SLURM_STEP_ID'):
         return f"{env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID', 0)}"
-    return _said(env, ['PMIX_NAMESPACE', 'OMPI_MCA_ess_base_jobid', 'PMI_JOBID']) or os.getppid()
+    return _first_set(env, ['PMIX_NAMESPACE', 'OMPI_MCA_ess_base_jobid', 'PMI_JOBID']) or os.getppid()
 
-# %% ../../nbs/core/dist.ipynb #7427c864
+# %% ../../nbs/core/dist.ipynb #c1e7d9fd
 _wait = [1800.]
 
 def dist_timeout()->float:
     "Seconds that a process waits for another"
     return _wait[0]
 
+def _check_launcher(launcher):
+    "Raise `ConfigError` for an unknown launcher, and where torchrun did not start this process"
+    if launcher not in ('pytorch', *_launcher_names):
+        raise ConfigError(f"--launcher: {launcher!r} is unknown; choose none, pytorch, slurm or mpi.")
+    if launcher=='pytorch' and 'RANK' not in os.environ:
+        raise ConfigError("--launcher pytorch needs torchrun: torchrun --nproc-per-node 2 -m clsnb train CONFIG "
+                          "--launcher pytorch; or use clsnb dist-train CONFIG 2")
+
+def _choose_backend(backend):
+    "'nccl' where there is CUDA, else 'gloo', unless another one is asked for that can work"
+    cuda = torch.cuda.is_available()
+    if backend and (cuda or backend!='nccl'): return backend
+    return 'nccl' if cuda else 'gloo'
+
+# %% ../../nbs/core/dist.ipynb #7427c864
 def init_dist(
-    launcher='pytorch', # 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'
-    backend=None, # 'nccl', 'gloo'; None chooses
-    timeout=1800, # Seconds after which waiting for another process is an error
-    port=None, # Of the first process, where the launcher does not say
-    **kw, # For `torch.distributed.init_process_group`
-):
+    launcher:str|None='pytorch', # 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'
+    backend:str|None=None, # 'nccl', 'gloo'; None chooses
+    timeout:float=1800, # Seconds after which waiting for another process is an error
+    port:int|None=None, # Of the first process, where the launcher does not say
+    **options, # For `torch.distributed.init_process_group`
+)->None:
     "Join the other processes of this run"
     if launcher in (None, 'none') or dist.is_initialized(): return
-    if launcher not in ('pytorch', *_words):
-        raise ConfigError(f"--launcher: {launcher!r} is unknown; choose none, pytorch, slurm or mpi.")
+    _check_launcher(launcher)
     if launcher!='pytorch': os.environ.update(launcher_env(launcher, os.environ, port))
-    if 'RANK' not in os.environ:
-        raise ConfigError(
-            "--launcher pytorch needs torchrun: torchrun --nproc-per-node 2 -m clsnb train CONFIG "
-            "--launcher pytorch; or say clsnb dist-train CONFIG 2"
-        )
-    cuda = torch.cuda.is_available()
     _wait[0] = float(timeout)
-    kw['timeout'] = datetime.timedelta(seconds=timeout)
-    t = time.monotonic()
-    if cuda: torch.cuda.set_device(default_device())
-    if backend and (cuda or backend!='nccl'): kind = backend
-    elif cuda: kind = 'nccl'
-    else: kind = 'gloo'
+    options['timeout'] = datetime.timedelta(seconds=timeout)
+    if torch.cuda.is_available(): torch.cuda.set_device(default_device())
+    start = time.monotonic()
     try:
-        dist.init_process_group(
-            kind,
-            **(
-                _fresh_start(timeout)
-                if os.environ.get('TORCHELASTIC_USE_AGENT_STORE')=='True'
-                    and not {'store', 'init_method'} & kw.keys()
-                else {}
-            ),
-            **kw,
-        )
-    except RuntimeError as e: raise ConfigError(_no_meeting(e, time.monotonic()-t)) from e
+        restarted = os.environ.get('TORCHELASTIC_USE_AGENT_STORE')=='True'
+        if restarted and not {'store', 'init_method'} & options.keys():
+            options.update(_fresh_start(timeout))
+        dist.init_process_group(_choose_backend(backend), **options)
+    except RuntimeError as e: raise ConfigError(_no_meeting(e, time.monotonic()-start)) from e
 
+# %% ../../nbs/core/dist.ipynb #02b85289
 def _no_meeting(e, took):
     "Why processes did not find each other, in one line"
     at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    who = f"Process {os.environ['RANK']} of {os.environ.get('WORLD_SIZE')}"
+    process = f"Process {os.environ['RANK']} of {os.environ.get('WORLD_SIZE')}"
+    first_line = str(e).splitlines()[0]
     if 'EADDRINUSE' in str(e) or 'already in use' in str(e):
-        return (
-            f"{who} cannot open {at}: another program has that port. Say another one: "
-            "MASTER_PORT=..., or dist_params=dict(port=...)."
-        )
+        return (f"{process} cannot open {at}: another program has that port. Set another one: "
+                "MASTER_PORT=..., or dist_params=dict(port=...).")
     if 'imed out' in str(e) or 'timeout' in str(e):
-        return (
-            f"{who} waited {took:.0f} s at {at}, and not all others came. Did they all start, "
-            f"and is that the address of the first one? ({str(e).splitlines()[0][:200]})"
-        )
-    return f"{who} cannot join the others at {at}: {str(e).splitlines()[0][:300]}"
+        return (f"{process} waited {took:.0f} s at {at}, and not all others came. Did they all start, "
+                f"and is that the address of the first one? ({first_line[:200]})")
+    return f"{process} cannot join the others at {at}: {first_line[:300]}"
 
 # %% ../../nbs/core/dist.ipynb #ce69573b
 def _fresh_start(timeout):
     "Store, rank and number of processes, apart from what an earlier attempt left"
     store,rank,world = next(dist.rendezvous('env://', timeout=datetime.timedelta(seconds=timeout)))
-    return dict(
-        store=dist.PrefixStore(agree_on_name(store, rank, world, timeout), store), rank=rank, world_size=world
-    )
+    attempt = agree_on_name(store, rank, world, timeout)
+    return dict(store=dist.PrefixStore(attempt, store), rank=rank, world_size=world)
 
 def agree_on_name(
-    store, # That all processes can reach; what it holds may be old
-    rank, world, # Who I am, of how many
-    timeout=1800, # Seconds
+    store:dist.Store, # That all processes can reach; what it holds may be old
+    rank:int, # Of this process
+    world:int, # Number of processes
+    timeout:float=1800, # Seconds
 )->str:
     "A name that the processes alive now share, and no earlier ones"
     me,end = uuid.uuid4().hex,time.monotonic()+timeout
@@ -202,28 +205,38 @@ def default_device()->torch.device:
     "The accelerator of this process if there is one, else the CPU"
     if not torch.accelerator.is_available(): return torch.device('cpu')
     kind = torch.accelerator.current_accelerator().type
-    if kind=='cuda':
-        return torch.device(
-            kind, int(os.environ.get('LOCAL_RANK') or 0)%max(torch.accelerator.device_count(), 1)
-        )
-    return torch.device(kind)
+    if kind!='cuda': return torch.device(kind)
+    number = int(os.environ.get('LOCAL_RANK') or 0)
+    return torch.device(kind, number%max(torch.accelerator.device_count(), 1))
 
 # %% ../../nbs/core/dist.ipynb #774c0c09
 def sync_buffers(
-    model, # Whose buffers
-    how='mean', # Over processes; 'first': those of the first process
-):
+    model:nn.Module, # Whose buffers
+    how:str='mean', # Over processes; 'first': those of the first process
+)->None:
     "Make floating-point buffers the same in all processes"
     world = get_dist_info()[1]
-    for b in model.buffers() if world>1 else ():
+    if world==1: return
+    for b in model.buffers():
         if not b.is_floating_point(): continue
-        if how=='first':
-            dist.broadcast(b, 0)
+        if how=='first': dist.broadcast(b, 0)
         else:
             dist.all_reduce(b)
             b /= world
 
 # %% ../../nbs/core/dist.ipynb #9571649f
+def _in_place(parts, k, size):
+    "The `k`th result of all processes, by sample"
+    first = next(rows[k] for index,rows in parts if len(index))
+    out = first.new_zeros((size, *first.shape[1:]))
+    seen = torch.zeros(size, dtype=torch.bool)
+    for index,rows in parts:
+        if len(index):
+            out[index] = rows[k].to(out.dtype)
+            seen[index] = True
+    assert seen.all(), f"samples without a result: {(~seen).nonzero().flatten()[:5].tolist()}"
+    return out.numpy()
+
 def gather_by_index(
     index, # (n,) which samples this process has
     *rows, # (n, ...) their results
@@ -232,39 +245,29 @@ def gather_by_index(
     "Results of all processes, in the order of the samples"
     index = torch.as_tensor(index, dtype=torch.long)
     world = get_dist_info()[1]
-    parts = [(index, [torch.as_tensor(r) for r in rows])]
+    parts = [(index, list(map(torch.as_tensor, rows)))]
     if world>1:
         parts = [None]*world
         dist.all_gather_object(parts, (index, [torch.as_tensor(r).cpu() for r in rows]))
-    out = []
-    for k in range(len(rows)):
-        first = next(p[k] for i,p in parts if len(i))
-        full = first.new_zeros((size, *first.shape[1:]))
-        seen = torch.zeros(size, dtype=torch.bool)
-        for i,p in parts:
-            if len(i):
-                full[i] = p[k].to(full.dtype)
-                seen[i] = True
-        assert seen.all(), f"samples without a result: {(~seen).nonzero().flatten()[:5].tolist()}"
-        out.append(full.numpy())
-    return out
+    return [_in_place(parts, k, size) for k in range(len(rows))]
 
 # %% ../../nbs/core/dist.ipynb #65a80fcd
 def is_split(
-    o, # A tensor or a model
+    o:Tensor|nn.Module,
 )->bool:
     "Does this process hold a part only?"
     # of FSDP's modules, of its tensors
-    return hasattr(o, 'set_requires_gradient_sync' if isinstance(o, torch.nn.Module) else 'full_tensor')
+    mark = 'set_requires_gradient_sync' if isinstance(o, nn.Module) else 'full_tensor'
+    return hasattr(o, mark)
 
-def whole_of(t):
+def whole_of(t:Tensor)->Tensor:
     "A tensor with the parts of all processes"
     return t.full_tensor() if is_split(t) else t
 
 def split_as(
-    t, # A whole tensor, the same in all processes
-    like, # Of the same shape
-):
+    t:Tensor, # A whole one, the same in all processes
+    like:Tensor, # Of the same shape
+)->Tensor:
     "This process's part, where `like` is split; else `t` itself"
     if not is_split(like) or is_split(t): return t
     from torch.distributed.tensor import distribute_tensor

@@ -7,52 +7,55 @@ __all__ = ['progress_after', 'atomic_write', 'dump_json', 'append_json', 'read_j
 
 # %% ../../nbs/core/io.ipynb #5321e9e6
 import hashlib, json, os, tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from .errors import DataError
 
 # %% ../../nbs/core/io.ipynb #a0ffdf71
+def _umask():
+    "The permissions that new files do not get"
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
 @contextmanager
 def atomic_write(
-    path, # Final name; its folder is made if missing
-    mode='wb', # 'wb' or 'w'
-):
+    path:str|Path, # Final name; its folder is made if missing
+    mode:str='wb', # 'wb' or 'w'
+)->Iterator[IO]:
     "Open a temporary file that takes the name `path` when the block ends well, and vanishes when it does not"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    number,temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
-        with os.fdopen(fd, mode, **({} if 'b' in mode else dict(encoding='utf-8'))) as f:
+        with os.fdopen(number, mode, encoding=None if 'b' in mode else 'utf-8') as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(tmp, 0o666 & ~_umask())
-        os.replace(tmp, path)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
     except BaseException:
-        Path(tmp).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
-
-def _umask():
-    m = os.umask(0)
-    os.umask(m)
-    return m
 
 # %% ../../nbs/core/io.ipynb #7c210026
 def _plain_number(o):
     "Let JSON take NumPy and torch scalars and arrays"
     return o.tolist() if hasattr(o, 'tolist') else str(o)
 
-def dump_json(obj, path, **kw):
+def dump_json(obj, path:str|Path, **options)->None: # Options of `json.dump`
     "Write `obj` as JSON, atomically"
     with atomic_write(path, 'w') as f:
-        json.dump(obj, f, default=_plain_number, **kw)
+        json.dump(obj, f, default=_plain_number, **options)
 
-def append_json(obj, path):
+def append_json(obj, path:str|Path)->None:
     "Append one line of JSON"
     with open(path, 'a', encoding='utf-8') as f:
         f.write(json.dumps(obj, default=_plain_number)+'\n')
 
-def read_json_lines(path)->list:
+def read_json_lines(path:str|Path)->list:
     "All whole lines of a file of JSON lines; a torn last line is left out"
     out = []
     for line in Path(path).read_text(encoding='utf-8').splitlines():
@@ -61,81 +64,83 @@ def read_json_lines(path)->list:
     return out
 
 # %% ../../nbs/core/io.ipynb #61afa6b8
-def sha256(path)->str:
+def _digest(f):
+    "SHA-256 of an open file"
+    h = hashlib.sha256()
+    while data := f.read(1<<20): h.update(data)
+    return h.hexdigest()
+
+def sha256(path:str|Path)->str:
     "SHA-256 of a file, as hexadecimal digits"
     with open(path, 'rb') as f: return _digest(f)
 
-def _digest(f):
-    h = hashlib.sha256()
-    while b := f.read(1<<20): h.update(b)
-    return h.hexdigest()
-
-def cache_dir(*parts)->Path:
+def cache_dir(*parts:str)->Path: # Folders within
     "The folder for downloads: `$CLSNB_HOME`, or `clsnb` in the user's cache folder"
-    p = Path(
-        os.environ.get('CLSNB_HOME')
-        or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'clsnb'
-    ).joinpath(*parts)
-    p.mkdir(parents=True, exist_ok=True)
-    return p
+    home = os.environ.get('CLSNB_HOME')
+    if not home:
+        home = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'clsnb'
+    path = Path(home).joinpath(*parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 # %% ../../nbs/core/io.ipynb #d1e0e338
 progress_after = 2. # Seconds
 
-def _parts(url, start, tag, timeout):
-    "What the server says about a file's length, its tag, and its bytes from `start` on"
+def _request(url, start, tag):
+    "A request for what is at `url` from byte `start` on, if it still has the same tag"
     import urllib.request
-    head = {
-        'User-Agent': 'clsnb',
-        **({'Range': f'bytes={start}-', **({'If-Range': tag} if tag else {})} if start else {}),
-    }
-    with urllib.request.urlopen(urllib.request.Request(url, headers=head), timeout=timeout) as r:
+    headers = {'User-Agent': 'clsnb'}
+    if start: headers['Range'] = f'bytes={start}-'
+    if start and tag: headers['If-Range'] = tag
+    return urllib.request.Request(url, headers=headers)
+
+def _stream(url, start, tag, timeout):
+    "First (where the bytes begin, size of the whole, its tag), then the bytes in pieces"
+    import urllib.request
+    with urllib.request.urlopen(_request(url, start, tag), timeout=timeout) as r:
         if start and getattr(r, 'status', 200)!=206: start = 0 # the server begins again
         n = r.headers.get('Content-Length')
-        yield start,start+int(n) if n else None,r.headers.get('ETag')
-        while b := r.read(1<<20): yield b
+        yield start, start+int(n) if n else None, r.headers.get('ETag')
+        while data := r.read(1<<20): yield data
 
-def _fetch(url, f, timeout, tries, bar):
-    "Write what is at `url` to `f`; asks for the rest when the connection breaks"
+def _download_to(f, url, timeout, tries, bar):
+    "Write what is at `url` to an open file; requests the rest when the connection breaks"
     from http.client import HTTPException
     from urllib.error import HTTPError
     size = tag = None
     for left in reversed(range(tries)):
         try:
-            parts = _parts(url, f.tell(), tag, timeout)
-            start,size,tag = next(parts)
+            stream = _stream(url, f.tell(), tag, timeout)
+            start,size,tag = next(stream)
             f.seek(start)
             f.truncate()
-            bar.total = size
-            bar.n = start
-            for b in parts: bar.update(f.write(b))
+            bar.total,bar.n = size,start
+            for data in stream: bar.update(f.write(data))
             if size is None or f.tell()==size: return
-            broke = f'the connection broke after {f.tell():,} of {size:,} bytes'
+            problem = f'the connection broke after {f.tell():,} of {size:,} bytes'
         except HTTPError as e: raise OSError(f'the server says {e.code} {e.reason}') from None
-        except (OSError, HTTPException) as e: broke = f'{e} after {f.tell():,} bytes'
-        if not (left and f.tell()): raise OSError(broke)
+        except (OSError, HTTPException) as e: problem = f'{e} after {f.tell():,} bytes'
+        if not (left and f.tell()): raise OSError(problem)
 
 # %% ../../nbs/core/io.ipynb #75b84038
 def download(
-    url, # http(s) or file address
-    path, # Where to put it
-    hash_prefix=None, # First hexadecimal digits of its SHA-256
-    timeout=20, # Seconds without an answer before giving up
-    tries=3, # How often to ask when the connection breaks
-):
+    url:str, # http(s) or file address
+    path:str|Path, # Where to put it
+    hash_prefix:str|None=None, # First hexadecimal digits of its SHA-256
+    timeout:float=20, # Seconds without an answer before giving up
+    tries:int=3, # How often to ask when the connection breaks
+)->Path: # The file
     "Fetch a file, checking its length and hash before it gets its name; raises `DataError`"
     from tqdm import tqdm
+    progress = tqdm(desc=Path(path).name, unit='B', unit_scale=True, leave=False, delay=progress_after)
     try:
-        with atomic_write(path, 'w+b') as f, tqdm(
-            desc=Path(path).name, unit='B', unit_scale=True, leave=False, delay=progress_after
-        ) as bar:
-            _fetch(url, f, timeout, tries, bar)
+        with progress, atomic_write(path, 'w+b') as f:
+            _download_to(f, url, timeout, tries, progress)
             f.seek(0)
-            if hash_prefix and not (got := _digest(f)).startswith(hash_prefix.lower()):
-                raise DataError(
-                    f"{url}: the hash of what came ({got[:8]}...) is not "
-                    f"{hash_prefix}...; nothing was kept. Try again."
-                )
+            digest = _digest(f) if hash_prefix else ''
+            if hash_prefix and not digest.startswith(hash_prefix.lower()):
+                raise DataError(f"{url}: the hash of what came ({digest[:8]}...) is not {hash_prefix}...; "
+                                "nothing was kept. Try again.")
     except (OSError, ValueError) as e:
         raise DataError(f"{url} cannot be fetched ({e}); check the address and the network.") from None
     return Path(path)

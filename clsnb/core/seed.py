@@ -23,36 +23,33 @@ def mix(*numbers)->int:
 
 # %% ../../nbs/core/seed.ipynb #bb583671
 @cache
-def _seeder():
+def _seed_function():
+    "The cheapest function that seeds all of torch's generators"
     if torch.accelerator.is_available(): return torch.manual_seed
     return torch.default_generator.manual_seed
 
 def set_seed(
     seed:int, # Any integer; 64 bits are used
-):
+)->None:
     "Seed Python's, NumPy's and torch's generators, those of the accelerators too"
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
-    _seeder()(seed & 0x7FFFFFFFFFFFFFFF)
+    _seed_function()(seed & 0x7FFFFFFFFFFFFFFF)
 
 # %% ../../nbs/core/seed.ipynb #ed1a49c2
 def rng_state()->dict:
     "Where Python's, NumPy's and torch's generators are, the current GPU's too"
     kind,keys,*rest = np.random.get_state()
-    out = dict(
+    state = dict(
         python=random.getstate(), numpy=[kind, keys.tolist(), *rest], torch=torch.get_rng_state()
     )
-    return (
-        out
-        | (
-            dict(cuda=torch.cuda.get_rng_state()) if torch.cuda.is_available() and torch.cuda.is_initialized()
-            else {}
-        )
-    )
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
 
 def set_rng_state(
-    state:dict, # Of `rng_state`
-):
+    state:dict, # From `rng_state`
+)->None:
     "Put the generators back"
     version,keys,gauss = state['python']
     random.setstate((version, tuple(keys), gauss))
