@@ -1,11 +1,14 @@
 "The command line: every verb takes what its function takes; dist and slurm verbs pass it on; mistakes are one line"
-import inspect, os, re, socket, subprocess, sys
-import pytest
+import inspect, json, os, re, socket, subprocess, sys
+import pytest, torch
 
 from clsnb.apis.launch import slurm_script
 from clsnb.cli import main, verbs
 from clsnb.command_line import arguments, call_verb, find_function, parse_words, verb_parser, verb_words
+from clsnb.config.config import Config
+from clsnb.core.checkpoint import save_checkpoint
 from clsnb.core.errors import ConfigError
+from clsnb.core.registry import MODELS
 
 TINY = 'resnet18-tiny_1xb16_photos'
 # The flags of 8c89f7a, each of which still works
@@ -124,6 +127,19 @@ def test_dist_train_trains(tmp_path):
     text = (tmp_path/f'{TINY}.py').read_text()
     assert re.search(r'^seed = 3$', text, re.M)
     assert (tmp_path/'epoch_1.pth').exists() and not list(tmp_path.glob('best_*'))
+
+def test_dist_test_gives_the_numbers_of_test(tmp_path, capsys):
+    cfg = Config.fromfile(TINY)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    save_checkpoint(model, tmp_path/'a.pth', meta=dict(config=cfg.pretty_text, CLASSES=tuple('abcdef')))
+    options = ['--device', 'cpu', '--cfg-options', 'data.workers_per_gpu=0', '--metrics', 'accuracy', 'f1_score']
+    main(['test', str(tmp_path/'a.pth'), '--out', str(tmp_path/'one.json'), *options])
+    one = capsys.readouterr().out.replace('one.json', 'two.json')
+    main(['dist-test', str(tmp_path/'a.pth'), '2', '--out', str(tmp_path/'two.json'), *options])
+    assert capsys.readouterr().out==one and 'f1_score' in one
+    a,b = (json.loads((tmp_path/f'{o}.json').read_text()) for o in ('one', 'two'))
+    assert a['pred_label']==b['pred_label'] and a['metrics']==pytest.approx(b['metrics'])
 
 def test_two_nodes_meet(tmp_path):
     "Two machines, here one and the same, each with one process"

@@ -104,9 +104,9 @@ class Meeting:
         if self.nodes>1 and not self.master_addr:
             raise ConfigError(f"{self.nodes} machines need master_addr, the address of machine 0.")
 
-    def environment(self, nprocs:int # Processes on this machine
+    def environment(self, nprocs:int # Processes on each machine
                    )->dict[str,str]:
-        "What the processes of this machine have in common"
+        "What all processes of this machine have in common"
         port = self.port or (_free_port() if self.nodes==1 else 29500)
         return dict(
             MASTER_ADDR=self.master_addr or '127.0.0.1',
@@ -114,23 +114,27 @@ class Meeting:
             WORLD_SIZE=str(self.nodes*nprocs),
             LOCAL_WORLD_SIZE=str(nprocs),
             GROUP_RANK=str(self.node_rank),
-            PYTHONUNBUFFERED='1',
         )
+
+    def first_rank(self, nprocs:int # Processes on each machine
+                  )->int:
+        "The rank of the first process of this machine"
+        return self.node_rank*nprocs
 
 def _free_port():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
-# %% ../../nbs/apis/launch.ipynb #c6f70d2a
+# %% ../../nbs/apis/launch.ipynb #bb8c07fe
 def _start(folder, nprocs, meeting, procs):
     "Add the processes to a list, each in a group of its own and with its share of the cores"
     env = {k: v for k,v in os.environ.items() if not k.startswith('TORCHELASTIC_')} # of a launcher around us
-    env |= meeting.environment(nprocs)
+    env |= meeting.environment(nprocs) | dict(PYTHONUNBUFFERED='1')
     env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//nprocs)))
     run = 'import sys; from clsnb.apis.launch import _work; _work(sys.argv[1])'
     for local in range(nprocs):
-        rank = meeting.node_rank*nprocs + local
+        rank = meeting.first_rank(nprocs)+local
         own = dict(RANK=str(rank), LOCAL_RANK=str(local), CLSNB_ERROR=str(folder/f'error{local}'))
         with open(folder/f'out{local}', 'wb') as out:
             procs.append(subprocess.Popen(
@@ -141,6 +145,7 @@ def _start(folder, nprocs, meeting, procs):
                 stderr=subprocess.STDOUT,
             ))
 
+# %% ../../nbs/apis/launch.ipynb #c6f70d2a
 def _send_signal(procs, number):
     for p in procs:
         if p.poll() is None: p.send_signal(number)
@@ -197,7 +202,7 @@ def _failure(folder, failed, procs, grace, meeting):
     places = [_last_place(o) for o in outs]
     code,pid = procs[failed].returncode,procs[failed].pid
     how = f'was killed by {signal.Signals(-code).name}' if code<0 else f'failed with exit status {code}'
-    rank = meeting.node_rank*len(procs) + failed
+    rank = meeting.first_rank(len(procs)) + failed
     words = _last_words(places[failed], outs[failed])
     stuck = [f" Process {i} did not end by itself; it was in {o}." for i,o in enumerate(places) if o and i!=failed]
     return (
@@ -206,6 +211,25 @@ def _failure(folder, failed, procs, grace, meeting):
         + (f" Its last words: {words}" if words else '')
         + ''.join(stuck[:4])
     )
+
+# %% ../../nbs/apis/launch.ipynb #86d16e6a
+def _run_processes(folder, nprocs, meeting, grace):
+    "Start the processes and wait for their end; raises `ClsnbError` when one fails"
+    procs,interrupted = [],False
+    try:
+        try:
+            _start(folder, nprocs, meeting, procs)
+            failed = _watch(procs, folder/'out0', grace)
+        except KeyboardInterrupt:
+            interrupted = True
+            _send_signal(procs, signal.SIGINT)
+            failed = _watch(procs, folder/'out0', grace)
+    finally:
+        _send_signal(procs, signal.SIGKILL)
+        for p in procs: p.wait()
+    if failed is None: return
+    if interrupted: raise KeyboardInterrupt("the processes were ended; they do not save on an interrupt")
+    raise ClsnbError(_failure(folder, failed, procs, grace, meeting))
 
 # %% ../../nbs/apis/launch.ipynb #5504cf97
 def launch(
@@ -234,31 +258,25 @@ def launch(
         _run_processes(folder, nprocs, meeting, grace)
         return [pickle.loads((folder/f'result{i}').read_bytes()) for i in range(nprocs)]
 
-def _run_processes(folder, nprocs, meeting, grace):
-    "Start the processes and wait for their end; raises `ClsnbError` when one fails"
-    procs,interrupted = [],False
-    try:
-        try:
-            _start(folder, nprocs, meeting, procs)
-            failed = _watch(procs, folder/'out0', grace)
-        except KeyboardInterrupt:
-            interrupted = True
-            _send_signal(procs, signal.SIGINT)
-            failed = _watch(procs, folder/'out0', grace)
-    finally:
-        _send_signal(procs, signal.SIGKILL)
-        for p in procs: p.wait()
-    if failed is None: return
-    if interrupted: raise KeyboardInterrupt("the processes were ended; they do not save on an interrupt")
-    raise ClsnbError(_failure(folder, failed, procs, grace, meeting))
-
-# %% ../../nbs/apis/launch.ipynb #1c1b8750
+# %% ../../nbs/apis/launch.ipynb #4ebac0b2
 def _resume_words(words):
     "What makes a run resume its newest checkpoint: always, or only when the job is queued again"
     if words[0]!='train': return ''
     given = any(o.startswith('--resume-from=') for o in words)
     return '${SLURM_RESTART_COUNT:+--resume-from=auto}' if given else '--resume-from=auto'
 
+def _requeue_requests(command):
+    return ['#SBATCH --signal=USR1@120', '#SBATCH --requeue'] if command[0]=='train' else []
+
+def _job_steps(command):
+    "The lines of a script that run a command line, and queue a training run again that was stopped and saved"
+    words = ' '.join(shlex.quote(o) for o in [sys.executable, '-m', 'clsnb', *command, '--launcher=slurm'])
+    steps = [f'srun --kill-on-bad-exit=1 {words} {_resume_words(command)}'.rstrip(), 'status=$?']
+    if command[0]=='train':
+        steps.append('if [ $status -eq 138 ]; then scontrol requeue $SLURM_JOB_ID; fi # stopped by SIGUSR1, saved')
+    return [*steps, 'exit $status']
+
+# %% ../../nbs/apis/launch.ipynb #1c1b8750
 def slurm_script(
     command:list[str], # Words of a command line of clsnb, options as --flag=value
     partition:str, # Where to run
@@ -290,17 +308,6 @@ def slurm_script(
     path.write_text('\n'.join(lines)+'\n')
     path.chmod(0o755)
     return path
-
-def _requeue_requests(command):
-    return ['#SBATCH --signal=USR1@120', '#SBATCH --requeue'] if command[0]=='train' else []
-
-def _job_steps(command):
-    "The lines of a script that run a command line, and queue a training run again that was stopped and saved"
-    words = ' '.join(shlex.quote(o) for o in [sys.executable, '-m', 'clsnb', *command, '--launcher=slurm'])
-    steps = [f'srun --kill-on-bad-exit=1 {words} {_resume_words(command)}'.rstrip(), 'status=$?']
-    if command[0]=='train':
-        steps.append('if [ $status -eq 138 ]; then scontrol requeue $SLURM_JOB_ID; fi # stopped by SIGUSR1, saved')
-    return [*steps, 'exit $status']
 
 # %% ../../nbs/apis/launch.ipynb #3bf066ae
 def submit_job(
