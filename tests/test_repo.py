@@ -229,7 +229,8 @@ def test_workflow_runs_ci_on_the_oldest_python_and_newer_ones():
     flow = yaml_of(github/'workflows'/'ci.yml')
     assert {'push', 'pull_request', 'schedule'} <= set(flow[True])  # YAML reads the key `on` as true
     steps = flow['jobs']['all']['steps']
-    assert [o['with']['python-version'] for o in steps if 'setup-python' in o.get('uses', '')] == [settings()['min_python']]
+    oldest = [o['with']['python-version'] for o in steps if 'setup-python' in o.get('uses', '')]
+    assert oldest == [settings()['min_python']]
     assert steps[-1]['run'] == '.ci/run' and os.access(root/'.ci'/'run', os.X_OK)
     newer = flow['jobs']['newer-python']
     assert newer['steps'][-1]['run'] == 'clsnb-test'
