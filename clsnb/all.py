@@ -1,5 +1,6 @@
 "What a user needs, and nothing heavy: `from clsnb.all import *`"
 import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
 from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
@@ -53,7 +54,7 @@ from clsnb.analysis.show import show_result_pyplot
 from clsnb.zoo.index import list_models, search_models, zoo
 
 
-def _later(module, name):
+def _later(module: str, name: str) -> type:
     "A class whose module (ipywidgets) is imported when it is first used"
     def make(*args, **kwargs): return getattr(_importlib.import_module(module), name)(*args, **kwargs)
     make.__name__ = make.__qualname__ = name
@@ -61,6 +62,10 @@ def _later(module, name):
     return make
 
 
-LRExplorer = _later('clsnb.widgets.training', 'LRExplorer')
-PipelineExplorer = _later('clsnb.widgets.pipeline', 'PipelineExplorer')
+if _TYPE_CHECKING:
+    from clsnb.widgets.pipeline import PipelineExplorer
+    from clsnb.widgets.training import LRExplorer
+else:
+    LRExplorer = _later('clsnb.widgets.training', 'LRExplorer')
+    PipelineExplorer = _later('clsnb.widgets.pipeline', 'PipelineExplorer')
 __all__ = [o for o in dir() if not o.startswith('_')]

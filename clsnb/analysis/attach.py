@@ -82,7 +82,7 @@ def _shown_already(run):
 def attach(
     work_dir: str|os.PathLike, # Folder of a run that goes on, has ended, or will begin
     every: float = 2., # Seconds between looks
-    parts=('loss', 'metric', 'lr'), # Panels; see `curve_panels`
+    parts:tuple|list=('loss', 'metric', 'lr'), # Panels; see `curve_panels`
     live: bool|None = None, # Redraw in the background; None: in a notebook
 )->Run: # Its `follower` has `stop()` and `wait()`
     "Show a run's progress and curves while it goes on, whichever process trains"

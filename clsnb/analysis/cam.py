@@ -10,9 +10,13 @@ import os
 import numpy as np, torch
 from contextlib import contextmanager
 from torch import nn
+from typing import TYPE_CHECKING
 from ..core.errors import ConfigError, DataError, near, need
 from ..data.preprocessing import picture_sample, inference_pipeline
 from ..view.style import new_chart, chart_colors, percent, short_name
+
+# %% ../../nbs/analysis/cam.ipynb #401f28e3
+if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../../nbs/analysis/cam.ipynb #3e49701a
 def model_input(model, # From `init_model`: has `cfg`
@@ -155,14 +159,14 @@ def overlay(picture, # (h,w,3) RGB, uint8
     color = colormaps['inferno'](np.asarray(heat, float))[...,:3]*255
     return (picture*(1-strength) + color*strength).round().astype(np.uint8)
 
-def draw_cam(model, img, target_class=None, method='gradcam', strength=.5)->np.ndarray: # As in `cam_map`
+def draw_cam(model:nn.Module, img:str|np.ndarray, target_class:int|str|None=None, method:str='gradcam', strength:float=.5)->np.ndarray: # As in `cam_map`
     "The picture as the model saw it with its class activation map laid over it: RGB, uint8"
     m = cam_map(model, img, target_class, method)
     return overlay(m['picture'], m['heat'], strength)
 
 # %% ../../nbs/analysis/cam.ipynb #ac7eaa73
-def plot_cams(model, imgs, # Paths or arrays
-              target_class=None, method='gradcam', title='Where the evidence was found', dpi=80):
+def plot_cams(model:nn.Module, imgs:list, # Paths or arrays
+              target_class:int|str|None=None, method:str='gradcam', title:str='Where the evidence was found', dpi:float=80)->'Figure':
     "Pictures and their class activation maps, with the predicted class and its score"
     maps = [cam_map(model, o, target_class, method) for o in imgs]
     if not maps: raise DataError("plot_cams: no pictures were given.")

@@ -7,9 +7,13 @@ __all__ = ['confused_pairs', 'plot_confusion', 'confused_classes']
 
 # %% ../../nbs/analysis/confusion.ipynb #0db148ca
 import numpy as np
+from typing import TYPE_CHECKING
 from ..core.errors import DataError
 from ..view.style import new_chart, calm, chart_colors, percent, short_name
 from ..runs.results import Results
+
+# %% ../../nbs/analysis/confusion.ipynb #ee61c6a3
+if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../../nbs/analysis/confusion.ipynb #9b72ca3d
 def _matrix(src, classes=None):
@@ -72,11 +76,11 @@ def _class_ticks(ax, classes):
     )
     ax.set_yticks(at+.5, lab, rotation=0, fontsize=size)
 
-def plot_confusion(src, # Results, or a matrix of counts
-                   classes=None, # Names, for a matrix
-                   hide_diagonal=False, # Show mistakes only
-                   only=None, # Numbers of the classes to show; shares remain those of all
-                   title='Confusion matrix', dpi=80):
+def plot_confusion(src:object, # Results, or a matrix of counts
+                   classes:list|tuple|None=None, # Names, for a matrix
+                   hide_diagonal:bool=False, # Show mistakes only
+                   only:list|None=None, # Numbers of the classes to show; shares remain those of all
+                   title:str='Confusion matrix', dpi:float=80)->'Figure':
     "Counts as numbers, shares of each row as shades"
     m,classes = _matrix(src, classes)
     share = m/np.maximum(m.sum(1, keepdims=True), 1)

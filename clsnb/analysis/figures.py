@@ -7,8 +7,13 @@ __all__ = ['sample_picture', 'plot_pictures', 'plot_mistakes', 'plot_predictions
 
 # %% ../../nbs/analysis/figures.ipynb #2f934506
 import numpy as np
+from typing import TYPE_CHECKING
 from ..core.errors import DataError
+from ..runs.results import Results
 from ..view.style import new_chart, calm, chart_colors, percent, short_name
+
+# %% ../../nbs/analysis/figures.ipynb #743ffdea
+if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../../nbs/analysis/figures.ipynb #ac6bd02f
 def sample_picture(results, i, size=160, # Longest side, in pixels
@@ -83,7 +88,7 @@ def plot_pictures(results, # Results
     return fig
 
 # %% ../../nbs/analysis/figures.ipynb #de96fac7
-def plot_mistakes(results, n=12, cols=6, dpi=80):
+def plot_mistakes(results:Results, n:int=12, cols:int=6, dpi:float=80)->'Figure':
     "The wrong predictions that the model was surest of"
     rows = results.mistakes(n)
     total = int((results.pred!=results.labels).sum())
@@ -94,7 +99,7 @@ def plot_mistakes(results, n=12, cols=6, dpi=80):
         cols, dpi,
     )
 
-def plot_predictions(results, n=12, seed=0, cols=6, dpi=80):
+def plot_predictions(results:Results, n:int=12, seed:int=0, cols:int=6, dpi:float=80)->'Figure':
     "Predictions on pictures drawn at random"
     return plot_pictures(results, results.samples(n, seed), f'{min(n, len(results))} pictures drawn at random',
                          f'{min(n, len(results))} random pictures with predictions', cols, dpi)

@@ -9,11 +9,13 @@ __all__ = ['accuracy_interval', 'verdict', 'cam_rows', 'make_report', 'report_ru
 import io
 import numpy as np
 from pathlib import Path
+from torch import nn
 from fastcore.xml import Code, Div, Em, H1, I, Label, Li, P, Pre, Section, Ul
 from ..core.errors import ClsnbError
 from ..core.io import atomic_write
 from ..core.log import get_logger
 from ..core.registry import HOOKS
+from ..data.sets.dataset import BaseDataset
 from ..view.images import show_images
 from ..train.hooks import Hook
 from ..view.style import percent, short_name
@@ -311,12 +313,12 @@ def _extra(title, o):
     return page_section(title, *map(one, o if isinstance(o, (list, tuple)) else [o]))
 
 # %% ../../nbs/analysis/report.ipynb #87d217ed
-def make_report(work_dir, # The run's folder; gets `figures/`, `results.npz` and `report.html`
+def make_report(work_dir:str|Path, # The run's folder; gets `figures/`, `results.npz` and `report.html`
                 results:Results, # Of the validation pictures
-                model=None, # With `cfg`, for the maps
-                dataset=None, # The training set, for its class counts
-                extra=None, # Title to text, DataFrame, chart, or a list of these: shown after the headline
-                name=None): # Headline; the config's name if left out
+                model:nn.Module|None=None, # With `cfg`, for the maps
+                dataset:BaseDataset|None=None, # The training set, for its class counts
+                extra:dict|None=None, # Title to text, DataFrame, chart, or a list of these: shown after the headline
+                name:str|None=None)->Path: # Headline; the config's name if left out
     "Write the figures and the page; returns the page's path"
     work_dir = Path(work_dir)
     do = _Parts(work_dir)

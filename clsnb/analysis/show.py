@@ -7,19 +7,24 @@ __all__ = ['show_result_pyplot']
 
 # %% ../../nbs/analysis/show.ipynb #76ea79ab
 import numpy as np
+from torch import nn
+from typing import TYPE_CHECKING
 from ..view.style import new_chart
 from ..data.preprocessing import picture_sample
 from ..data.transforms.pipeline import build_transform
 
+# %% ../../nbs/analysis/show.ipynb #de15ba00
+if TYPE_CHECKING: from matplotlib.figure import Figure
+
 # %% ../../nbs/analysis/show.ipynb #8aeabf44
 def show_result_pyplot(
-    model, # From `init_model`
-    img, # A path, an array (blue, green, red) or a PIL image
-    result, # From `inference_model`
-    fig_size=(4, 4), # In inches
-    title=None, # Above the picture; None: class and score
-    wait_time=0, # Kept for mmcls's signature; nothing waits
-):
+    model:nn.Module, # From `init_model`
+    img:object, # A path, an array (blue, green, red) or a PIL image
+    result:dict, # From `inference_model`
+    fig_size:tuple=(4, 4), # In inches
+    title:str|None=None, # Above the picture; None: class and score
+    wait_time:float=0, # Kept for mmcls's signature; nothing waits
+)->'Figure':
     "The picture under its answer, as a figure"
     s = picture_sample(img)
     if 'img' not in s: s = build_transform(dict(type='LoadImageFromFile'))(s)

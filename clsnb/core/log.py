@@ -45,7 +45,7 @@ def get_logger(
         log.addHandler(file)
     return log
 
-def get_root_logger(log_file=None, log_level=None)->logging.Logger:
+def get_root_logger(log_file:str|Path|None=None, log_level:int|str|None=None)->logging.Logger:
     "mmcls's name for `get_logger`"
     return get_logger('clsnb', log_file, log_level)
 

@@ -8,11 +8,15 @@ __all__ = ['denormalize', 'spread', 'show_samples', 'show_batch', 'imbalance_not
 # %% ../../nbs/data/looking.ipynb #0e30419d
 import io
 import numpy as np
+from typing import TYPE_CHECKING
 from ..core.errors import ConfigError, DataError
 from .pixels.file_client import file_client
 from .sets.labels import label_counts
 from .sets.scan import picture_files
-from ..view.images import show_images
+from ..view.images import Montage, show_images
+
+# %% ../../nbs/data/looking.ipynb #ff10966c
+if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../../nbs/data/looking.ipynb #197e2e69
 def _as_bytes(x, unknown):
@@ -76,9 +80,9 @@ def show_samples(ds, n=9, seed=0, cols=None, size=112):
 
 # %% ../../nbs/data/looking.ipynb #f07ba803
 def show_batch(
-    batch, # A batch, or a loader
-    classes=None, # Names of classes; a loader knows them
-    n=12, cols=None, size=112):
+    batch:object, # A batch, or a loader
+    classes:list|tuple|None=None, # Names of classes; a loader knows them
+    n:int=12, cols:int|None=None, size:int=112)->'Montage':
     "Pictures of a batch with their labels"
     if hasattr(batch, 'dataset'):
         classes,batch = classes or batch.dataset.CLASSES,next(iter(batch))
@@ -119,8 +123,8 @@ def imbalance_note(counts)->str:
     )
 
 def plot_classes(
-    data, # A data set, or several as {split: data set}
-    most=30): # Classes that get a bar each
+    data:object, # A data set, or several as {split: data set}
+    most:int=30)->'Figure': # Classes that get a bar each
     "Samples of each class, as a figure"
     import matplotlib.pyplot as plt
     splits = data if isinstance(data, dict) else {'': data}
@@ -204,8 +208,8 @@ def picture_sizes(ds, most=5000):
         )
     return out
 
-def plot_sizes(ds, most=5000,
-               target=None): # Size that the model sees, drawn as a square
+def plot_sizes(ds:object, most:int=5000,
+               target:int|tuple|None=None)->'Figure': # Size that the model sees, drawn as a square
     "Width and height of the pictures, as a figure"
     import matplotlib.pyplot as plt
     wh = picture_sizes(ds, most)

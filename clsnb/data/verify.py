@@ -10,12 +10,16 @@ import os, sys
 import numpy as np
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
 from ..core.io import progress_after
 from .pixels.check_file import check_files, one_thread, unusable
 from .sets.folder import CustomDataset
 from .pixels.loading import printable
 from .sets.scan import picture_files
 from .sets.wrappers import build_dataset
+
+# %% ../../nbs/data/verify.ipynb #77795e9e
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/data/verify.ipynb #2c6d564f
 def _open(data):
@@ -70,11 +74,11 @@ def _duplicates(rows):
             yield r[0],r[1],'two labels',f"{r[2]} here, {first[2]} there; {other}"
 
 def verify_dataset(
-    data, # Folder, dict of a data set, data set; or several as {split: ...}
+    data:object, # Folder, dict of a data set, data set; or several as {split: ...}
     workers:int|None=None, # Processes; None: one per core, 0: none
     tiny:int=32, # Pictures with a shorter side are named
     duplicates:bool=True, # Compare the pixels of all pictures
-): # DataFrame: split, file, problem, detail, usable
+)->'pd.DataFrame': # DataFrame: split, file, problem, detail, usable
     "Decode every picture in full; returns what is wrong"
     import pandas as pd
     from tqdm import tqdm
@@ -100,8 +104,8 @@ def verify_dataset(
 
 # %% ../../nbs/data/verify.ipynb #64b4bcdb
 def verify_report(
-    df, # From `verify_dataset`
-    most=10, # Lines per problem
+    df:'pd.DataFrame', # From `verify_dataset`
+    most:int=10, # Lines per problem
 )->str:
     "The table as text: the worst first"
     n = df.attrs.get('checked', 0)

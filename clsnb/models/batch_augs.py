@@ -114,7 +114,7 @@ class BatchResizeMix(BatchCutMix):
         return F.interpolate(img[order], size=(y2-y1, x2-x1), mode=self.interpolation)
 
 # %% ../../nbs/models/batch_augs.ipynb #ae464ecc
-def build_augment(cfg):
+def build_augment(cfg:dict)->object:
     "A batch augmentation from its dict"
     return MODELS.build(cfg)
 

@@ -8,7 +8,7 @@ __all__ = ['build_part', 'build_backbone', 'build_neck', 'build_head', 'build_lo
 
 # %% ../../nbs/models/classifier.ipynb #a9816937
 import torch
-from torch import distributed as dist
+from torch import distributed as dist, nn
 from ..core.registry import MODELS
 from ..core.errors import ConfigError
 from ..layers.module import BaseModule, Sequential
@@ -18,19 +18,19 @@ from .base import keep_frozen
 def build_part(cfg): # A dict, a list of dicts to be run one after the other, or a module
     "A module from its config"
     return Sequential(*map(MODELS.build, cfg)) if isinstance(cfg, (list, tuple)) else MODELS.build(cfg)
-def build_backbone(cfg):
+def build_backbone(cfg:dict|nn.Module)->nn.Module:
     "A backbone from its dict"
     return build_part(cfg)
-def build_neck(cfg):
+def build_neck(cfg:dict|nn.Module)->nn.Module:
     "A neck from its dict, or several in a row from a list"
     return build_part(cfg)
-def build_head(cfg):
+def build_head(cfg:dict|nn.Module)->nn.Module:
     "A head from its dict"
     return build_part(cfg)
-def build_loss(cfg):
+def build_loss(cfg:dict|nn.Module)->nn.Module:
     "A loss from its dict"
     return build_part(cfg)
-def build_classifier(cfg):
+def build_classifier(cfg:dict|nn.Module)->'BaseClassifier':
     "A classifier from the `model` dict of a config"
     return build_part(cfg)
 

@@ -19,6 +19,9 @@ from ..core.work_dir import WorkFiles
 from ..metrics.registry import lower_is_better, metric_of
 from ..view.style import new_chart, calm, chart_legend, chart_colors, percent
 
+# %% ../../nbs/runs/logs.ipynb #f0ab2fdf
+if TYPE_CHECKING: from matplotlib.figure import Figure
+
 # %% ../../nbs/runs/logs.ipynb #5b773008
 if TYPE_CHECKING: import pandas as pd
 
@@ -66,7 +69,7 @@ def log_table(
     return df
 
 def read_log(
-    src, # A work folder, or one `.log.json`
+    src:object, # A work folder, or one `.log.json`
 )->'pd.DataFrame':
     "The log of a run, all its starts joined; raises `DataError`"
     src = Path(src)
@@ -244,11 +247,11 @@ def _curves_in_words(df, val, parts):
 
 # %% ../../nbs/runs/logs.ipynb #ad676dab
 def plot_curves(
-    src, # A work folder, a log, or what `read_log` returned
-    parts=('loss', 'accuracy', 'lr'), # Which panels; see `curve_panels`
-    baseline=None, # Accuracy of always naming the commonest class, 0 to 1
-    w=3.2, h=2.4, dpi=80, # Of one panel
-): # A chart
+    src:object, # A work folder, a log, or what `read_log` returned
+    parts:tuple|list=('loss', 'accuracy', 'lr'), # Which panels; see `curve_panels`
+    baseline:float|None=None, # Accuracy of always naming the commonest class, 0 to 1
+    w:float=3.2, h:float=2.4, dpi:float=80, # Of one panel
+)->'Figure': # A chart
     "Loss, a metric and learning rate over the run"
     df = src if hasattr(src, 'columns') else read_log(src)
     train, val = df[df['mode']=='train'], df[df['mode']!='train']

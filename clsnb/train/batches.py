@@ -12,10 +12,10 @@ import torch
 
 # %% ../../nbs/train/batches.ipynb #182b13a5
 def to_device(
-    batch,  # Tensors in dicts and lists
+    batch:object,  # Tensors in dicts and lists
     device: torch.device | str,  # Where they go
     memory_format: torch.memory_format = torch.preserve_format,  # Of tensors with four dimensions
-):
+)->object:
     "Move a batch, without waiting for the device"
     if torch.is_tensor(batch):
         layout = memory_format if batch.ndim==4 else torch.preserve_format

@@ -7,6 +7,7 @@ __all__ = ['param_factors', 'quickest', 'DefaultOptimizerConstructor', 'Optimize
            'build_optimizer']
 
 # %% ../../nbs/train/optim.ipynb #a378e04e
+import torch
 from torch import nn
 from ..core.errors import ConfigError, near
 from ..core.registry import OPTIMIZERS, OPTIMIZER_BUILDERS, accepted_args
@@ -109,9 +110,9 @@ def as_optimizer(o):
     return o
 
 def build_optimizer(
-    model, # Whose parameters are trained
+    model:nn.Module, # Whose parameters are trained
     cfg:dict, # `type`, its arguments, and perhaps `constructor` and `paramwise_cfg`; or a dict of such dicts by submodule
-):
+)->torch.optim.Optimizer|dict:
     "The optimiser of a config; raises `ConfigError` for unknown names"
     cfg = dict(cfg)
     if 'type' not in cfg and cfg and all(isinstance(o, dict) and 'type' in o for o in cfg.values()):

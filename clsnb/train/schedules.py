@@ -230,9 +230,9 @@ def _one_cycle_momentum(
 
 def lr_curve(
     lr_config:dict, # As in a config
-    epochs, # Epochs of the run
-    epoch_len, # Iterations in an epoch
-    base=.1, # The optimiser's learning rate
+    epochs:int, # Epochs of the run
+    epoch_len:int, # Iterations in an epoch
+    base:float=.1, # The optimiser's learning rate
 )->list: # One value for each iteration
     "A whole schedule, without training anything"
     s = Schedule(**lr_config)

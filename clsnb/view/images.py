@@ -66,11 +66,11 @@ def _fitting(text, width):
     return text+'…'
 
 def show_images(
-    imgs, # Arrays, tensors, PIL images, paths; a dict gives titles too
-    titles=None, # One per image
-    cols=None, # Images in a row; by default up to 6
-    bgr=True, # Are colour arrays BGR?
-    size=88, # Pixels of a cell's side
+    imgs:object, # Arrays, tensors, PIL images, paths; a dict gives titles too
+    titles:list|None=None, # One per image
+    cols:int|None=None, # Images in a row; by default up to 6
+    bgr:bool=True, # Are colour arrays BGR?
+    size:int=88, # Pixels of a cell's side
 )->Montage:
     "A grid of images with titles"
     from PIL import Image, ImageDraw

@@ -11,10 +11,14 @@ import functools, html, json, os
 from fnmatch import fnmatch
 from pathlib import Path
 import clsnb
+from typing import TYPE_CHECKING
 from ..core.checkpoint import CHECKPOINT_SCHEMES, local_checkpoint, read_checkpoint
 from ..config.config import find_config, list_configs
 from ..core.errors import CheckpointError, ConfigError, DataError, near
 from ..core.io import cache_dir
+
+# %% ../../nbs/zoo/index.ipynb #3323d68c
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/zoo/index.ipynb #7d2c169b
 @functools.cache
@@ -154,8 +158,8 @@ def _table_class():
 
 # %% ../../nbs/zoo/index.ipynb #c004a283
 def zoo(
-    pretrained=None, # True: with published weights only; False: without only
-): # A DataFrame, one row per checkpoint and per config that has none
+    pretrained:bool|None=None, # True: with published weights only; False: without only
+)->'pd.DataFrame': # A DataFrame, one row per checkpoint and per config that has none
     "All models: config, paper, size, accuracy, training data and the address of the weights"
     df = _table_class()(_rows())[[
         'name', 'config', 'family', 'paper', 'year', 'params', 'flops', 'top1', 'top5', 'training_data',
@@ -168,9 +172,9 @@ def zoo(
 
 # %% ../../nbs/zoo/index.ipynb #a80bcb3f
 def search_models(
-    query, # Words, such as 'swin 384'
-    pretrained=None, # True: with published weights only
-): # A DataFrame as from `zoo`
+    query:str, # Words, such as 'swin 384'
+    pretrained:bool|None=None, # True: with published weights only
+)->'pd.DataFrame': # A DataFrame as from `zoo`
     "Models in which every word of `query` occurs"
     df = zoo(pretrained)
     hay = df[['name', 'config', 'family', 'paper', 'training_data']].fillna('').agg(
@@ -182,8 +186,8 @@ def search_models(
     )
 
 def list_models(
-    pattern='*', # With * and ?
-    pretrained=None, # True: with published weights only
+    pattern:str='*', # With * and ?
+    pretrained:bool|None=None, # True: with published weights only
 )->list:
     "Names of models; a name without * matches anywhere in it"
     pattern = pattern if set(pattern) & set('*?[') else f'*{pattern}*'

@@ -246,8 +246,8 @@ def why_whole(load, crop):
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #7f756586
 def fast_decode(
-    pipeline, # A `Compose`, or a list of steps
-    how='exact', # 'exact' (or True) or 'scaled'
+    pipeline:Compose|list, # A `Compose`, or a list of steps
+    how:str|bool='exact', # 'exact' (or True) or 'scaled'
 )->tuple: # (pipeline, what happened)
     "The same steps, decoding little more than the crop"
     how = 'exact' if how is True else how

@@ -35,7 +35,7 @@ class Photos(CustomDataset):
         )
 
 # %% ../../../nbs/data/sets/packaged.ipynb #8d8ef6f9
-def photo_path(name='animal/cat.jpg' # 'cat', 'cat.jpg' or 'animal/cat.jpg'
+def photo_path(name:str='animal/cat.jpg' # 'cat', 'cat.jpg' or 'animal/cat.jpg'
                )->str:
     "Path of one packaged photograph"
     names = sorted(o.relative_to(_photos).as_posix() for o in _photos.glob('*/*.jpg'))
@@ -46,7 +46,7 @@ def photo_path(name='animal/cat.jpg' # 'cat', 'cat.jpg' or 'animal/cat.jpg'
         f"No packaged photograph is called {name!r}.{near(name, [o.split('/')[1][:-4] for o in names])}"
     )
 
-def sample_photos(n=6, seed=0)->list:
+def sample_photos(n:int=6, seed:int=0)->list:
     "Paths of `n` packaged photographs, of all classes in turn"
     by_class = [sorted(o.glob('*.jpg'), key=lambda p: hashlib.sha1(f'{seed}{p.name}'.encode()).digest())
                 for o in sorted(_photos.iterdir()) if o.is_dir()]

@@ -248,9 +248,9 @@ class KFoldDataset(SubsetDataset):
         self.stratified = stratified
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #62e34b31
-def build_dataset(cfg, default_args=None,
-                  like=None # The training data set, or names of classes: others get its numbers, and must fit them
-                  ):
+def build_dataset(cfg:dict|list|BaseDataset, default_args:dict|None=None,
+                  like:BaseDataset|list|None=None # The training data set, or names of classes: others get its numbers, and must fit them
+                  )->BaseDataset:
     "A data set from its dict; from a list of dicts, all of them in a row"
     if like is not None: return _fitted(cfg, default_args, getattr(like, 'CLASSES', like))
     if isinstance(cfg, (list, tuple)):
@@ -285,9 +285,9 @@ def _fitted(cfg, default_args, classes):
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #3e604cc6
 def split_dataset(
-    dataset, # Is not changed
-    val=.2, # Share of the second part
-    seed=0, stratified=True, groups=None, # As in KFoldDataset
+    dataset:BaseDataset, # Is not changed
+    val:float=.2, # Share of the second part
+    seed:int=0, stratified:bool=True, groups:str|list|None=None, # As in KFoldDataset
 )->tuple: # Two `SubsetDataset`s
     "Training and validation part of a data set"
     if not 0<val<1: raise ConfigError(f"split: val is a share between 0 and 1, not {val}.")

@@ -8,11 +8,12 @@ __all__ = ['build_transform', 'Compose', 'build_pipeline', 'on_key', 'check_rang
 # %% ../../../nbs/data/transforms/pipeline.ipynb #b716986d
 import inspect, math, numbers, os, traceback
 import numpy as np
+from collections.abc import Callable
 from ...core.errors import ClsnbError, ConfigError, DataError, near
 from ...core.registry import TRANSFORMS
 
 # %% ../../../nbs/data/transforms/pipeline.ipynb #59d34064
-def build_transform(cfg):
+def build_transform(cfg:dict)->'Callable':
     "A callable from a dict with `type`, a list of them, or a callable"
     if isinstance(cfg, (list, tuple)): return Compose(cfg)
     if isinstance(cfg, dict): return TRANSFORMS.build(cfg)
@@ -39,7 +40,7 @@ class Compose:
     def __len__(self): return len(self.transforms)
     def __repr__(self): return 'Compose(' + ''.join(f'\n    {t}' for t in self.transforms) + '\n)'
 
-def build_pipeline(cfg): return Compose(cfg or [])
+def build_pipeline(cfg:list|None)->'Compose': return Compose(cfg or [])
 
 # %% ../../../nbs/data/transforms/pipeline.ipynb #00c42523
 def _shown(v):
