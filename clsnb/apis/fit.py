@@ -429,6 +429,11 @@ def _set_start(cfg, text, resume_from, load_from):
 KEYS.declare('work_dir', str|None, 'Where everything goes; None: work_dirs/NAME')
 KEYS.declare('log_level', str|int, 'Least level of the messages that are shown', default='INFO')
 
+def _build_datasets(cfg):
+    "The training data, and those for a validation loss where the workflow asks for it"
+    train = build_dataset(cfg.data.train)
+    return [train, build_dataset(cfg.data.val, like=train)] if len(cfg.facts.workflow)==2 else [train]
+
 def _new_model(cfg, classes):
     "Build a model with its first weights, which depend on the seed alone"
     set_seed(mix(cfg.facts.seed))
@@ -445,9 +450,7 @@ def _open_work_dir(cfg, name, stamp):
     if get_dist_info()[0]==0: cfg.dump(folder/name)
     return logger
 
-# %% ../../nbs/apis/fit.ipynb #ee34ad46
-KEYS.declare('seed', int|None, 'Seed of everything random', default=0)
-KEYS.declare('dist_params', dict|None, 'Arguments of `init_dist`, e.g. the backend')
+# %% ../../nbs/apis/fit.ipynb #c9f19d9b
 KEYS.declare('device', object, 'Accepted for configs of mmcls and ignored; `fit` has an argument')
 KEYS.declare('gpu_ids', object, 'Accepted for configs of mmcls and ignored; each process has one GPU')
 KEYS.declare(
@@ -460,6 +463,10 @@ KEYS.declare(
     'runner.ipu_model_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices'
 )
 KEYS.declare('runner.options_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
+
+# %% ../../nbs/apis/fit.ipynb #ee34ad46
+KEYS.declare('seed', int|None, 'Seed of everything random', default=0)
+KEYS.declare('dist_params', dict|None, 'Arguments of `init_dist`, e.g. the backend')
 
 @free_on_error
 def fit(
@@ -484,9 +491,7 @@ def fit(
     cfg.seed = cfg.facts.seed
     scaling = scale_lr(cfg, get_dist_info()[1], auto_scale_lr)
 
-    datasets = [build_dataset(cfg.data.train)]
-    if len(cfg.facts.workflow)==2:
-        datasets.append(build_dataset(cfg.data.val, like=datasets[0]))
+    datasets = _build_datasets(cfg)
     classes = datasets[0].CLASSES
     fit_classes(cfg, classes)
     model = _new_model(cfg, classes)
