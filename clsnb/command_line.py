@@ -56,12 +56,18 @@ def option_settings(
 def option_converter(
     annotation:object, # Of an argument
     default:object=None, # Its default in Python
+    flag:str='--cfg-options', # For the message of an error
 )->Callable|None: # None: the value stays as it is
     "What turns the words of the command line into a value of the argument's type"
     types = allowed_types(annotation, default)
-    if dict in types and str not in types: return parse_options
+    if dict in types and str not in types: return lambda words: _read_pairs(words, flag)
     if bool in types and str in types: return _false_for_none
     return None
+
+def _read_pairs(words, flag):
+    wrong = [o for o in words if '=' not in o]
+    if wrong: raise ConfigError(f"{flag} takes KEY=VALUE pairs, and {wrong[0]!r} has no '='.")
+    return parse_options(words)
 
 def _false_for_none(word): return False if str(word).lower()=='none' else word
 
@@ -123,7 +129,7 @@ def argument_option(
     comment = typed_help.get(parameter.name, comment)
     settings |= option_settings(annotation, default) | dict(help=help_text(comment, variable))
     if settings.get('action') in ('store_true', argparse.BooleanOptionalAction): settings.pop('metavar')
-    return Option(parameter.name, (f'--{name}',), settings, option_converter(annotation, default))
+    return Option(parameter.name, (f'--{name}',), settings, option_converter(annotation, default, f'--{name}'))
 
 def key_option(
     name:str, # Of a config key, such as 'seed'

@@ -196,6 +196,8 @@ def test_slurm_script(tmp_path, capsys):
     ('train mine.py yours.py', "'yours.py' is one argument too many"),
     ('train mine.py --gpu-id x', '--gpu-id'),
     ('train nowhere.py', 'nowhere.py'),
+    ('train nowhere.py --cfg-options seed', "--cfg-options takes KEY=VALUE pairs, and 'seed' has no '='"),
+    ('test nowhere.py --metric-options topk', '--metric-options takes KEY=VALUE pairs'),
     ('dist-train mine.py two', 'NPROCS'),
     ('dist-train mine.py 2 --nodes 2', 'master_addr'),
     ('predict nowhere.pth nowhere.jpg', 'nowhere.pth'),
