@@ -4,143 +4,178 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'BACKBONES', 'NECKS', 'HEADS', 'LOSSES', 'CLASSIFIERS', 'ATTENTION', 'DATASETS', 'TRANSFORMS', 'PIPELINES',
-           'SAMPLERS', 'HOOKS', 'RUNNERS', 'OPTIMIZERS', 'OPTIMIZER_BUILDERS', 'SCHEDULES', 'accepted_args', 'Registry',
-           'build']
+           'SAMPLERS', 'HOOKS', 'RUNNERS', 'OPTIMIZERS', 'OPTIMIZER_BUILDERS', 'SCHEDULES', 'accepted_args',
+           'required_args', 'Registry', 'own_problems', 'build', 'Slot', 'dicts_with_paths', 'dict_problems']
 
 # %% ../../nbs/core/registry.ipynb #1657db80
 import importlib, inspect, pkgutil
-from fastcore.basics import patch
+from typing import NamedTuple
 from .errors import ConfigError, near
 
 # %% ../../nbs/core/registry.ipynb #f78905c7
 def accepted_args(
-    f, # A class or a function
-): # A set of names, or None where anything goes
+    f, # a class or a function
+) -> set|None: # None: any
     "Names of the keyword arguments that `f` takes, following `**kwargs` up through its parents"
-    fs = [c.__init__ for c in f.__mro__ if '__init__' in vars(c)] if inspect.isclass(f) else [f]
+    constructors = [c.__init__ for c in f.__mro__ if '__init__' in vars(c)] if inspect.isclass(f) else [f]
     names = set()
-    for g in fs:
-        try: ps = inspect.signature(g).parameters.values()
+    for g in constructors:
+        try: parameters = inspect.signature(g).parameters.values()
         except (TypeError, ValueError): return None
         if g is object.__init__: # no constructor, no arguments
-            return set() if len(fs)==1 and f.__new__ is object.__new__ else None
-        names |= {p.name for p in ps if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
-        if not any(p.kind==p.VAR_KEYWORD for p in ps): return names
+            return set() if len(constructors)==1 and f.__new__ is object.__new__ else None
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
+        if not any(p.kind==p.VAR_KEYWORD for p in parameters): return names
     return None
+
+def required_args(
+    f, # a class or a function
+) -> list:
+    "Names of the arguments without a default"
+    try: parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError): return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 # %% ../../nbs/core/registry.ipynb #41d26815
 def _module(o): return getattr(o, '__module__', '')
 
 class Registry:
     "Names to classes or functions; finds what is missing by importing its home packages"
-    def __init__(self, name, # Shown in messages
-                 home=(), # Dotted packages to import, the first time a name is missing
-                 fallback=dict, # Function that returns more names and classes, asked last (e.g. torch.optim)
-                 ):
+    def __init__(
+        self,
+        name:str, # shown in messages
+        home:tuple=(), # dotted packages to import, the first time a name is missing
+        fallback=dict, # function that returns more names and classes, asked last (for example those of torch.optim)
+    ):
         self.name = name
         self.home = home
         self.fallback = fallback
+        self.slots = {} # keys of a dict under which dicts of a registry stand, see `Slot`
         self._classes = {}
         self._state = 'new'
-    def _load(self):
-        if self._state != 'new': return
-        self._state = 'loading'
-        try:
-            for h in self.home:
-                m = importlib.import_module(h)
-                for o in pkgutil.walk_packages(getattr(m, '__path__', ()), h+'.'):
-                    importlib.import_module(o.name)
-            self._state = 'loaded'
-        finally: self._state = 'loaded' if self._state=='loaded' else 'new'
-    def get(self, name):
+    def register(self, cls=None, name:str|list=None, force:bool=False):
+        "Decorator: `@R.register`, `@R.register('Name')` or `@R.register(name='Name')`"
+        if isinstance(cls, (str, list, tuple)): cls,name = None,cls
+        return self._add(cls, name, force) if cls is not None else lambda c: self._add(c, name, force)
+    def register_module(self, name:str|list=None, force:bool=False, module=None):
+        "The form that mmcv's users know: `@R.register_module()` or `R.register_module(module=Cls)`"
+        if inspect.isclass(name): return self._add(name, None, force)
+        return self.register(module, name, force)
+    def get(self, name:str):
         "The class registered as `name`, or None; `mmcls.ResNet` is `ResNet`"
         name = name.removeprefix('mmcls.') if isinstance(name, str) else name
         if name not in self._classes: self._load()
         return self._classes.get(name) or self.fallback().get(name)
     @property
-    def module_dict(self):
+    def module_dict(self) -> dict:
         "All names and classes, with everything at home imported"
         self._load()
         return {**self.fallback(), **self._classes}
+    def build(self, cfg:dict, default_args:dict=None): return build(cfg, self, default_args)
+    def problems(self, cfg:dict, path:str=''): return dict_problems(cfg, self, path)
+    def _load(self):
+        if self._state!='new': return
+        self._state = 'loading'
+        try:
+            for package in self.home:
+                m = importlib.import_module(package)
+                for o in pkgutil.walk_packages(getattr(m, '__path__', ()), package+'.'): importlib.import_module(o.name)
+            self._state = 'loaded'
+        finally: self._state = 'loaded' if self._state=='loaded' else 'new'
+    def _add(self, cls, name=None, force=False):
+        for n in [name] if isinstance(name, str) else name or [cls.__name__]:
+            old = self._classes.get(n)
+            from_notebook = '__main__' in (_module(old), _module(cls))
+            if old is not None and not force and _module(old)!=_module(cls) and not from_notebook:
+                raise ConfigError(f"{self.name}: {n!r} of {_module(cls)} is already registered by {_module(old)}; "
+                                  "choose another name, or set force=True to replace it.")
+            library_again = self._state=='loading' and old is not None and _module(old)=='__main__'
+            if not library_again: self._classes[n] = cls
+        return cls
     def __contains__(self, name): return self.get(name) is not None
     def __len__(self): return len(self.module_dict)
     def __iter__(self): return iter(sorted(self.module_dict))
     def __repr__(self): return f"Registry {self.name}: {len(self)} names"
-    def build(self, cfg, default_args=None): return build(cfg, self, default_args)
-
-# %% ../../nbs/core/registry.ipynb #b73e88f8
-@patch
-def _add(self:Registry, cls, name=None, force=False):
-    for n in [name] if isinstance(name, str) else name or [cls.__name__]:
-        old = self._classes.get(n)
-        if (
-            old is not None
-            and not force
-            and _module(old)!=_module(cls)
-            and '__main__' not in (_module(old),_module(cls))
-        ):
-            raise ConfigError(f"{self.name}: {n!r} of {_module(cls)} is already registered by {_module(old)}; "
-                              "choose another name, or say force=True to replace it.")
-        if not (self._state=='loading' and old is not None and _module(old)=='__main__'):
-            self._classes[n] = cls
-    return cls
-
-@patch
-def register(self:Registry, cls=None, name=None, force=False):
-    "Decorator: `@R.register`, `@R.register('Name')` or `@R.register(name='Name')`"
-    if isinstance(cls, (str, list, tuple)): cls,name = None,cls
-    return self._add(cls, name, force) if cls is not None else lambda c: self._add(c, name, force)
-
-@patch
-def register_module(self:Registry, name=None, force=False, module=None):
-    "The form that mmcv's users know: `@R.register_module()` or `R.register_module(module=Cls)`"
-    if inspect.isclass(name): return self._add(name, None, force)
-    return self.register(module, name, force)
 
 # %% ../../nbs/core/registry.ipynb #aeab75a3
-def build(
-    cfg, # A dict with `type`; or something already built
-    registry, # Where to look `type` up
-    default_args=None, # Used where `cfg` says nothing
+def _short(o, n=80):
+    text = str(o)
+    return text if len(text)<=n else text[:n]+'...'
+
+def own_problems(
+    kw:dict, # with `type`
+    registry, # where to look `type` up
+    extra:tuple=(), # keys that the owner of the dict reads itself
+    given:tuple|None=(), # arguments that the owner adds; None: it may add any
 ):
-    "Build an object from its dict; raises `ConfigError` for unknown types and arguments"
+    "Pairs (key, what is wrong) for one dict; the key is '' for the dict as a whole"
+    if 'type' not in kw:
+        yield '',f"a dict to build needs the key 'type', and {_short(kw)} has none."
+        return
+    kind = kw['type']
+    cls = registry.get(kind) if isinstance(kind, str) else kind
+    if cls is None:
+        yield 'type',f"no class is registered as {kind!r}.{near(kind, registry.module_dict)}"
+        return
+    name,known = getattr(cls, '__name__', cls),accepted_args(cls)
+    for key in kw:
+        if known is None or key in {'type', *known, *extra}: continue
+        hint = near(key, known) or f" It takes {', '.join(sorted(known)) or 'no arguments'}."
+        yield key,f"{name} has no argument {key!r}.{hint}"
+    for key in required_args(cls) if given is not None else ():
+        if key not in kw and key not in given: yield '',f"{name} needs the argument {key!r}."
+
+# %% ../../nbs/core/registry.ipynb #cbfe582a
+def build(
+    cfg:dict, # a dict with `type`; or an object that is already built
+    registry:Registry, # where to look `type` up
+    default_args:dict=None, # arguments that `cfg` need not give
+):
+    "Build an object from its dict; raises `ConfigError` for unknown types, and for unknown or missing arguments"
     if cfg is None or not isinstance(cfg, dict): return cfg
     kw = {**(default_args or {}), **cfg}
-    if 'type' not in kw:
-        raise ConfigError(
-            f"{registry.name}: a dict to build needs the key 'type', and {_short(cfg)} has none."
-        )
-    typ = kw.pop('type')
-    cls = registry.get(typ) if isinstance(typ, str) else typ
-    if cls is None:
-        raise ConfigError(
-            f"{registry.name}: no class is registered as {typ!r}.{near(typ, registry.module_dict)}"
-        )
-    known = accepted_args(cls)
-    for k in kw:
-        if known is not None and k not in known:
-            hint = near(k, known) or f" It takes {', '.join(sorted(known)) or 'none'}."
-            raise ConfigError(
-                f"{registry.name}: {getattr(cls, '__name__', cls)} has no argument {k!r}.{hint}"
-            )
+    for _,problem in own_problems(kw, registry): raise ConfigError(f"{registry.name}: {problem}")
+    kind = kw.pop('type')
+    cls = registry.get(kind) if isinstance(kind, str) else kind
     try: return cls(**kw)
-    except TypeError as e:
-        if '__init__() missing' in str(e):
-            raise ConfigError(f"{registry.name}: {str(e).replace('.__init__()', ' is')}.") from e
-        raise
+    except TypeError as e: # an argument that a parent of the class needs
+        if '__init__() missing' not in str(e): raise
+        raise ConfigError(f"{registry.name}: {str(e).replace('.__init__()', ' is')}.") from e
 
-def _short(o, n=80):
-    return s if len(s := str(o))<=n else s[:n]+'...'
+# %% ../../nbs/core/registry.ipynb #b7384ba3
+class Slot(NamedTuple):
+    "What stands under a key"
+    registry:Registry # builds the dicts there
+    extra:tuple = () # keys that the owner of these dicts reads itself
+    given:tuple|None = () # arguments that the owner adds; None: it may add any
+
+def dicts_with_paths(value, path:str):
+    "All dicts in nested lists, with their dotted keys"
+    if isinstance(value, dict): yield path,value
+    elif isinstance(value, (list, tuple)):
+        for i,inner in enumerate(value): yield from dicts_with_paths(inner, f'{path}.{i}')
+
+def dict_problems(
+    cfg, # a dict with `type`, or nested lists of such dicts
+    registry:Registry, # that builds them
+    path:str='', # dotted key of `cfg`
+    extra:tuple=(), # keys that the owner of these dicts reads itself
+    given:tuple|None=(), # arguments that the owner adds; None: it may add any
+):
+    "Pairs (dotted key, what is wrong), also for the dicts inside"
+    for at,kw in dicts_with_paths(cfg, path):
+        if not isinstance(kw.get('type'), str): continue
+        for key,text in own_problems(kw, registry, extra, given): yield f'{at}.{key}'.strip('.'),text
+        for key,value in kw.items():
+            if slot := registry.slots.get(key):
+                yield from dict_problems(value, slot.registry, f'{at}.{key}'.strip('.'), slot.extra, slot.given)
 
 # %% ../../nbs/core/registry.ipynb #389144d0
 def _from_torch_optim():
     "The optimisers of `torch.optim` by name"
     import torch
-    return {
-        k: o
-        for k,o in vars(torch.optim).items()
-        if inspect.isclass(o) and issubclass(o, torch.optim.Optimizer) and k!='Optimizer'
-    }
+    base = torch.optim.Optimizer
+    return {k: o for k,o in vars(torch.optim).items() if inspect.isclass(o) and issubclass(o, base) and o is not base}
 
 MODELS = BACKBONES = NECKS = HEADS = LOSSES = CLASSIFIERS = Registry('models', ['clsnb.models'])
 ATTENTION = Registry('attention', ['clsnb.layers'])
@@ -152,3 +187,8 @@ RUNNERS = Registry('runners', ['clsnb.train'])
 OPTIMIZERS = Registry('optimizers', ['clsnb.train'], _from_torch_optim)
 OPTIMIZER_BUILDERS = Registry('optimizer builders', ['clsnb.train'])
 SCHEDULES = Registry('schedules', ['clsnb.train'])
+
+MODELS.slots.update(dict.fromkeys(['backbone', 'neck', 'head', 'loss', 'augments'], Slot(MODELS, given=('num_classes',))))
+DATASETS.slots.update(pipeline=Slot(TRANSFORMS), dataset=Slot(DATASETS), datasets=Slot(DATASETS))
+TRANSFORMS.slots.update(transforms=Slot(TRANSFORMS))
+TRANSFORMS.slots.update(policies=Slot(TRANSFORMS, ('magnitude_key', 'magnitude_range'), given=None))

@@ -8,7 +8,7 @@ __all__ = ['CONV_LAYERS', 'build_conv_layer', 'Conv2dAdaptivePadding', 'ConvWS2d
 # %% ../../nbs/layers/conv.ipynb #f222fc5f
 from torch import nn
 from torch.nn import functional as F
-from ..core.registry import Registry
+from ..core.registry import MODELS, Registry, Slot
 from ..core.errors import ConfigError
 from ..core.init import kaiming_init, constant_init
 from .norm_act import build_norm_layer, build_activation_layer, layer_type
@@ -16,6 +16,7 @@ from .module import to_2tuple
 
 # %% ../../nbs/layers/conv.ipynb #772934f9
 CONV_LAYERS = Registry('conv layers')
+MODELS.slots['conv_cfg'] = Slot(CONV_LAYERS, given=None)
 for _k,_m in dict(
     Conv1d=nn.Conv1d, Conv2d=nn.Conv2d, Conv3d=nn.Conv3d, Conv=nn.Conv2d
 ).items():

@@ -11,7 +11,7 @@ import inspect
 import torch
 from torch import nn, distributed as dist
 from torch.nn import functional as F
-from ..core.registry import Registry
+from ..core.registry import MODELS, Registry, Slot
 from ..core.errors import ConfigError, near
 
 # %% ../../nbs/layers/norm_act.ipynb #a1b05e91
@@ -49,6 +49,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 # %% ../../nbs/layers/norm_act.ipynb #40f0db71
 NORM_LAYERS = Registry('norm layers')
+MODELS.slots['norm_cfg'] = Slot(NORM_LAYERS, extra=('requires_grad',), given=None)
 for _k,_m in dict(
     BN=nn.BatchNorm2d, BN1d=nn.BatchNorm1d, BN2d=nn.BatchNorm2d, BN3d=nn.BatchNorm3d, SyncBN=SyncBatchNorm,
     GN=nn.GroupNorm, LN=nn.LayerNorm, IN=nn.InstanceNorm2d, IN1d=nn.InstanceNorm1d, IN2d=nn.InstanceNorm2d,
@@ -117,6 +118,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 # %% ../../nbs/layers/norm_act.ipynb #52574090
 ACTIVATION_LAYERS = Registry('activation layers')
+MODELS.slots['act_cfg'] = Slot(ACTIVATION_LAYERS, given=None)
 class Swish(nn.Module):
     "x·sigmoid(x), also called SiLU"
     def forward(self, x): return F.silu(x)
