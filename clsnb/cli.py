@@ -21,7 +21,8 @@ def show_training(
     run:object, # From `fit`
 )->int:
     "The exit status of a training run"
-    return stop_status(run.stop) if getattr(run.stop, 'unfinished', False) else 0
+    stop = run.runner.stop
+    return stop_status(stop) if getattr(stop, 'unfinished', False) else 0
 
 def stop_status(
     signal_name:str, # Such as 'SIGINT'
@@ -40,7 +41,6 @@ def show_finetuning(
 )->int:
     "Print the result and where its report is"
     print(finetuned)
-    if finetuned.report: print(f'Report: {finetuned.report}')
     return 0 if finetuned.finished else stop_status('SIGINT')
 
 # %% ../nbs/cli.ipynb #de8023f8

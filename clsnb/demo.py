@@ -7,10 +7,13 @@ __all__ = ['demo_configs', 'demo_titles', 'summary', 'result_line', 'demo']
 
 # %% ../nbs/demo.ipynb #0fe255c8
 import os
+import numpy as np
 from pathlib import Path
 from .apis.fit import fit
 from .core.errors import CheckpointError
 from .core.log import get_logger
+from .core.work_dir import WorkFiles
+from .runs.folder import Run
 from .runs.results import Results
 
 # %% ../nbs/demo.ipynb #b7fdb62d
@@ -19,20 +22,19 @@ demo_titles = dict(scratch='A small network from nothing', pretrained='MobileNet
 
 # %% ../nbs/demo.ipynb #ca5fb2e7
 def summary(
-    run:object, # The runner of a finished run
+    run:Run, # From `fit`
 )->dict: # accuracy and baseline in percent, n, commonest, work_dir, report
     "How good a run is, beside a classifier that always answers the commonest class"
-    dataset = run.evaluation.dataset
-    results = Results.from_dataset(run.evaluation.scores, dataset)
-    labels = dataset.get_gt_labels()
-    commonest = max(range(len(dataset.CLASSES)), key=lambda k: (labels==k).sum())
+    found = run.runner.evaluation
+    results = run.results or Results.from_dataset(found.scores, found.dataset)
+    commonest = results.classes[np.bincount(results.labels).argmax()]
     return dict(
         accuracy=100*results.accuracy,
         baseline=100*results.baseline,
-        n=len(labels),
-        commonest=dataset.CLASSES[commonest],
-        work_dir=run.work_dir,
-        report=str(Path(run.work_dir)/'report.html'),
+        n=len(results),
+        commonest=commonest,
+        work_dir=str(run.folder),
+        report=str(run.folder/WorkFiles.report),
     )
 
 # %% ../nbs/demo.ipynb #d5d181be

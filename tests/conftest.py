@@ -1,5 +1,5 @@
 "What the tests share: real weights, a browser, one live notebook page"
-import hashlib, json, logging, os, re, secrets, shutil, signal, socket, subprocess, sys, time
+import hashlib, json, os, re, secrets, shutil, signal, socket, subprocess, sys, time
 import urllib.request, zipfile
 from pathlib import Path
 import pytest
@@ -222,8 +222,3 @@ def nb(live_notebook, request, tmp_path_factory):
     wrong = list(o.wrong)
     o.py('from ipywidgets import Widget; Widget.close_all()')
     assert not wrong, wrong[:3]
-
-@pytest.fixture(autouse=True)
-def usual_log_level():
-    "A run of another test may have asked for errors only"
-    logging.getLogger('clsnb').setLevel(logging.INFO)

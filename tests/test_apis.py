@@ -9,6 +9,7 @@ from clsnb.apis.fit import fit, loader_args, set_backends
 from clsnb.cli import main
 from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError, DataError
+from clsnb.core.log import get_logger
 from clsnb.data.feed.loader import build_dataloader
 from clsnb.data.sets.packaged import Digits
 
@@ -80,6 +81,19 @@ def test_half_run_can_be_tested(tmp_path, capsys):
     )
     main(['test', str(tmp_path/'run'), '--device', 'cpu'])
     assert 'accuracy_top-1' in capsys.readouterr().out
+
+def test_a_quiet_run_does_not_silence_the_next(tmp_path, capsys):
+    "A level of errors only belongs to its run, also to one that fails; so does its log file"
+    fit(TINY, tmp_path/'quiet', quiet, device='cpu')
+    with pytest.raises(ConfigError): fit(TINY, tmp_path/'fails', quiet | {'optimizer.type': 'AdmaW'}, device='cpu')
+    assert not capsys.readouterr().out
+    loud = {k: v for k, v in quiet.items() if k!='log_level'}
+    finetune(TINY, photos, tmp_path/'loud', epochs=1, size=32, options={k: v for k, v in loud.items() if '.max_' not in k}, weights=False)
+    out = capsys.readouterr().out
+    assert 'from scratch' in out and 'training samples of 6 classes' in out
+    get_logger().warning('after the run')
+    assert 'after the run' in capsys.readouterr().out
+    assert not any('after the run' in p.read_text() for p in tmp_path.rglob('*.log'))
 
 # ---- Folders
 

@@ -335,7 +335,7 @@ def train(tmp_path, data, **loader):
         str(tmp_path/'work'),
         validate=False,
         device='cpu',
-    )
+    ).runner
 
 odd = {n: d for n,(_, d) in good.items()} | dict(
     sixteen=saved(Image.fromarray(np.full((9, 7), 30000, np.uint16)), 'PNG'),

@@ -81,7 +81,7 @@ def go(folder, name, **kw):
     "Train in `folder`, from its newest checkpoint if it has one; the hashes, and the weights or None"
     out = Path(folder)/name
     try:
-        run = fit(config(out, **kw), str(folder), validate=False, resume_from='auto', device='cpu')
+        run = fit(config(out, **kw), str(folder), validate=False, resume_from='auto', device='cpu').runner
     except SwitchedOff: run = None
     return (
         {int(k): tuple(v) for k,v in json.loads(out.read_text()).items()},

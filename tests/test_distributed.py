@@ -49,7 +49,7 @@ def options(samples=16, **kw):
 
 def train(work_dir, opts, **kw):
     "What each process does; its facts"
-    run = fit('lenet5_1xb32_digits', str(work_dir), opts, launcher=kw.pop('launcher', 'pytorch'), **kw)
+    run = fit('lenet5_1xb32_digits', str(work_dir), opts, launcher=kw.pop('launcher', 'pytorch'), **kw).runner
     return dict(
         iter=run.iter,
         stop=run.stop and str(run.stop),

@@ -6,19 +6,21 @@ import numpy as np, pytest, torch
 from torch import nn
 
 import clsnb
+from clsnb.analysis.figures import plot_predictions
 from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config, picture_folders, start_from
 from clsnb.apis.inference import inference_model
 from clsnb.apis.lr_find import LrFind, lr_find
 from clsnb.apis.fit import fit
+from clsnb.apis.test import evaluate_config
 from clsnb.core.checkpoint import read_checkpoint
 from clsnb.config.config import Config, list_configs
 from clsnb.core.errors import CheckpointError, ConfigError, DataError
-from clsnb.core.log import get_logger
 from clsnb.core.registry import MODELS
 from clsnb.data.feed.loader import build_dataloader
 from clsnb.data.sets.packaged import Digits, photo_path
 from clsnb.data.sets.wrappers import build_dataset
+from clsnb.runs.results import Results
 from clsnb.train.optim import OptimizerDict
 
 photos = Path(clsnb.__file__).parent/'photos'
@@ -406,25 +408,29 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope='module')
 def second(trained, tmp_path_factory):
     "From the checkpoint of the first: frozen at first, averaged"
-    return finetune(trained.work_dir, photos, tmp_path_factory.mktemp('second')/'run', options=quiet, **kw)
+    return finetune(trained.folder, photos, tmp_path_factory.mktemp('second')/'run', options=quiet, **kw)
 
 def test_a_result_answers(trained):
     assert trained.finished
-    assert abs(trained.best-trained.history.f1_score.max())<1e-3
+    assert abs(trained.metrics['f1_score']-trained.log.f1_score.max())<1e-3
+    assert trained.weights.name.startswith('best_f1_score_epoch_')
     assert trained.report is None
-    assert (
-        inference_model(trained.model, photo_path('cat'))['pred_class'] in trained.model.CLASSES==(
-            'animal', 'building', 'fish', 'solar', 'tool', 'windmill'
-        )
-    )
-    at = trained.history.loc[trained.history.f1_score.idxmax()]
-    assert abs(at['accuracy_top-1']-100*trained.results.accuracy)<1e-3
-    assert trained.plot(n=4).image_bytes() and trained.plot_curves().image_bytes()
+    model = trained.model()
+    assert model.CLASSES==('animal', 'building', 'fish', 'solar', 'tool', 'windmill')
+    assert inference_model(model, photo_path('cat'))['pred_class'] in model.CLASSES
+    at = trained.log.loc[trained.log.f1_score.idxmax()]
+    _, scores, data, _ = evaluate_config(trained, split='val', options={'data.workers_per_gpu': 0})
+    results = Results.from_dataset(scores, data)
+    assert abs(at['accuracy_top-1']-100*results.accuracy)<1e-3
+    assert plot_predictions(results, n=4).image_bytes() and trained.plot().image_bytes()
+    value = f"{trained.metrics['f1_score']:.4g}"
+    for text in ('finished after 5 epochs', trained.weights.name, 'f1_score', value):
+        assert text in trained._repr_html_() and text in repr(trained)
 
 def test_the_second_phase(second):
     assert [h.type for h in second.config.custom_hooks]==['FreezeHook']
     assert second.config.load_from.endswith('.pth')
-    first, last = weights_of(second.config.load_from), weights_of(Path(second.work_dir)/'epoch_5.pth')
+    first, last = weights_of(second.config.load_from), weights_of(Path(second.folder)/'epoch_5.pth')
     assert not any(
         torch.equal(first[k], last[k])
         for k in first
@@ -434,10 +440,10 @@ def test_the_second_phase(second):
 def test_frozen_statistics_stay(trained, tmp_path):
     "During the first phase neither weights nor statistics of the backbone change"
     cfg = finetune_config(
-        trained.work_dir, photos, tmp_path/'r', options={**quiet, 'custom_hooks.0.epochs': 2}, **kw
+        trained.folder, photos, tmp_path/'r', options={**quiet, 'custom_hooks.0.epochs': 2}, **kw
     )
     assert cfg.custom_hooks[0].epochs==2
-    run = fit(cfg, tmp_path/'s', {'runner.max_epochs': 2})
+    run = fit(cfg, tmp_path/'s', {'runner.max_epochs': 2}).runner
     first = weights_of(cfg.load_from)
     now = run.model.state_dict()
     back = [k for k in first if k.startswith('backbone')]
@@ -451,7 +457,7 @@ def test_the_command_line_gives_the_same_bits(second, tmp_path):
         [
             sys.executable,
             '-m', 'clsnb', 'train',
-            f'{second.work_dir}/finetune.py',
+            f'{second.folder}/finetune.py',
             '--work-dir',
             str(tmp_path/'again'),
         ],
@@ -461,7 +467,7 @@ def test_the_command_line_gives_the_same_bits(second, tmp_path):
         timeout=200,
     )
     assert r.returncode==0, r.stderr[-2000:]
-    a, b = (weights_of(Path(d)/'epoch_5.pth') for d in (second.work_dir, tmp_path/'again'))
+    a, b = (weights_of(Path(d)/'epoch_5.pth') for d in (second.folder, tmp_path/'again'))
     assert same(dict(a), dict(b))
 
 def test_an_interrupted_run_goes_on(trained, second, tmp_path, monkeypatch):
@@ -472,17 +478,17 @@ def test_an_interrupted_run_goes_on(trained, second, tmp_path, monkeypatch):
         if calls[0]==13: os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch, optimizer)
     monkeypatch.setattr(TrainStep, 'forward', counted)
-    go = lambda: finetune(trained.work_dir, photos, tmp_path/'run', options=quiet, **kw)
+    go = lambda: finetune(trained.folder, photos, tmp_path/'run', options=quiet, **kw)
     res = go()
-    assert not res.finished and 'goes on from here' in repr(res) and res.epoch==1
+    assert not res.finished and 'the same call resumes it' in repr(res) and res.runner.epoch==1
     res = go()
     assert res.finished and calls[0]==45
-    a, b = (weights_of(Path(o.work_dir)/'epoch_5.pth') for o in (second, res))
+    a, b = (weights_of(Path(o.folder)/'epoch_5.pth') for o in (second, res))
     assert same(dict(a), dict(b))
-    assert res.best==second.best
+    assert res.metrics==second.metrics
     assert go().finished and calls[0]==45 # nothing left to do
     with pytest.raises(ConfigError, match='holds the run of another call'):
-        finetune(trained.work_dir, photos, tmp_path/'run', options=quiet, **{**kw, 'epochs': 9})
+        finetune(trained.folder, photos, tmp_path/'run', options=quiet, **{**kw, 'epochs': 9})
 
 def test_the_command(tmp_path, capsys):
     from clsnb.cli import main
@@ -492,12 +498,11 @@ def test_the_command(tmp_path, capsys):
     assert e.value.code==2
     assert err.count('\n')==1
     assert 'there is no folder' in err
-    get_logger(log_level='INFO')
     main([
         'finetune', TINY, str(photos), '--work-dir', str(tmp_path/'run'), '--epochs', '1', '--size', '32',
         '--cfg-options', 'data.workers_per_gpu=0', 'results=False'
     ])
     out = capsys.readouterr().out
     assert 'from scratch' in out
-    assert 'Finetuned: best' in out
+    assert 'finished after 1 epoch' in out and 'best_f1_score_epoch_1.pth: accuracy_top-1' in out
     assert (tmp_path/'run/epoch_1.pth').exists()

@@ -263,7 +263,7 @@ def test_ten_steps_equal_a_plain_script(tmp_path):
         'log_level': 'ERROR',
         'channels_last': False,
     }
-    run = fit('resnet18-tiny_1xb16_photos', tmp_path, opts, validate=False)
+    run = fit('resnet18-tiny_1xb16_photos', tmp_path, opts, validate=False).runner
 
     cfg = Config.fromfile('resnet18-tiny_1xb16_photos')
     set_seed(mix(0))
@@ -384,7 +384,7 @@ def digits(work_dir, press=None, **kw):
             **kw.pop('options', {}),
         },
         **kw,
-    )
+    ).runner
 
 def test_fit_goes_on_in_the_same_notebook(tmp_path, capsys):
     whole = digits(tmp_path/'a')
@@ -392,14 +392,14 @@ def test_fit_goes_on_in_the_same_notebook(tmp_path, capsys):
     assert cut.stop=='SIGINT' and cut.iter==51 and 'the step at hand is finished' in capsys.readouterr().err
     other = digits(tmp_path/'b', options={'optimizer.lr': 1e-3, 'runner.max_epochs': 1})
     said = capsys.readouterr().out
-    assert "another config. With resume_from='auto'" in said
+    assert "another config. resume_from='auto' would resume it" in said
     assert other.optimizer.param_groups[0]['initial_lr']==1e-3
     assert other.epoch==1
     digits(tmp_path/'b', press=50)
     capsys.readouterr()
     rest = digits(tmp_path/'b')
     said = capsys.readouterr().out # the same call again
-    assert 'goes on' in said and 'Resumed from' in said and 'iter_51.pth' in said and rest.stop is None
+    assert 'Resumes the interrupted run' in said and 'Resumed from' in said and 'iter_51.pth' in said and rest.stop is None
     for k,v in whole.model.state_dict().items():
         assert torch.equal(v, rest.model.state_dict()[k]), k
     digits(tmp_path/'b', press=50)

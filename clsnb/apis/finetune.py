@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['finetune_choices', 'FolderFacts', 'picture_folders', 'StartingPoint', 'start_from', 'preprocessing_steps',
            'FinetuneFacts', 'Choice', 'choose_model', 'choose_data', 'choose_optimizer', 'choose_schedule',
-           'choose_evaluation', 'choose_machine', 'config_with_reasons', 'collect_facts', 'finetune_config',
-           'Finetuned', 'finetune']
+           'choose_evaluation', 'choose_machine', 'config_with_reasons', 'collect_facts', 'finetune_config', 'finetune']
 
 # %% ../../nbs/apis/finetune.ipynb #c294b53e
 import copy, os, re, shlex
@@ -18,8 +17,7 @@ from typing import NamedTuple
 import numpy as np, torch
 from torch import nn
 from .fit import fit
-from .inference import find_config_and_weights, init_model
-from .test import evaluate_config
+from .inference import find_config_and_weights
 from ..config.config import Config, pretty
 from ..config.facts import drop_pretrained, pipeline_size, unlabelled_steps
 from ..core.checkpoint import read_checkpoint
@@ -30,6 +28,7 @@ from ..core.registry import MODELS, accepted_args
 from ..data.pixels.loading import nearest_folder
 from ..data.sets.folder import CustomDataset
 from ..data.sets.wrappers import split_dataset
+from ..runs.folder import Run
 from ..zoo.index import zoo_config
 
 # %% ../../nbs/apis/finetune.ipynb #8b7a14f8
@@ -533,53 +532,6 @@ def finetune_config(
     path.write_text(text, encoding='utf-8')
     return Config.fromstring(text)
 
-# %% ../../nbs/apis/finetune.ipynb #2c1b74ff
-@dataclass(repr=False)
-class Finetuned:
-    "A fine-tuned model, and how it came about"
-    work_dir:str
-    config:Config
-    metric:str # By which the best epoch was chosen
-    best:float # Its value
-    epoch:int # How far the run came
-    device:str=None
-
-    @property
-    def finished(self)->bool: return self.epoch>=self.config.runner.max_epochs
-    @cached_property
-    def model(self)->nn.Module:
-        "Of the best epoch, ready for `inference_model`"
-        return init_model(self.work_dir, device=self.device or default_device())
-    @cached_property
-    def results(self):
-        "The best model's scores of all validation pictures"
-        from clsnb.runs.results import Results
-        _, scores, ds, _ = evaluate_config(
-            self.work_dir, split='val', device=self.device, options={'data.workers_per_gpu': 0}
-        )
-        return Results.from_dataset(scores, ds)
-    @property
-    def history(self):
-        "The log as a table"
-        from clsnb.runs.logs import read_log
-        return read_log(self.work_dir)
-    @property
-    def report(self)->Path|None:
-        path = Path(self.work_dir, 'report.html')
-        return path if path.exists() else None
-    def plot(self, n:int=12, **kwargs):
-        "Predictions on validation pictures drawn at random"
-        from clsnb.analysis.figures import plot_predictions
-        return plot_predictions(self.results, n, **kwargs)
-    def plot_curves(self, **kwargs):
-        "Loss, accuracy and learning rate"
-        from clsnb.runs.logs import plot_curves
-        return plot_curves(self.history, **kwargs)
-    def __repr__(self)->str:
-        best = f"best {self.metric} {self.best:.1f}" if self.best is not None else 'not yet evaluated'
-        done = f"{self.epoch} of {self.config.runner.max_epochs} epochs; everything is in {self.work_dir}"
-        return f"Finetuned: {best}, {done}" + ('' if self.finished else '. The same call goes on from here')
-
 # %% ../../nbs/apis/finetune.ipynb #0fe7aea7
 def _call_line(**args):
     "The arguments of a call that are given, as a comment"
@@ -627,7 +579,7 @@ def finetune(
     seed:int=0, # Of everything random
     options:dict|None=None, # Dotted overrides of the config
     device:str|torch.device|None=None, # None: the accelerator, if there is one
-)->Finetuned:
+)->Run:
     "From a model and a folder of pictures to a trained model; the choices are in finetune.py of the work folder"
     args = dict(
         model=model, data=str(data), weights=weights, epochs=epochs, batch_size=batch_size, size=size,
@@ -645,5 +597,4 @@ def finetune(
         cfg = _new_config(work_dir, call, args | dict(device=device))
     title = Path(work_dir).resolve().name
     cfg = Config(cfg, filename=f"{'config' if title=='finetune' else title}.py") # finetune.py has the reasons
-    run = fit(cfg, work_dir, device=device, resume_from='auto')
-    return Finetuned(work_dir, cfg, run.evaluation.best_name, run.evaluation.best, run.epoch, device)
+    return fit(cfg, work_dir, device=device, resume_from='auto')

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from ..core.errors import ClsnbError, ConfigError
+from ..runs.folder import Run
 
 # %% ../../nbs/apis/launch.ipynb #01ac2762
 def _packed(f):
@@ -39,19 +40,10 @@ def _unpacked(module, name, source):
 def train_config(
     cfg:str|os.PathLike|dict, # As for `fit`
     **kwargs, # For `fit`
-)->dict: # work_dir, epoch, iter, stop, best, best_file
-    "What each process does for a config: `fit`, and a summary that can be sent back"
+)->Run:
+    "What each process does for a config: `fit`"
     from clsnb.apis.fit import fit
-    run = fit(cfg, launcher='pytorch', **kwargs)
-    found = run.evaluation
-    return dict(
-        work_dir=run.work_dir,
-        epoch=run.epoch,
-        iter=run.iter,
-        stop=run.stop and str(run.stop),
-        best=found and found.best,
-        best_file=found and found.best_file,
-    )
+    return fit(cfg, launcher='pytorch', **kwargs)
 
 def _task(what, args, kwargs):
     "The function that each process calls, as data, with its arguments"
@@ -244,7 +236,7 @@ def launch(
     grace:float=5., # Seconds that the others get when one has died
     timeout:int=1800, # Seconds that a process waits for another
     **kwargs, # For the function, or for `fit`
-)->list: # What each process of this machine returned; for a config a dict of facts
+)->Run|list: # The run of a config; else what each process of this machine returned
     "Run in several processes; raises `ClsnbError` when one fails"
     meeting = Meeting(nodes, node_rank, port, master_addr)
     function,args,kwargs = _task(what, args, kwargs)
@@ -256,7 +248,8 @@ def launch(
         folder = Path(folder)
         (folder/'spec').write_bytes(pickle.dumps(spec))
         _run_processes(folder, nprocs, meeting, grace)
-        return [pickle.loads((folder/f'result{i}').read_bytes()) for i in range(nprocs)]
+        found = [pickle.loads((folder/f'result{i}').read_bytes()) for i in range(nprocs)]
+    return found if callable(what) or isinstance(what, list) else found[0]
 
 # %% ../../nbs/apis/launch.ipynb #4ebac0b2
 def _resume_words(words):
