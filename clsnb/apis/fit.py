@@ -18,12 +18,13 @@ from ..config.config import Config, check_keys, import_custom
 from ..config.keys import KEYS
 from ..core.dist import barrier, default_device, get_dist_info, init_dist, is_split
 from ..core.errors import ConfigError, near
-from ..core.log import default_work_dir, get_logger, timestamp
+from ..core.log import default_work_dir, run_logger, timestamp
 from ..core.registry import MODELS, RUNNERS, accepted_args
 from ..core.seed import mix, set_seed
 from ..data.feed.loader import Loader, build_dataloader
 from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
+from ..runs.folder import Run, interrupted_here, mark_interrupted
 from ..train.checkpoint_hook import latest_checkpoint, out_folder
 from ..train.schedule_hooks import schedule_hook
 from ..train.failure import free_on_error
@@ -401,7 +402,6 @@ def read_config(
 KEYS.declare(
     'auto_resume', bool, 'Resume the newest checkpoint of the work folder, if there is one', default=False
 )
-_interrupted = {} # work folder -> text of the config whose run was interrupted there, in this process
 
 def _resume_source(cfg, resume_from, was_interrupted):
     "What to resume: a checkpoint, 'auto' or None"
@@ -411,15 +411,15 @@ def _resume_source(cfg, resume_from, was_interrupted):
 
 def _set_start(cfg, text, resume_from, load_from):
     "Put `load_from` and `resume_from` into a config; a line for the log, or None"
-    before = _interrupted.get(os.path.abspath(cfg.work_dir))
+    interrupted = interrupted_here(cfg.work_dir, text)
     cfg.load_from = load_from or cfg.get('load_from')
-    cfg.resume_from = _resume_source(cfg, resume_from, before==text)
+    cfg.resume_from = _resume_source(cfg, resume_from, interrupted=='same')
     if cfg.resume_from=='auto':
         folder = out_folder(cfg.work_dir, cfg.facts.part('checkpoint_config').get('out_dir'))
         cfg.resume_from = latest_checkpoint(folder)
-    if resume_from is None and before==text:
+    if resume_from is None and interrupted=='same':
         return "Resumes the interrupted run; resume_from=False would start it again."
-    if before is not None and not cfg.resume_from:
+    if interrupted and not cfg.resume_from:
         return (
             "Starts again: the run that was interrupted here had another config. "
             "resume_from='auto' would resume it."
@@ -442,13 +442,11 @@ def _new_model(cfg, classes):
     model.CLASSES, model.cfg = classes, cfg
     return model
 
-def _open_work_dir(cfg, name, stamp):
-    "Make the work folder with the config and a log in it; returns the logger"
+def _make_work_dir(cfg, name):
+    "Make the work folder, with the config in it"
     folder = Path(cfg.work_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    logger = get_logger('clsnb', f'{folder}/{stamp}.log', cfg.get('log_level'))
     if get_dist_info()[0]==0: cfg.dump(folder/name)
-    return logger
 
 # %% ../../nbs/apis/fit.ipynb #c9f19d9b
 KEYS.declare('device', object, 'Accepted for configs of mmcls and ignored; `fit` has an argument')
@@ -480,8 +478,8 @@ def fit(
     device:str|torch.device|None=None, # None: the accelerator, if there is one
     trust:bool=False, # Run the config file as Python, and import what it names
     auto_scale_lr:bool|None=None, # Scale the learning rate with the batch size; None: as the config says
-)->Runner:
-    "Train as a config says; the work folder of the runner holds config, logs, checkpoints, figures and report"
+)->Run: # Its `runner` is what trained
+    "Train as a config says; the folder of the run holds config, logs, checkpoints, figures and report"
     cfg = read_config(cfg, options, trust)
     text = cfg.pretty_text
     init_dist(launcher, **cfg.facts.part('dist_params'))
@@ -497,20 +495,19 @@ def fit(
     model = _new_model(cfg, classes)
 
     stamp, name = timestamp(), Path(cfg.filename or 'config.py').name
-    logger = _open_work_dir(cfg, name, stamp)
+    _make_work_dir(cfg, name)
     parameters = sum(p.numel() for p in model.parameters())
-    logger.info(
-        f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, "
-        f"{parameters:,} parameters, "
-        f"on {default_device() if device is None else device}"
-    )
-    for line in filter(None, (scaling, resuming)): logger.info(line)
-    meta = dict(clsnb_version=clsnb.__version__, config=cfg.pretty_text, CLASSES=tuple(classes or ()), seed=cfg.seed,
-                exp_name=name, env_info=env_info())
-    runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
+    with run_logger(f'{cfg.work_dir}/{stamp}.log', cfg.get('log_level')) as logger:
+        logger.info(
+            f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, "
+            f"{parameters:,} parameters, "
+            f"on {default_device() if device is None else device}"
+        )
+        for line in filter(None, (scaling, resuming)): logger.info(line)
+        meta = dict(clsnb_version=clsnb.__version__, config=cfg.pretty_text, CLASSES=tuple(classes or ()), seed=cfg.seed,
+                    exp_name=name, env_info=env_info())
+        runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
 
-    _interrupted.pop(os.path.abspath(cfg.work_dir), None)
-    if getattr(runner.stop, 'unfinished', False):
-        _interrupted[os.path.abspath(cfg.work_dir)] = text
+    mark_interrupted(cfg.work_dir, text if getattr(runner.stop, 'unfinished', False) else '')
     barrier()
-    return runner
+    return Run(cfg.work_dir, runner)
