@@ -38,7 +38,8 @@ def check_keys_of(cfg):
     "Mistyped keys and values, missing parts, modules that cannot be imported"
     for key,text in [*mistyped_keys(cfg), *mistyped_values(cfg)]: yield Finding(key, text)
     for key in ('model', 'data', 'optimizer'):
-        if not isinstance(cfg.get(key), dict): yield Finding(key, f"there is no {key!r}, so this config cannot be trained.")
+        if not isinstance(cfg.get(key), dict):
+            yield Finding(key, f"there is no {key!r}, so this config cannot be trained.")
     if problem := complaint(import_custom, cfg, prefixes=(cfg.filename, 'custom_imports')):
         yield Finding('custom_imports', problem)
 
@@ -53,17 +54,20 @@ def check_variables(cfg):
 def check_types(cfg):
     "Every part of a config that names classes"
     def problems(path, registry, value=None, **owner):
-        for key,text in dict_problems(value or config_value(cfg, path), registry, path, **owner): yield Finding(key, text)
+        for key,text in dict_problems(value or config_value(cfg, path), registry, path, **owner):
+            yield Finding(key, text)
     yield from problems('model', MODELS, given=('num_classes',))
     yield from check_init_cfgs(cfg.get('model'))
     yield from problems('model.train_cfg.augments', MODELS, given=('num_classes',))
-    for split in ('train', 'val', 'test'): yield from problems(f'data.{split}', DATASETS, given=('data_prefix',))
+    for split in ('train', 'val', 'test'):
+        yield from problems(f'data.{split}', DATASETS, given=('data_prefix',))
     yield from problems('optimizer', OPTIMIZERS, extra=('paramwise_cfg', 'constructor'), given=('params',))
     yield from problems('runner', RUNNERS, given=None)
     yield from problems('custom_hooks', HOOKS, extra=('priority',), given=None)
     yield from problems('log_config.hooks', HOOKS, extra=('interval',), given=None)
     for key,hook in dict(checkpoint_config='CheckpointHook', optimizer_config='OptimizerHook').items():
-        if isinstance(cfg.get(key), dict): yield from problems(key, HOOKS, {'type': hook, **cfg[key]}, given=None)
+        if isinstance(cfg.get(key), dict):
+            yield from problems(key, HOOKS, {'type': hook, **cfg[key]}, given=None)
 
 def config_value(cfg, path:str):
     "The value at dotted keys, or None"
@@ -88,8 +92,11 @@ def check_head_classes(cfg):
     count = count_classes((cfg.get('data') or {}).get('train'))
     head = config_part(cfg, 'model.head')
     if not count: # known when the data are read; until then any number does
-        with suppress(ClsnbError): fit_classes(cfg, range(head.get('num_classes') or 2))
-    elif problem := complaint(fit_classes, cfg, range(count), prefixes=(cfg.filename, 'model.head.num_classes')):
+        with suppress(ClsnbError):
+            fit_classes(cfg, range(head.get('num_classes') or 2))
+    elif problem := complaint(
+        fit_classes, cfg, range(count), prefixes=(cfg.filename, 'model.head.num_classes')
+    ):
         yield Finding('model.head.num_classes', problem)
 
 def check_topk(cfg):
@@ -97,7 +104,9 @@ def check_topk(cfg):
     head = config_part(cfg, 'model.head')
     count = head.get('num_classes') or count_classes((cfg.get('data') or {}).get('train'))
     options = config_part(cfg, 'evaluation.metric_options')
-    for key,topk in (('model.head.topk', head.get('topk')), ('evaluation.metric_options.topk', options.get('topk'))):
+    for key,topk in (
+        ('model.head.topk', head.get('topk')), ('evaluation.metric_options.topk', options.get('topk'))
+    ):
         top = max(topk) if isinstance(topk, (list, tuple)) and topk else topk
         if not count or not isinstance(top, int) or top <= count: continue
         better = (1, min(5, count-1)) if count > 2 else (1,)
@@ -142,11 +151,13 @@ def check(
             found.add(cfg, Finding(rule.__name__.removeprefix('check_'), text, 'warning'))
     collect(check_keys_of)
     wrong_keys = {row[1] for row in found.errors}
-    def other_variables(cfg): return (finding for finding in check_variables(cfg) if finding.key not in wrong_keys)
+    def other_variables(cfg):
+        return (finding for finding in check_variables(cfg) if finding.key not in wrong_keys)
     collect(other_variables)
     collect(check_types)
     wrong_model = any(row[1].startswith('model') for row in found)
-    for rule in (check_split_classes, check_head_classes, check_topk, check_loaders, *training_checks): collect(rule)
+    for rule in (check_split_classes, check_head_classes, check_topk, check_loaders, *training_checks):
+        collect(rule)
     if paths: collect(check_paths)
     if not wrong_model: collect(check_shapes)
     return found

@@ -24,7 +24,9 @@ def accepted_args(
         except (TypeError, ValueError): return None
         if g is object.__init__: # no constructor, no arguments
             return set() if len(constructors)==1 and f.__new__ is object.__new__ else None
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
+        names |= (
+            {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {'self'}
+        )
         if not any(p.kind==p.VAR_KEYWORD for p in parameters): return names
     return None
 
@@ -34,7 +36,11 @@ def required_args(
     "Names of the arguments without a default"
     try: parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError): return []
-    return [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
 
 # %% ../../nbs/core/registry.ipynb #41d26815
 def _module(o): return getattr(o, '__module__', '')
@@ -79,7 +85,8 @@ class Registry:
         try:
             for package in self.home:
                 m = importlib.import_module(package)
-                for o in pkgutil.walk_packages(getattr(m, '__path__', ()), package+'.'): importlib.import_module(o.name)
+                for o in pkgutil.walk_packages(getattr(m, '__path__', ()), package+'.'):
+                    importlib.import_module(o.name)
             self._state = 'loaded'
         finally: self._state = 'loaded' if self._state=='loaded' else 'new'
     def _add(self, cls, name=None, force=False):
@@ -165,17 +172,24 @@ def dict_problems(
     "Pairs (dotted key, what is wrong), also for the dicts inside"
     for at,kw in dicts_with_paths(cfg, path):
         if not isinstance(kw.get('type'), str): continue
-        for key,text in own_problems(kw, registry, extra, given): yield f'{at}.{key}'.strip('.'),text
+        for key,text in own_problems(kw, registry, extra, given):
+            yield f'{at}.{key}'.strip('.'),text
         for key,value in kw.items():
             if slot := registry.slots.get(key):
-                yield from dict_problems(value, slot.registry, f'{at}.{key}'.strip('.'), slot.extra, slot.given)
+                yield from dict_problems(
+                    value, slot.registry, f'{at}.{key}'.strip('.'), slot.extra, slot.given
+                )
 
 # %% ../../nbs/core/registry.ipynb #389144d0
 def _from_torch_optim():
     "The optimisers of `torch.optim` by name"
     import torch
     base = torch.optim.Optimizer
-    return {k: o for k,o in vars(torch.optim).items() if inspect.isclass(o) and issubclass(o, base) and o is not base}
+    return {
+        k: o
+        for k,o in vars(torch.optim).items()
+        if inspect.isclass(o) and issubclass(o, base) and o is not base
+    }
 
 MODELS = BACKBONES = NECKS = HEADS = LOSSES = CLASSIFIERS = Registry('models', ['clsnb.models'])
 ATTENTION = Registry('attention', ['clsnb.layers'])
@@ -188,7 +202,9 @@ OPTIMIZERS = Registry('optimizers', ['clsnb.train'], _from_torch_optim)
 OPTIMIZER_BUILDERS = Registry('optimizer builders', ['clsnb.train'])
 SCHEDULES = Registry('schedules', ['clsnb.train'])
 
-MODELS.slots.update(dict.fromkeys(['backbone', 'neck', 'head', 'loss', 'augments'], Slot(MODELS, given=('num_classes',))))
+MODELS.slots.update(dict.fromkeys(
+    ['backbone', 'neck', 'head', 'loss', 'augments'], Slot(MODELS, given=('num_classes',))
+))
 DATASETS.slots.update(pipeline=Slot(TRANSFORMS), dataset=Slot(DATASETS), datasets=Slot(DATASETS))
 TRANSFORMS.slots.update(transforms=Slot(TRANSFORMS))
 TRANSFORMS.slots.update(policies=Slot(TRANSFORMS, ('magnitude_key', 'magnitude_range'), given=None))

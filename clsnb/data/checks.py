@@ -41,13 +41,15 @@ def check_dataset_paths(dataset, path:str): # dataset: `cfg.data.train`, or anot
 # %% ../../nbs/data/checks.ipynb #4a631a4a
 def check_paths(cfg):
     "Does everything exist that will be read?"
-    for split in ('train', 'val', 'test'): yield from check_dataset_paths((cfg.get('data') or {}).get(split), f'data.{split}')
+    for split in ('train', 'val', 'test'):
+        yield from check_dataset_paths((cfg.get('data') or {}).get(split), f'data.{split}')
     model = cfg.get('model') or {}
     checkpoints = dict(load_from=cfg.get('load_from'), resume_from=cfg.get('resume_from'))
     checkpoints['model.pretrained'] = model.get('pretrained')
     for name in ('model', 'model.backbone', 'model.neck', 'model.head'):
         part = model if name=='model' else model.get(name.removeprefix('model.'))
         init = part.get('init_cfg') if isinstance(part, dict) else None
-        if isinstance(init, dict): checkpoints[f'{name}.init_cfg.checkpoint'] = init.get('checkpoint')
+        if isinstance(init, dict):
+            checkpoints[f'{name}.init_cfg.checkpoint'] = init.get('checkpoint')
     for key,path in checkpoints.items():
         if problem := missing_path(path, 'the checkpoint'): yield Finding(key, problem)

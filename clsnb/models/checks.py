@@ -26,7 +26,9 @@ def check_init_cfgs(model, path:str='model'): # model: `cfg.model`, or a part of
                 for rule_path,rule in dicts_with_paths(value, f'{at}.{key}'):
                     kind = rule.get('type')
                     if kind in known: continue
-                    yield Finding(f'{rule_path}.type', f"there is no initialisation {kind!r}.{near(kind, known)}")
+                    yield Finding(
+                        f'{rule_path}.type', f"there is no initialisation {kind!r}.{near(kind, known)}"
+                    )
 
 # %% ../../nbs/models/checks.ipynb #f7f2c861
 def widths(x) -> list: # x: a tensor, or several
@@ -55,18 +57,27 @@ def send_through(part:nn.Module, x, name:str, before:str) -> tuple:
     except ClsnbError as e: return None,str(e),False
     except Exception as e:
         shapes_differ = _mismatch.search(str(e)) and 'meta' not in str(e)
-        return None,f"cannot take what the {before} gives: {str(e).splitlines()[0]}" if shapes_differ else None,False
+        return (
+            None,
+            f"cannot take what the {before} gives: {str(e).splitlines()[0]}" if shapes_differ else None,
+            False,
+        )
 
 # %% ../../nbs/models/checks.ipynb #16ad945f
 def check_shapes(cfg):
     "Do backbone, neck and head meet?"
     model = cfg.get('model') or {}
-    names = [name for name in ('backbone', 'neck', 'head') if isinstance(model.get(name), (dict, list, tuple)) and model[name]]
+    names = [
+        name
+        for name in ('backbone', 'neck', 'head')
+        if isinstance(model.get(name), (dict, list, tuple)) and model[name]
+    ]
     parts = {}
     with torch.device('meta'):
         for name in names:
             def make(name=name): parts[name] = build_for_check(plain(model[name])).eval()
-            if problem := complaint(make, prefixes=(cfg.filename, f'model.{name}')): yield Finding(f'model.{name}', problem)
+            if problem := complaint(make, prefixes=(cfg.filename, f'model.{name}')):
+                yield Finding(f'model.{name}', problem)
         if 'backbone' not in parts or len(parts) < len(names): return
         first = next((m for m in parts['backbone'].modules() if isinstance(m, nn.Conv2d)), None)
         x = torch.zeros(2, first.in_channels if first else 3, *cfg.facts.input_size)

@@ -20,10 +20,17 @@ def check_run_length(cfg:dict):
     "Is it known, and said once?"
     epochs,iters = run_length(cfg)
     if not epochs and not iters:
-        yield Finding('runner', "nothing says how long to train: runner = dict(type='EpochBasedRunner', max_epochs=...).")
+        yield Finding(
+            'runner',
+            "nothing says how long to train: runner = dict(type='EpochBasedRunner', max_epochs=...).",
+        )
     total = cfg.get('total_epochs')
     if total and epochs!=total:
-        yield Finding('total_epochs', f"total_epochs is {total}, but runner.max_epochs is {epochs}, which counts.", 'warning')
+        yield Finding(
+            'total_epochs',
+            f"total_epochs is {total}, but runner.max_epochs is {epochs}, which counts.",
+            'warning',
+        )
 
 # %% ../../nbs/train/checks.ipynb #19ad2f95
 def late_steps(step, end:int|None) -> list: # step: a number, or a list of them
@@ -56,9 +63,13 @@ def check_schedule(cfg:dict):
         yield Finding('lr_config.step', text, 'warning')
     periods,total = lr.get('periods'),lr.get('total_steps')
     if periods and end and sum(periods)!=end:
-        yield Finding('lr_config.periods', f"the periods are {sum(periods)} {unit} long, the run {end}.", 'warning')
+        yield Finding(
+            'lr_config.periods', f"the periods are {sum(periods)} {unit} long, the run {end}.", 'warning'
+        )
     if total and iters and total!=iters:
-        yield Finding('lr_config.total_steps', f"the cycle is {total} iterations long, the run {iters}.", 'warning')
+        yield Finding(
+            'lr_config.total_steps', f"the cycle is {total} iterations long, the run {iters}.", 'warning'
+        )
     yield from check_warmup(lr, epochs, iters)
 
 # %% ../../nbs/train/checks.ipynb #902e9564

@@ -31,7 +31,8 @@ def open_with_pillow(data:bytes) -> tuple:
         try: image = Image.open(io.BytesIO(data))
         except Exception: return None,f"unknown format: it begins with {data[:8]!r}"
         try: image.load()
-        except Exception as e: return image,str(e).splitlines()[0] if str(e) else type(e).__name__
+        except Exception as e:
+            return image,str(e).splitlines()[0] if str(e) else type(e).__name__
     return image,None
 
 def decode_quietly(data:bytes) -> np.ndarray|None:
@@ -52,7 +53,8 @@ def size_problems(
 ) -> list:
     "Sizes of which a network sees little"
     problems = [('tiny', f'{w} x {h}')] if min(h, w) < tiny else []
-    if max(h, w) > 20*min(h, w): problems.append(('narrow', f'{w} x {h}'))
+    if max(h, w) > 20*min(h, w):
+        problems.append(('narrow', f'{w} x {h}'))
     return problems
 
 def format_problems(
@@ -60,12 +62,14 @@ def format_problems(
     name:str, # of the file
 ):
     "Colours, frames, suffix and orientation that other programs may read differently"
-    if image.mode not in ('RGB', 'L', '1'): yield 'mode',_mode_words.get(image.mode, image.mode)
+    if image.mode not in ('RGB', 'L', '1'):
+        yield 'mode',_mode_words.get(image.mode, image.mode)
     frames = getattr(image, 'n_frames', 1)
     if frames > 1 and image.format!='MPO': yield 'animated',f'{frames} frames, the first is used'
     suffix = os.path.splitext(str(name))[1].lower()
     kind = picture_kinds.get(image.format)
-    if suffix and kind and suffix not in kind.suffixes: yield 'format',f'{image.format}, but called {suffix}'
+    if suffix and kind and suffix not in kind.suffixes:
+        yield 'format',f'{image.format}, but called {suffix}'
     if image.getexif().get(0x112, 1)!=1: yield 'rotated','turned by its EXIF tag when read'
 
 # %% ../../../nbs/data/pixels/check_file.ipynb #3a5ec15b
@@ -107,7 +111,8 @@ def check_file(
     except OSError as e: return [('unreadable', e.strerror or str(e))],None
     except Exception as e: return [('broken', f'{type(e).__name__}: {e}'[:80])],None
 
-def check_files(jobs:list, tiny:int=32) -> list: return [check_file(job, tiny) for job in jobs]
+def check_files(jobs:list, tiny:int=32) -> list:
+    return [check_file(job, tiny) for job in jobs]
 
 def one_thread():
     "Keep OpenCV to one thread, for processes of which there are many"

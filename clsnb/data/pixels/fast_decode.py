@@ -20,7 +20,8 @@ from ..transforms.resize_crop import BoxCrop, CenterCrop, RandomResizedCrop
 from ...imgops.geometric import imcrop
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #d6f4960e
-JpegHead = namedtuple('JpegHead', 'height width unit_h unit_w at rows') # at: where the height is written; rows: can the last be left out?
+# at: where the height is written; rows: can the last be left out?
+JpegHead = namedtuple('JpegHead', 'height width unit_h unit_w at rows')
 _orientation = b'\x12\x01\x03\0\x01\0\0\0',b'\x01\x12\0\x03\0\0\0\x01' # Exif's entry, in both byte orders
 _upright = _orientation[0]+b'\x01\0',_orientation[1]+b'\0\x01'
 
@@ -32,9 +33,18 @@ def may_be_rotated(exif:bytes) -> bool:
 
 def read_frame(data:bytes, i:int, marker:int) -> JpegHead|None:
     "The picture's description at position `i`; None for a kind of JPEG that is not decoded in part"
-    height,width,components = data[i+5]<<8|data[i+6],data[i+7]<<8|data[i+8],data[i+9]
-    if marker > 0xC2 or data[i+4]!=8 or components not in (1, 3) or not 0 < height*width < 2**28: return None
-    sampling = [(data[j]>>4, data[j]&15) for j in range(i+11, i+11+3*components, 3)] # (horizontal, vertical)
+    height = data[i+5]<<8|data[i+6]
+    width = data[i+7]<<8|data[i+8]
+    components = data[i+9]
+    if (
+        marker > 0xC2 or data[i+4]!=8 or components not in (1, 3) or not 0 < height*width < 2**28
+    ):
+        return None
+    # (horizontal, vertical)
+    sampling = [
+        (data[j]>>4, data[j]&15)
+        for j in range(i+11, i+11+3*components, 3)
+    ]
     if not all(0 < factor < 5 for factors in sampling for factor in factors): return None
     unit_w = 8*max(horizontal for horizontal,_ in sampling) if components > 1 else 8
     unit_h = 8*max(vertical for _,vertical in sampling)
@@ -49,7 +59,10 @@ def jpeg_head(
     frame,rows = None,True
     for marker,i,size in jpeg_segments(data):
         if i+20 >= len(data): return None
-        if marker==0xE1 and data[i+4:i+8]==b'Exif' and may_be_rotated(data[i+8:i+2+size]): return None
+        if (
+            marker==0xE1 and data[i+4:i+8]==b'Exif' and may_be_rotated(data[i+8:i+2+size])
+        ):
+            return None
         if marker==0xDD and data[i+4:i+6]!=b'\0\0': rows = False # restart markers between rows
         if marker==0xE2 and data[i+4:i+8]==b'MPF\0': rows = False # more pictures behind this one
         if is_frame(marker):

@@ -17,7 +17,8 @@ class PictureKind:
     suffixes:tuple # in lower case, the usual one first
     starts:tuple # pairs: position, bytes
     @property
-    def title(self) -> str: return dict(WEBP='WebP', HEIF='HEIC', JPEG2000='JPEG 2000').get(self.name, self.name)
+    def title(self) -> str:
+        return dict(WEBP='WebP', HEIF='HEIC', JPEG2000='JPEG 2000').get(self.name, self.name)
 
 picture_kinds = {kind.name: kind for kind in (
     PictureKind('JPEG', ('.jpg', '.jpeg', '.jpe', '.jfif'), ((0, b'\xff\xd8\xff'),)),
@@ -44,7 +45,9 @@ def kind_of(
         if any(data.startswith(start, position) for position,start in kind.starts): return kind
 
 # %% ../../../nbs/data/pixels/kinds.ipynb #4ce7f6f5
-def jpeg_segments(data:bytes): # yields (marker, position, size); position is that of the marker, size counts from its third byte
+def jpeg_segments(
+    data:bytes, # yields (marker, position, size); position is that of the marker, size counts from its third byte
+):
     "The segments in front of the pixels of a JPEG"
     i = 2
     while data[:2]==b'\xff\xd8' and i+9 < len(data) and data[i]==0xFF:
@@ -66,4 +69,5 @@ def jpeg_size(
 ) -> tuple|None: # (height, width); None: this is no JPEG, or its head is damaged
     "The size of a JPEG, from its head"
     for marker,i,_ in jpeg_segments(data):
-        if is_frame(marker): return data[i+5]<<8|data[i+6],data[i+7]<<8|data[i+8]
+        if is_frame(marker):
+            return data[i+5]<<8|data[i+6],data[i+7]<<8|data[i+8]

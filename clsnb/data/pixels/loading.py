@@ -157,12 +157,18 @@ def why_undecodable(
 ) -> str: # the message of an error
     "Why the bytes of a picture could not be decoded"
     kind = kind_of(data)
-    if not data: what = "the file is empty"
-    elif data.startswith((b'<!DO', b'<htm')): what = "it is an HTML text, not a picture"
-    elif data.startswith(b'version https'): what = "it is a Git LFS text, not a picture"
-    elif kind and kind.name=='HEIF': what = "it is HEIC, which is not read here: convert it to JPEG or PNG"
-    elif kind: what = f"it begins as {kind.title} but is broken or cut off ({len(data):,} bytes)"
-    else: what = f"its {len(data):,} bytes are in no known picture format"
+    if not data:
+        what = "the file is empty"
+    elif data.startswith((b'<!DO', b'<htm')):
+        what = "it is an HTML text, not a picture"
+    elif data.startswith(b'version https'):
+        what = "it is a Git LFS text, not a picture"
+    elif kind and kind.name=='HEIF':
+        what = "it is HEIC, which is not read here: convert it to JPEG or PNG"
+    elif kind:
+        what = f"it begins as {kind.title} but is broken or cut off ({len(data):,} bytes)"
+    else:
+        what = f"its {len(data):,} bytes are in no known picture format"
     return f"Cannot decode the picture {path}: {what}. Replace the file or remove it from the list."
 
 # %% ../../../nbs/data/pixels/loading.ipynb #570309d8

@@ -23,13 +23,19 @@ def _stage_looks(sizes=()):
     filters = [dict(type='GF', h=h, w=w) for h,w in sizes] # rows and columns of frequencies
     return [dict(type='DW', kernel_size=7)]*(4-len(filters)) + filters
 
-_hornet_looks = {'': _stage_looks(), '-gf': _stage_looks([(14, 8), (7, 4)]), '-gf384': _stage_looks([(24, 12), (13, 7)])}
+_hornet_looks = {
+    '': _stage_looks(),
+    '-gf': _stage_looks([(14, 8), (7, 4)]),
+    '-gf384': _stage_looks([(24, 12), (13, 7)]),
+}
 _hornet_dims = dict(tiny=64, small=96, base=128, large=192)
 hornet_archs = {}
 for _name,_dim in _hornet_dims.items():
     for _suffix,_looks in _hornet_looks.items():
         if _suffix=='-gf384' and _dim < 128: continue # not published
-        _arch = dict(base_dim=_dim, depths=[2, 3, 18, 2], orders=[2, 3, 4, 5], dw_cfg=_looks)
+        _arch = dict(
+            base_dim=_dim, depths=[2, 3, 18, 2], orders=[2, 3, 4, 5], dw_cfg=_looks
+        )
         hornet_archs[_name+_suffix] = hornet_archs[_name[0]+_suffix] = _arch
 
 # %% ../../../nbs/models/backbones/hornet.ipynb #659087cf

@@ -69,7 +69,9 @@ def mbconv_rows(
     ]
 
 efficientnet_factors = dict( # of the depth
-    b0=1, b1=1.1, b2=1.2, b3=1.4, b4=1.8, b5=2.2, b6=2.6, b7=3.1, b8=3.6, es=1, em=1.1)
+    b0=1, b1=1.1, b2=1.2, b3=1.4, b4=1.8, b5=2.2, b6=2.6, b7=3.1,
+    b8=3.6, es=1, em=1.1
+)
 
 def efficientnet_stages(
     arch:str, # a key of `efficientnet_factors`
@@ -112,7 +114,11 @@ torchvision_tables.update({
         pick_pair(r'^layer\d+'),
         *mbconv_rows('layer1'),
     ],
-    **{f'torchvision/efficientnet_{arch}': efficientnet_key_rows(arch) for arch in efficientnet_factors if arch[0]=='b'},
+    **{
+        f'torchvision/efficientnet_{arch}': efficientnet_key_rows(arch)
+        for arch in efficientnet_factors
+        if arch[0]=='b'
+    },
 })
 
 # %% ../../../nbs/models/convert/torchvision.ipynb #1eb07cb3
