@@ -151,7 +151,7 @@ def _values_below(cfg, part):
 def mistyped_values(
     cfg:dict, # A config
 )->list[tuple[str,str]]: # Pairs (dotted key, message)
-    "Values whose type isn't one that their key takes"
+    "Values of a type that their key does not take"
     return [(key.name, f"{key.name!r} takes {key.type_names}, not {value!r}.")
             for key,value in _values_below(cfg, '') if not fits_kind(value, key)]
 
