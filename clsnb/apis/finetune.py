@@ -78,7 +78,7 @@ def _split_lists(ds, root, work_dir, seed):
         "train.txt and val.txt list them",
     )
 
-# %% ../../nbs/apis/finetune.ipynb #3d64f198
+# %% ../../nbs/apis/finetune.ipynb #c41f584b
 def _class_parts(root):
     "The folders below `root` that hold class folders, by name"
     return {
@@ -103,6 +103,7 @@ def _existing_folder(data):
         f"finetune: there is no folder {str(data)!r}. The nearest that exists is {nearest_folder(root)}."
     )
 
+# %% ../../nbs/apis/finetune.ipynb #3d64f198
 def picture_folders(
     data:str|os.PathLike, # data/train and data/val with class folders, or class folders
     work_dir:str|os.PathLike, # Where a split is written down

@@ -178,7 +178,7 @@ def _logger_hooks(cfg, runner):
     log = cfg.facts.part('log_config') or dict(hooks=[dict(type='TextLoggerHook')])
     return [_counting(runner) | dict(interval=log.get('interval', 10)) | hook for hook in log['hooks']]
 
-# %% ../../nbs/apis/fit.ipynb #e64518fa
+# %% ../../nbs/apis/fit.ipynb #b5612373
 KEYS.declare(
     'lr_config',
     dict|None,
@@ -214,6 +214,7 @@ def _hooks_of(cfg, runner, val_loader, train_dataset):
     hooks += _evaluation_hooks(cfg, runner, val_loader, train_dataset) + _logger_hooks(cfg, runner)
     return hooks + list(cfg.get('custom_hooks') or [])
 
+# %% ../../nbs/apis/fit.ipynb #e64518fa
 def add_hooks(
     runner:Runner, # Gets the hooks
     cfg:Config, # Has their arguments
@@ -426,6 +427,8 @@ def _set_start(cfg, text, resume_from, load_from):
         )
 
 # %% ../../nbs/apis/fit.ipynb #a0f325f9
+KEYS.declare('seed', int|None, 'Seed of everything random', default=0)
+KEYS.declare('dist_params', dict|None, 'Arguments of `init_dist`, e.g. the backend')
 KEYS.declare('work_dir', str|None, 'Where everything goes; None: work_dirs/NAME')
 KEYS.declare('log_level', str|int, 'Least level of the messages that are shown', default='INFO')
 
@@ -463,9 +466,6 @@ KEYS.declare(
 KEYS.declare('runner.options_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
 
 # %% ../../nbs/apis/fit.ipynb #ee34ad46
-KEYS.declare('seed', int|None, 'Seed of everything random', default=0)
-KEYS.declare('dist_params', dict|None, 'Arguments of `init_dist`, e.g. the backend')
-
 @free_on_error
 def fit(
     cfg:str|os.PathLike|dict, # A path, the name of a packaged config, a dict, or a `Config`

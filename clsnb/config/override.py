@@ -110,7 +110,7 @@ def _find_key(part, word, path, depth):
         raise ConfigError(f"{path}: there is no {word!r} to change.{near(word, part)}")
     return word
 
-# %% ../../nbs/config/override.ipynb #dc1693ca
+# %% ../../nbs/config/override.ipynb #20bdbb89
 def _merged_items(items, changes, path, allow_list_keys):
     "A copy of a list with changes by number"
     items = list(items)
@@ -136,6 +136,7 @@ def _merged(old, value, path, allow_list_keys):
     parent, _, key = path.rpartition('.')
     return merge({} if old is None else {key: old}, {key: value}, parent)[key]
 
+# %% ../../nbs/config/override.ipynb #dc1693ca
 def _put_item(items, words, value, path, allow_list_keys, depth):
     "A list with a value at one of its items, changed in place; a tuple as a new one"
     if not allow_list_keys:
