@@ -11,7 +11,7 @@ import numpy as np, torch
 from contextlib import contextmanager
 from torch import nn
 from typing import TYPE_CHECKING
-from ..core.errors import ConfigError, DataError, near, need
+from ..core.errors import ConfigError, DataError, check_known, near, need
 from ..data.preprocessing import picture_sample, inference_pipeline
 from ..view.style import new_chart, chart_colors, percent, short_name
 
@@ -143,8 +143,7 @@ def cam_map(model, # A classifier with `cfg`, as `init_model` returns it
 def _class_number(c, classes, n, pred):
     if c is None: return int(pred)
     if isinstance(c, str):
-        if c not in (classes or ()):
-            raise ConfigError(f"target_class: the model has no class {c!r}.{near(c, classes or ())}")
+        check_known(c, classes or (), 'target_class: the model has no class')
         return list(classes).index(c)
     if not 0<=c<n:
         raise ConfigError(f"target_class: {c} is out of range; the model's classes are 0 to {n-1}.")

@@ -11,7 +11,7 @@ import itertools, warnings
 import torch
 from torch import nn
 from ..core.init import initialize
-from ..core.errors import ConfigError, near
+from ..core.errors import check_known
 
 # %% ../../nbs/layers/module.ipynb #357e869b
 class BaseModule(nn.Module):
@@ -71,5 +71,5 @@ def pick(table, # Variants by name
     "`table[key]`, or a `ConfigError` that names what `who` has"
     if isinstance(key, str) and key not in table:
         key = {str(k).lower(): k for k in table}.get(key.lower(), key)
-    if key not in table: raise ConfigError(f"{who} has no {what} {key!r}.{near(key, table)}")
+    check_known(key, table, f'{who} has no {what}')
     return table[key]

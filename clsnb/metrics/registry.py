@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import numpy as np
-from ..core.errors import ConfigError, near
+from ..core.errors import ConfigError, check_known, near
 from ..core.registry import Registry
 
 # %% ../../nbs/metrics/registry.ipynb #b5908c48
@@ -80,8 +80,7 @@ def check_metrics(
     for name in names:
         if name not in known: raise ConfigError(f"metric {name!r} is not supported here.{near(name, known)}")
     allowed = {o for m in known.values() for o in m.options}
-    for o in options:
-        if o not in allowed: raise ConfigError(f"metric_options has no {o!r}.{near(o, allowed)}")
+    check_known(options, allowed, 'metric_options has no')
     mode = options.get('average_mode', 'macro')
     if mode not in ('macro', 'none'): raise ConfigError(f"average_mode is 'macro' or 'none', not {mode!r}.")
     return [m for name, m in known.items() if name in names]

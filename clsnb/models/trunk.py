@@ -6,7 +6,7 @@
 __all__ = ['named_arch', 'NormedBackbone']
 
 # %% ../../nbs/models/trunk.ipynb #7e553f01
-from ..core.errors import ConfigError, near
+from ..core.errors import ConfigError, check_known
 from ..layers.module import pick
 from .base import Backbone, freeze_module
 
@@ -21,9 +21,7 @@ def named_arch(arch, # A name, or a dict
     if not isinstance(arch, dict): return pick(table, arch, who)
     missing = [k for k in needs if k not in arch]
     if missing: raise ConfigError(f"{who}: an arch that is a dict needs {', '.join(missing)}.")
-    for k in arch:
-        if k not in (*needs, *may):
-            raise ConfigError(f"{who}: an arch has no key {k!r}.{near(k, (*needs, *may))}")
+    check_known(arch, (*needs, *may), f'{who}: an arch has no key')
     return arch
 
 # %% ../../nbs/models/trunk.ipynb #244e38bb

@@ -11,7 +11,7 @@ import numpy as np
 from multiprocessing import context, reduction
 from pathlib import Path
 from fastcore.basics import patch
-from ...core.errors import ConfigError, near
+from ...core.errors import ConfigError, check_known
 
 # %% ../../../nbs/data/pixels/cache.ipynb #32c02136
 _units = dict(B=1, KB=10**3, MB=10**6, GB=10**9, TB=10**12)
@@ -221,7 +221,7 @@ class PictureCache:
                  limit='4GB',
                  how=''): # What else decides on the pixels
         for k,v,known in [('kind', kind, _kinds), ('where', where, _places)]:
-            if v not in known: raise ConfigError(f"cache: {k} is not {v!r}.{near(v, known)}")
+            check_known(v, known, f'cache: {k} is not')
         if (where=='disk')!=(folder is not None):
             raise ConfigError("cache: where='disk' needs folder='...', and where='memory' has none.")
         if not hasattr(os, 'preadv'):

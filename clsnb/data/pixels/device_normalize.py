@@ -9,7 +9,7 @@ __all__ = ['DeviceNormalize', 'LateNormalize', 'normalize_later', 'with_pipeline
 import copy
 import numpy as np, torch
 from fastcore.basics import store_attr
-from ...core.errors import ConfigError, near
+from ...core.errors import check_known
 from ...core.registry import TRANSFORMS
 from ..transforms.color import Normalize
 from ..transforms.format import Collect, ImageToTensor, ToTensor
@@ -76,8 +76,7 @@ def normalize_later(
 )->tuple: # (pipeline, `DeviceNormalize` or None, what happened)
     "The pipeline without its normalisation, and that by itself"
     dtype = 'float32' if dtype is True else dtype
-    if dtype not in _dtypes:
-        raise ConfigError(f"device_normalize is not {dtype!r}.{near(dtype, _dtypes)}")
+    check_known(dtype, _dtypes, 'device_normalize is not')
     steps = list(pipeline if isinstance(pipeline, Compose) else Compose(pipeline))
     at = [i for i,o in enumerate(steps) if type(o) is Normalize]
     if at:

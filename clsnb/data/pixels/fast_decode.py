@@ -11,7 +11,7 @@ import ctypes, functools, os, sys
 import numpy as np
 from collections import namedtuple
 from fastcore.basics import store_attr
-from ...core.errors import ConfigError, near
+from ...core.errors import ConfigError, check_known
 from ...core.registry import TRANSFORMS
 from .kinds import is_frame, jpeg_segments
 from .loading import LoadImageFromFile, read_bytes
@@ -231,7 +231,7 @@ class LoadCrop:
                  crop, # `RandomResizedCrop`, or another `BoxCrop`
                  how='exact'): # or 'scaled'
         load,crop = build_transform(load),build_transform(crop)
-        if how not in _ways: raise ConfigError(f"LoadCrop: how is not {how!r}.{near(how, _ways)}")
+        check_known(how, _ways, 'LoadCrop: how is not')
         if why := why_whole(load, crop): raise ConfigError(f"LoadCrop: {why}.")
         store_attr()
     def __call__(self, results):
@@ -264,7 +264,7 @@ def fast_decode(
 )->tuple: # (pipeline, what happened)
     "The same steps, decoding little more than the crop"
     how = 'exact' if how is True else how
-    if how not in _ways: raise ConfigError(f"fast_decode is not {how!r}.{near(how, _ways)}")
+    check_known(how, _ways, 'fast_decode is not')
     steps = list(pipeline if isinstance(pipeline, Compose) else Compose(pipeline))
     i = next((i for i,o in enumerate(steps[:-1]) if isinstance(o, LoadImageFromFile)), None)
     why = "it does not begin with LoadImageFromFile" if i is None else why_whole(*steps[i:i+2])

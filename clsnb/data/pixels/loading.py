@@ -9,7 +9,7 @@ __all__ = ['nearest_folder', 'printable', 'BrokenPicture', 'read_bytes', 'imdeco
 import functools, os
 import numpy as np
 from fastcore.basics import patch, store_attr
-from ...core.errors import ConfigError, DataError, DependencyError, near, need
+from ...core.errors import ConfigError, DataError, DependencyError, check_known, near, need
 from ...core.registry import TRANSFORMS
 from .cache import PictureCache, file_stamp
 from .kinds import jpeg_size, kind_of
@@ -138,10 +138,8 @@ def _turbo(turbo):
 _decoders = dict(cv2=_decode_cv2, pillow=_decode_pillow, turbojpeg=_decode_turbojpeg)
 
 def _check_decoding(color_type, backend):
-    if color_type not in _imread_flags:
-        raise ConfigError(f"No color_type {color_type!r}.{near(color_type, _imread_flags)}")
-    if backend not in _decoders:
-        raise ConfigError(f"No backend {backend!r}.{near(backend, _decoders)}")
+    check_known(color_type, _imread_flags, 'No color_type')
+    check_known(backend, _decoders, 'No backend')
 
 def imdecode(data, color_type='color', backend='cv2', reduce_to=None):
     "An array (BGR or grey) from the bytes of a picture, or None"

@@ -9,7 +9,7 @@ __all__ = ['RandomFlip', 'RandomErasing', 'RandomGrayscale']
 import numbers, random
 import numpy as np
 from fastcore.basics import store_attr
-from ...core.errors import ConfigError, near
+from ...core.errors import ConfigError, check_known, near
 from ...core.registry import TRANSFORMS
 from ...imgops.geometric import _flips, imerase, imflip
 from .pipeline import ImageTransform, check_range
@@ -21,8 +21,7 @@ class RandomFlip(ImageTransform):
     def __init__(self, flip_prob=.5, direction='horizontal'): # or 'vertical', 'diagonal'
         store_attr()
         check_range(self, 'flip_prob')
-        if direction not in list(_flips):
-            raise ConfigError(f"RandomFlip: no direction {direction!r}.{near(direction, _flips)}")
+        check_known(direction, list(_flips), 'RandomFlip: no direction')
     def apply(self, img): return imflip(img, self.direction)
     def __call__(self, results):
         results['flip'],results['flip_direction'] = bool(np.random.rand()<self.flip_prob),self.direction

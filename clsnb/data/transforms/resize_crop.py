@@ -8,7 +8,7 @@ __all__ = ['Resize', 'BoxCrop', 'CenterCrop', 'RandomCrop', 'RandomResizedCrop',
 # %% ../../../nbs/data/transforms/resize_crop.ipynb #8883bb39
 import math, numbers, random
 from fastcore.basics import store_attr
-from ...core.errors import ConfigError, DataError, near
+from ...core.errors import ConfigError, DataError, check_known
 from ...core.registry import TRANSFORMS
 from ...imgops.geometric import _borders, imcrop, impad, imresize, interp_code
 from .pipeline import ImageTransform, check_range
@@ -38,8 +38,7 @@ class Resize(ImageTransform):
                  interpolation='bilinear', adaptive_side='short', # or 'long', 'height', 'width'
                  backend='cv2'):
         size = _pair(size, 'Resize: size', free=True)
-        if adaptive_side not in _sides:
-            raise ConfigError(f"Resize: no adaptive_side {adaptive_side!r}.{near(adaptive_side, _sides)}")
+        check_known(adaptive_side, _sides, 'Resize: no adaptive_side')
         store_attr()
         interp_code(interpolation, backend)
     def target(self, h, w):
@@ -109,8 +108,7 @@ def _middle(ih, iw, h, w):
 # %% ../../../nbs/data/transforms/resize_crop.ipynb #9ad3a717
 def _check_padding(o, padding):
     name = type(o).__name__
-    if o.padding_mode not in _borders:
-        raise ConfigError(f"{name}: no padding_mode {o.padding_mode!r}.{near(o.padding_mode, _borders)}")
+    check_known(o.padding_mode, _borders, f'{name}: no padding_mode')
     some = padding if isinstance(padding, (tuple, list)) else (padding,)*4
     if (
         padding is not None
