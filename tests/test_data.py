@@ -155,15 +155,16 @@ def test_the_one_that_is_longest_at_work_is_named():
     loader = build_dataloader(
         Photos('train', [stuck]), 4, 3, seed=0, timeout=5, multiprocessing_context='fork'
     )
-    busy = loader.fetcher.busy.numpy()
+    busy = loader.reader.activity.times.numpy()
     now = time.time()
+    timed_out = RuntimeError('DataLoader timed out after 5 seconds')
     busy[:] = [[7, now-2], [3, now-31], [-1, now-99]] # the last one has nothing to do
-    assert f'sample 3 ({loader.dataset.sample_name(3)}) for 31 s' in loader._stuck()
+    assert f'sample 3 ({loader.dataset.sample_name(3)}) for 31 s' in loader.explain(timed_out, None)
     busy[:,0] = -1
-    assert loader._stuck()=='No batch came for 5 s.'
+    assert loader.explain(timed_out, None)=='No batch came for 5 s.'
 
 def test_shared_memory_is_checked(monkeypatch):
-    monkeypatch.setattr('clsnb.data.feed.loader._shared_memory', lambda: 1e5)
+    monkeypatch.setattr('clsnb.data.feed.workers.free_shared_memory', lambda: 1e5)
     with pytest.raises(DataError, match=r'/dev/shm has 0 MB free.*shm-size'):
         next(iter(build_dataloader(photos(), 18, 2, seed=0, multiprocessing_context='fork')))
     monkeypatch.undo()
@@ -336,7 +337,7 @@ def test_loops_within_loops(workers, persistent):
         == [(o, o) for o in want]
     )
     for b in loader: break
-    assert [b.index for b in loader]==want and not loader.at_work
+    assert [b.index for b in loader]==want and not loader.running
 
 def test_ctrl_c_leaves_the_workers_alive():
     "It goes to all processes of a terminal or of a notebook's kernel"

@@ -11,11 +11,11 @@ from clsnb.data.sets.archives import ShardDataset
 from clsnb.data.pixels.cache import PictureCache, SharedFile, _shared_file
 from clsnb.data.pixels.file_client import FileClient, file_system, join_path
 from clsnb.data.sets.folder import CustomDataset
-from clsnb.data.feed.loader import build_dataloader
+from clsnb.data.feed.loader import Loader, build_dataloader
 from clsnb.data.pixels.loading import BrokenPicture, LoadImageFromFile, read_bytes
 from clsnb.data.feed.samplers import DistributedSampler, RepeatAugSampler
 from clsnb.data.sets.scan import scan_folders
-from clsnb.data.feed.streams import ShardStream, StreamLoader
+from clsnb.data.feed.streams import ShardStream
 from fsspec.implementations.memory import MemoryFileSystem
 
 photos = Path(clsnb.__file__).parent/'photos'
@@ -658,10 +658,10 @@ def web(server, tmp_path, monkeypatch):
     return server
 def stream(web, n=96, **kw):
     return ShardStream(
-        web.url+'/t-{0..7}.tar', n, steps, classes, **dict(dict(buffer=32, lanes=4), **kw)
+        web.url+'/t-{0..7}.tar', n, steps, classes, **dict(dict(buffer=32, interleave=4), **kw)
     )
 def loader(ds, batch=8, num_workers=0, rank=0, world_size=1, shuffle=True, seed=3, **kw):
-    return ds.loader_class(
+    return Loader(
         ds, DistributedSampler(ds, world_size, rank, shuffle), batch, num_workers, seed, **kw
     )
 def epochs(ds, which=(0,1), start=0, **kw):
@@ -679,11 +679,11 @@ def test_stream_is_the_same_for_all_workers(web, tmp_path):
     assert [b[0] for b in want[0]]!=[b[0] for b in want[1]]
     for k in range(8): (tmp_path/f't-{k}.tar').write_bytes(shards[k])
     # where they are does not matter
-    assert epochs(ShardStream(str(tmp_path/'t-{0..7}.tar'), 96, steps, classes, buffer=32, lanes=4))==want
+    assert epochs(ShardStream(str(tmp_path/'t-{0..7}.tar'), 96, steps, classes, buffer=32, interleave=4))==want
     for kw in [dict(num_workers=1), dict(num_workers=4)]:
         assert epochs(stream(web), **kw)==want, kw
     assert epochs(stream(web), (1,), num_workers=1, multiprocessing_context='spawn')==want[1:]
-    with pytest.warns(UserWarning, match='divide lanes'):
+    with pytest.warns(UserWarning, match='divide interleave'):
         assert epochs(stream(web), (0,), num_workers=3)==want[:1]
     # resumed
     assert (
@@ -715,18 +715,18 @@ def test_ranks_share_the_shards(web):
     ]
     assert not set(parts[0])&set(parts[1]) and len(set(parts[0]+parts[1]))==96
     with pytest.raises(ConfigError, match='RepeatAugSampler'):
-        StreamLoader(ds := stream(web), RepeatAugSampler(ds), 8)
+        Loader(ds := stream(web), RepeatAugSampler(ds), 8)
     with pytest.raises(ConfigError, match='8 shards cannot be shared by 9'):
         loader(stream(web), world_size=9)
 def test_unshuffled_and_uneven(web):
     a = [
         i
-        for b in epochs(stream(web, lanes=1), (0,), shuffle=False)[0]
+        for b in epochs(stream(web, interleave=1), (0,), shuffle=False)[0]
         for i in b[0]
     ]
     assert a==sorted(a)
     assert (
-        [len(b[0]) for b in epochs(stream(web, 20, lanes=2), (0,))[0]]
+        [len(b[0]) for b in epochs(stream(web, 20, interleave=2), (0,))[0]]
         == [8, 8, 4]
     )
     assert (
@@ -842,7 +842,7 @@ def test_training_from_a_stream(web, tmp_path):
         data_prefix=web.url+'/t-{0..7}.tar',
         samples=96,
         classes=classes,
-        lanes=4,
+        interleave=4,
         pipeline=[
             steps[0],
             dict(type='RandomResizedCrop', size=32),
