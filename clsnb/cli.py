@@ -18,7 +18,7 @@ from .core.errors import ClsnbError, ConfigError, near
 
 # %% ../nbs/cli.ipynb #2aa861c8
 def show_training(
-    run:object, # From `fit`
+    run:'clsnb.runs.folder.Run', # From `fit`
 )->int:
     "The exit status of a training run"
     stop = run.runner.stop
@@ -37,7 +37,7 @@ def show_processes(
     return next((o for o in statuses if o), 0)
 
 def show_finetuning(
-    finetuned:object, # From `finetune`
+    finetuned:'clsnb.runs.folder.Run', # From `finetune`
 )->int:
     "Print the result and where its report is"
     print(finetuned)

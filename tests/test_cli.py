@@ -195,6 +195,7 @@ def test_slurm_script(tmp_path, capsys):
     ('train mine.py --seed three', "invalid int value: 'three'"),
     ('train mine.py yours.py', "'yours.py' is one argument too many"),
     ('train mine.py --gpu-id x', '--gpu-id'),
+    ('train mine.py --launcher torchrun', "invalid choice: 'torchrun'"),
     ('train nowhere.py', 'nowhere.py'),
     ('train nowhere.py --cfg-options seed', "--cfg-options takes KEY=VALUE pairs, and 'seed' has no '='"),
     ('test nowhere.py --metric-options topk', '--metric-options takes KEY=VALUE pairs'),

@@ -573,13 +573,13 @@ def finetune(
     model:str|os.PathLike|dict='resnet18_8xb32_in1k', # A name of the zoo, a checkpoint, a work folder or a config
     data:str|os.PathLike='data', # data/train and data/val with class folders, or class folders
     work_dir:str|os.PathLike|None=None, # Where everything goes; None: work_dirs/finetune_MODEL_DATA
-    weights:str|os.PathLike|bool|None=None, # None: the model's own, where they can be had; False: none; or an address
-    epochs:int|None=None, # None: chosen
-    batch_size:int|None=None, # None: chosen
+    weights:str|os.PathLike|bool|None=None, # Their address; None: the model's own, where there are any; False: none
+    epochs:int|None=None, # How long; None: by the number of pictures
+    batch_size:int|None=None, # Pictures in a step; None: by the number of pictures
     size:int|None=None, # Side of the pictures in pixels; None: the model's
-    seed:int=0, # Of everything random
+    seed:int=0, # Seed of everything random
     options:dict|None=None, # Dotted overrides of the config
-    device:str|torch.device|None=None, # None: the accelerator, if there is one
+    device:str|torch.device|None=None, # Such as cpu or cuda; None: the accelerator, if there is one
 )->Run:
     "From a model and a folder of pictures to a trained model; the choices are in finetune.py of the work folder"
     args = dict(

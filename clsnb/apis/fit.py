@@ -9,6 +9,7 @@ __all__ = ['fit_classes', 'loader_args', 'step_hook', 'add_hooks', 'layout', 'tr
 # %% ../../nbs/apis/fit.ipynb #59d0d54c
 import copy, multiprocessing, os, platform, warnings
 from pathlib import Path
+from typing import Literal
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -474,8 +475,8 @@ def fit(
     load_from:str|os.PathLike|None=None, # Start from these weights
     resume_from:str|os.PathLike|bool|None=None, # Resume this checkpoint; 'auto': the newest usable one; False: never
     validate:bool=True, # Evaluate during training
-    launcher:str='none', # 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'
-    device:str|torch.device|None=None, # None: the accelerator, if there is one
+    launcher:Literal['none', 'pytorch', 'slurm', 'mpi']='none', # What started the processes; torchrun is 'pytorch'
+    device:str|torch.device|None=None, # Such as cpu or cuda; None: the accelerator, if there is one
     trust:bool=False, # Run the config file as Python, and import what it names
     auto_scale_lr:bool|None=None, # Scale the learning rate with the batch size; None: as the config says
 )->Run: # Its `runner` is what trained

@@ -41,7 +41,7 @@ def evaluate_config(
     metrics:list[str]|None=None, # accuracy precision recall f1_score support ...; None: those of the config
     metric_options:dict|None=None, # For the metrics, such as topk=(1,5)
     trust:bool=False, # Run the config file as Python, and import what it names
-    launcher:Literal['none', 'pytorch', 'slurm', 'mpi']='none', # What started this process: torchrun is pytorch
+    launcher:Literal['none', 'pytorch', 'slurm', 'mpi']='none', # What started the processes; torchrun is 'pytorch'
 )->tuple[dict, np.ndarray, BaseDataset, BaseClassifier]: # Metrics, scores, dataset, model
     "Metrics and scores of a checkpoint on the test data of its config"
     init_dist(launcher)
