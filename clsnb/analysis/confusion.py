@@ -9,7 +9,7 @@ __all__ = ['confused_pairs', 'plot_confusion', 'confused_classes']
 import numpy as np
 from typing import TYPE_CHECKING
 from ..core.errors import DataError
-from ..view.style import new_chart, calm, chart_colors, percent, short_name
+from ..view.style import new_chart, style_axes, chart_colors, percent, short_name
 from ..runs.results import Results
 
 # %% ../../nbs/analysis/confusion.ipynb #ee61c6a3
@@ -106,7 +106,7 @@ def plot_confusion(src:object, # Results, or a matrix of counts
     if not hide_diagonal: _paint(ax, m, share, eye & (m>0), 'Blues', 1)
     _class_ticks(ax, classes)
     ax.set(xlim=(0, c), ylim=(c, 0), aspect='equal')
-    calm(ax, title, 'predicted', 'true', grid='')
+    style_axes(ax, title, 'predicted', 'true', grid='')
     for lines in (ax.hlines, ax.vlines):
         lines(
             np.arange(c+1) if c<=60 else [0, c],

@@ -10,7 +10,7 @@ import numpy as np
 from typing import TYPE_CHECKING
 from ..core.errors import DataError
 from ..runs.results import Results
-from ..view.style import new_chart, calm, chart_colors, percent, short_name
+from ..view.style import new_chart, style_axes, chart_colors, percent, short_name
 
 # %% ../../nbs/analysis/figures.ipynb #743ffdea
 if TYPE_CHECKING: from matplotlib.figure import Figure
@@ -125,7 +125,7 @@ def plot_confidence(results, dpi=80):
         edgecolor='white',
         alpha=1,
     )
-    calm(ax, 'How sure the model was', 'score of the predicted class', 'pictures')
+    style_axes(ax, 'How sure the model was', 'score of the predicted class', 'pictures')
     sns.move_legend(ax, 'upper left', frameon=False, title=None, fontsize=8)
     return fig
 
@@ -151,7 +151,7 @@ def plot_class_counts(src, # A dataset, or labels
     bars = ax.barh(range(len(order)), counts[order], color=chart_colors['blue'], height=.65)
     ax.bar_label(bars, padding=3, fontsize=8, color=chart_colors['ink'])
     ax.invert_yaxis()
-    calm(ax, f'{title}{left}', grid='x')
+    style_axes(ax, f'{title}{left}', grid='x')
     ax.set_yticks(range(len(order)), [short_name(names[i]) for i in order])
     ax.grid(False)
     ax.set_xticks([])

@@ -10,7 +10,7 @@ import numpy as np
 from ..config.facts import Facts
 from ..core.errors import ConfigError
 from ..train.schedules import Schedule
-from ..view.style import new_chart, calm, chart_colors
+from ..view.style import new_chart, style_axes, chart_colors
 
 # %% ../../nbs/analysis/lr_curve.ipynb #de9a20cb
 def _epochs_of(facts, epoch_len):
@@ -64,7 +64,7 @@ def plot_lr(cfg, # A config, its `lr_config`, or a dict of name to either, to be
         said.append(f"{name or p['lr_config']['policy']} from {y[0]:.3g} over {max(y):.3g} to {y[-1]:.3g}")
     total = max(p['epochs']*p['epoch_len'] for p in plans.values())
     fig.alt = f"Learning rate over {total:,} iterations: " + '; '.join(said)
-    calm(ax, 'Learning rate', f'{by} ({total:,} iterations in all)')
+    style_axes(ax, 'Learning rate', f'{by} ({total:,} iterations in all)')
     if log: ax.set_yscale('log')
     else: ax.set_ylim(bottom=0)
     if len(plans)>1:

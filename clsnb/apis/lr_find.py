@@ -315,12 +315,12 @@ def _curve(ax, found, c):
 
 def _plot(self, w=6.4, h=2.8, dpi=80):
     "The loss over the learning rate, with the suggestion"
-    from clsnb.view.style import calm, chart_colors, chart_legend, new_chart
+    from clsnb.view.style import style_axes, chart_colors, chart_legend, new_chart
     if len(self.lrs)<2:
         raise ConfigError("lr_find: there is nothing to draw, the sweep ended before its second step.")
     fig,ax = new_chart(w, h, f'Loss over the learning rate. {self!r}', dpi=dpi)
     _curve(ax, self, chart_colors)
-    calm(
+    style_axes(
         ax,
         'Where does the loss fall?' if self.suggestion else 'The loss does not fall',
         'learning rate', 'loss',

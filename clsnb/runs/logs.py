@@ -17,7 +17,7 @@ from ..core.errors import DataError
 from ..core.io import read_json_lines
 from ..core.work_dir import WorkFiles
 from ..metrics.registry import lower_is_better, metric_of
-from ..view.style import new_chart, calm, chart_legend, chart_colors, percent
+from ..view.style import new_chart, style_axes, chart_legend, chart_colors, percent
 
 # %% ../../nbs/runs/logs.ipynb #f0ab2fdf
 if TYPE_CHECKING: from matplotlib.figure import Figure
@@ -208,7 +208,7 @@ def _mark_best(ax, df, key):
 
 def _metric_panel(ax, train, val, baseline=None):
     key = shown_metric(val)
-    if key is None: return calm(ax, 'Metric')
+    if key is None: return style_axes(ax, 'Metric')
     accuracy = key.startswith('accuracy')
     if accuracy: _curve(ax, train, key.removeprefix('accuracy_'), chart_colors['blue'], 'training')
     _curve(ax, val, key, chart_colors['orange'], 'validation', smooth=False)
@@ -216,7 +216,7 @@ def _metric_panel(ax, train, val, baseline=None):
         label = f'majority class {percent(baseline, 0)}'
         ax.axhline(100*baseline, color=chart_colors['muted'], lw=1, ls='--', label=label)
     _mark_best(ax, val, key)
-    calm(ax, 'Accuracy, %' if key in ('accuracy', 'accuracy_top-1') else key.replace('_', ' '))
+    style_axes(ax, 'Accuracy, %' if key in ('accuracy', 'accuracy_top-1') else key.replace('_', ' '))
     if accuracy: ax.set_ylim(0, 106)
     chart_legend(ax, loc='lower right' if accuracy else 'best')
 
@@ -224,14 +224,14 @@ def _metric_panel(ax, train, val, baseline=None):
 def _loss_panel(ax, train, val, baseline=None):
     _curve(ax, train, 'loss', chart_colors['blue'], 'training')
     _curve(ax, val, 'loss', chart_colors['orange'], 'validation')
-    calm(ax, 'Loss')
+    style_axes(ax, 'Loss')
     if len(ax.lines): ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     chart_legend(ax, loc='best')
 
 def _lr_panel(ax, train, val, baseline=None):
     _curve(ax, train, 'lr', chart_colors['green'], 'learning rate', smooth=False)
     for line in ax.lines: line.set_marker('')
-    calm(ax, 'Learning rate')
+    style_axes(ax, 'Learning rate')
     ax.set_ylim(bottom=0)
     ax.ticklabel_format(axis='y', scilimits=(-3, 3))
     ax.yaxis.offsetText.set(fontsize=7, color=chart_colors['muted'])

@@ -8,7 +8,7 @@ __all__ = ['lr_policies', 'LiveCurve', 'policy_config', 'LRExplorer']
 # %% ../../nbs/widgets/training.ipynb #4d406a6c
 import html, ipywidgets as W, numpy as np
 from ..analysis.lr_curve import lr_plan, lr_values
-from ..view.style import calm, chart_colors, new_chart
+from ..view.style import style_axes, chart_colors, new_chart
 from ..config.config import pretty
 from .explorer import Explorer
 
@@ -32,7 +32,7 @@ class LiveCurve:
                 xlim=(0, max(float(x[-1]), 1e-9)),
                 ylim=(lo, top),
             )
-            calm(self.ax, title, xlabel)
+            style_axes(self.ax, title, xlabel)
             self.canvas.draw()
             self.background = self.canvas.copy_from_bbox(self.fig.bbox)
             self.key = key if not log else None
