@@ -5,9 +5,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import cv2, fsspec, numpy as np, pytest
 import clsnb
-import clsnb.data.sets.archives as archives, clsnb.data.pixels.loading as loading
+import clsnb.data.sets.shards as shards_module, clsnb.data.pixels.loading as loading
 from clsnb.core.errors import ConfigError, DataError, DependencyError
-from clsnb.data.sets.archives import ShardDataset
+from clsnb.data.sets.shards import ShardDataset
 from clsnb.data.pixels.cache import PictureCache, SharedFile, _shared_file
 from clsnb.data.pixels.file_client import FileClient, file_system, join_path
 from clsnb.data.sets.folder import CustomDataset
@@ -653,7 +653,7 @@ shards = [shard(pics[12*k:12*k+12]) for k in range(8)]
 @pytest.fixture
 def web(server, tmp_path, monkeypatch):
     monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
-    monkeypatch.setattr(archives.RangeReader.__init__, '__defaults__', (40_000,))
+    monkeypatch.setattr(shards_module.RangeReader.__init__, '__defaults__', (40_000,))
     server.files.update({f't-{k}.tar':s for k,s in enumerate(shards)})
     return server
 def stream(web, n=96, **kw):

@@ -5,7 +5,8 @@ import numpy as np, pytest, torch
 import clsnb.data.sets.small_images as small
 from clsnb.core.errors import ConfigError, DataError, DependencyError
 from clsnb.core.registry import DATASETS
-from clsnb.data.sets.archives import HuggingFaceDataset, ShardDataset
+from clsnb.data.sets.hugging_face import HuggingFaceDataset
+from clsnb.data.sets.shards import ShardDataset
 from clsnb.data.sets.labels import packaged_classes
 from clsnb.data.sets.packaged import photo_path
 from clsnb.data.feed.samplers import ClassBalancedSampler, RepeatAugSampler

@@ -15,7 +15,7 @@ from ...core.seed import mix
 from .reader import BatchFailure, BatchReader, ReplaceBroken
 from .samplers import DistributedSampler
 from ..pixels.file_client import FileClient, file_client
-from ..sets.archives import expand_shards, label_of, open_shard, picture_endings, shard_files
+from ..sets.shards import expand_shards, label_of, open_shard, picture_endings, shard_files
 from ..sets.dataset import BaseDataset
 
 # %% ../../../nbs/data/feed/streams.ipynb #6c765281

@@ -4,29 +4,31 @@
 
 # %% auto #0
 __all__ = ['ClassNames', 'packaged_classes', 'match_folders', 'check_label_range', 'label_counts', 'warn_missing',
-           'check_same_classes']
+           'check_same_classes', 'number_labels']
 
 # %% ../../../nbs/data/sets/labels.ipynb #01cc7375
-import unicodedata, warnings
+import re, unicodedata, warnings
 import numpy as np
+from collections.abc import Sequence
 from pathlib import Path
 from ...core.errors import ConfigError, DataError, near
 
 # %% ../../../nbs/data/sets/labels.ipynb #575db41f
 class ClassNames(list):
-    "Names of classes; `folders` tells the number of each folder"
-    def __init__(self, names=(), folders=None):
+    "Names of classes that know their folders"
+    def __init__(self, names:Sequence[str]=(),
+                 folders:dict[str, int]|None=None): # The number of the class of each folder
         super().__init__(names)
         self.folders = dict(folders or {})
     def __reduce__(self): return ClassNames,(list(self), self.folders)
 
-def packaged_classes(name)->ClassNames:
-    "The classes of a known data set: 'imagenet', 'cub' or 'cars'"
+def packaged_classes(
+    name:str, # 'imagenet', 'cub' or 'cars'
+)->ClassNames:
+    "The classes of a known data set"
     path = Path(__file__).parent/'classes'/f'{name}.txt'
     rows = [o.split('\t') for o in path.read_text(encoding='utf-8').splitlines()]
-    return ClassNames(
-        [o[-1] for o in rows], {o[0]:i for i,o in enumerate(rows) if len(o)>1}
-    )
+    return ClassNames([o[-1] for o in rows], {o[0]:i for i,o in enumerate(rows) if len(o)>1})
 
 # %% ../../../nbs/data/sets/labels.ipynb #11b7bfe8
 def _some(names, n=5):
@@ -36,87 +38,118 @@ def _plain(name):
     "A name as people compare it"
     return unicodedata.normalize('NFC', str(name)).strip().casefold()
 
+def _alike(folders, classes):
+    "The number of each folder that is called like a class, if no two classes or folders are alike"
+    number = {_plain(c):i for i,c in enumerate(classes)}
+    if len(number)!=len(classes) or len({_plain(f) for f in folders})!=len(folders): return {}
+    return {f:number[_plain(f)] for f in folders if _plain(f) in number}
+
+def _check_folders(folders, classes, strange, where):
+    "Raise a `DataError` if some folders are classes and others not, or if there are not as many"
+    if len(strange)<len(folders):
+        raise DataError(
+            f"{where}: {_some(strange)} {'is' if len(strange)==1 else 'are'} none of the {len(classes)} classes."
+            f"{near(strange[0], [*classes, *getattr(classes, 'folders', {})])} Rename the folder, or correct `classes`."
+        )
+    if len(folders)!=len(classes):
+        raise DataError(
+            f"{where} has {len(folders)} class folders ({_some(folders)}), but there are {len(classes)} classes "
+            f"({_some(classes)}): check `classes` and data_prefix."
+        )
+
 def match_folders(
-    folders, # Names of the class folders, sorted
-    classes, # Names of the classes, or None: the folders are the classes
-    where, # Shown in messages
+    folders:Sequence[str], # Names of the class folders, sorted
+    classes:Sequence[str]|None, # Names of the classes; None: the folders are the classes
+    where:str, # Shown in messages
 )->ClassNames: # With `folders`: the number of each folder
     "Give each folder its number; raises `DataError`"
     if classes is None: return ClassNames(folders, {f:i for i,f in enumerate(folders)})
     known = getattr(classes, 'folders', {})
-    names = {c:i for i,c in enumerate(classes)}
-    plain = {f:_plain(f) for f in folders}
     if not folders: return ClassNames(classes, known)
-    alike = {_plain(c):i for i,c in enumerate(classes)}
-    alike = {
-        f:alike[p]
-        for f,p in plain.items()
-        if p in alike and len(alike)==len(classes) and len({*plain.values()})==len(plain)
-    }
+    names = {c:i for i,c in enumerate(classes)}
+    alike = _alike(folders, classes)
     for numbers in (known, names, alike):
-        if all(f in numbers for f in folders):
-            return ClassNames(classes, {f:numbers[f] for f in folders})
+        if all(f in numbers for f in folders): return ClassNames(classes, {f:numbers[f] for f in folders})
     strange = [f for f in folders if f not in known and f not in names and f not in alike]
-    if len(strange)<len(folders):
-        raise DataError(
-            f"{where}: {_some(strange)} {'is' if len(strange)==1 else 'are'} none of the "
-            f"{len(classes)} classes."
-            f"{near(strange[0], [*classes, *known])} Rename the folder, or correct `classes`."
-        )
-    if len(folders)!=len(classes):
-        raise DataError(
-            f"{where} has {len(folders)} class folders ({_some(folders)}), "
-            f"but there are {len(classes)} classes "
-            f"({_some(classes)}): check `classes` and data_prefix."
-        )
+    _check_folders(folders, classes, strange, where)
     return ClassNames(classes, {f:i for i,f in enumerate(folders)})
 
 # %% ../../../nbs/data/sets/labels.ipynb #d218628d
-def check_label_range(labels, n_classes, where, names=None):
+def check_label_range(
+    labels:Sequence[int]|np.ndarray,
+    n_classes:int|None, # None: only negative labels are wrong
+    where:str, # Shown in messages
+    names:Sequence[str]|None=None, # Of the samples
+)->None:
     "Raise a `DataError` that names the first label outside 0..n_classes-1"
     labels = np.asarray(labels)
     bad = np.flatnonzero((labels<0) | (labels>=n_classes) if n_classes else labels<0)
     if not len(bad): return
     i = bad[0]
     name = f' ({names[int(i)]})' if names is not None else ''
-    if n_classes:
-        why = f"but there are {n_classes} classes, so labels are 0 to {n_classes-1}"
-    else:
-        why = "which is negative"
+    if n_classes: why = f"but there are {n_classes} classes, so labels are 0 to {n_classes-1}"
+    else: why = "which is negative"
     raise DataError(
-        f"{where}: sample {i}{name} has label {labels[i]}, {why}; "
-        f"{len(bad)} of {len(labels)} labels are like "
+        f"{where}: sample {i}{name} has label {labels[i]}, {why}; {len(bad)} of {len(labels)} labels are like "
         "that. Number classes from 0, and check `classes`."
     )
 
 # %% ../../../nbs/data/sets/labels.ipynb #0ca8f4c7
-def label_counts(labels, n_classes):
-    "Samples of each class, from numbers or from rows of 0 and 1"
+def label_counts(
+    labels:Sequence[int]|np.ndarray, # Numbers, or rows of 0 and 1
+    n_classes:int|None,
+)->np.ndarray:
+    "Samples of each class"
     labels = np.asarray(labels)
     if labels.ndim==2: return (labels==1).sum(0)
     return np.bincount(labels[labels>=0].astype(np.int64), minlength=n_classes or 0)
 
-def warn_missing(labels, classes, where):
+def warn_missing(
+    labels:Sequence[int]|np.ndarray,
+    classes:Sequence[str]|None, # Their names
+    where:str, # Shown in the warning
+)->None:
     "Warn of classes without samples"
     if not classes or not len(labels): return
-    gone = np.flatnonzero(label_counts(labels, len(classes))[:len(classes)]==0)
-    if len(gone):
-        warnings.warn(f"{where} has no samples of {len(gone)} of {len(classes)} classes: "
-                      f"{_some([classes[i] for i in gone])}. Their numbers stay theirs.", stacklevel=3)
+    missing = np.flatnonzero(label_counts(labels, len(classes))[:len(classes)]==0)
+    if len(missing):
+        warnings.warn(f"{where} has no samples of {len(missing)} of {len(classes)} classes: "
+                      f"{_some([classes[i] for i in missing])}. Their numbers stay theirs.", stacklevel=3)
 
 # %% ../../../nbs/data/sets/labels.ipynb #047c0a44
 def check_same_classes(
-    classes, # Of a split
-    like, # Of the training data
-    where, # Shown in messages, as are these:
-    whose='the training data', hint="Leave `classes` out there: the training data's are used."
-):
+    classes:Sequence[str]|None, # Of a split
+    like:Sequence[str]|None, # Of the training data
+    where:str, # The split, in messages
+    whose:str='the training data', # What `like` belongs to, in messages
+    hint:str="Leave `classes` out there: the training data's are used.", # What to do
+)->None:
     "Raise a `ConfigError` unless the two are the same names in the same order"
     if classes is None or like is None or list(classes)==list(like): return
-    a,b = list(classes),list(like)
-    if len(a)!=len(b):
+    if len(classes)!=len(like):
         raise ConfigError(
-            f"{where} has {len(a)} classes ({_some(a)}), but {whose} has {len(b)} ({_some(b)}). {hint}"
+            f"{where} has {len(classes)} classes ({_some(list(classes))}), "
+            f"but {whose} has {len(like)} ({_some(list(like))}). {hint}"
         )
-    i = next(i for i in range(len(a)) if a[i]!=b[i])
-    raise ConfigError(f"{where}: class {i} is {a[i]!r}, but in {whose} it is {b[i]!r}. {hint}")
+    for i,(own,other) in enumerate(zip(classes, like)):
+        if own!=other: raise ConfigError(f"{where}: class {i} is {own!r}, but in {whose} it is {other!r}. {hint}")
+
+# %% ../../../nbs/data/sets/labels.ipynb #ddcc40a6
+_whole_number = re.compile(r'-?\d+')
+
+def number_labels(
+    values:Sequence[str], # The label of each sample
+    classes:Sequence[str]|None, # None: the names that occur, or as many as the numbers need
+    where:str, # Shown in messages
+)->tuple[Sequence[str], np.ndarray]: # Names of classes; the number of each label
+    "Class names and numbers of labels that are texts"
+    if classes is None and not all(map(_whole_number.fullmatch, set(values))): classes = sorted(set(values))
+    number = {str(c):i for i,c in enumerate(classes or ())}
+    named_by_numbers = any(map(_whole_number.fullmatch, number))
+    for value in dict.fromkeys(values):
+        is_number = _whole_number.fullmatch(value) and not named_by_numbers
+        if value not in number and not is_number:
+            raise DataError(f"{where}: the label {value!r} is none of the {len(number)} classes.{near(value, number)}")
+    labels = np.array([number[o] if o in number else int(o) for o in values], np.int64)
+    if classes is None: classes = [str(i) for i in range(labels.max()+1)]
+    return classes,labels
