@@ -573,7 +573,7 @@ def finetune(
     model:str|os.PathLike|dict='resnet18_8xb32_in1k', # A name of the zoo, a checkpoint, a work folder or a config
     data:str|os.PathLike='data', # data/train and data/val with class folders, or class folders
     work_dir:str|os.PathLike|None=None, # Where everything goes; None: work_dirs/finetune_MODEL_DATA
-    weights:str|os.PathLike|bool|None=None, # Their address; None: the model's own, where there are any; False: none
+    weights:str|os.PathLike|bool|None=None, # Their address; None: the model's own, where there are any; False: random
     epochs:int|None=None, # How long; None: by the number of pictures
     batch_size:int|None=None, # Pictures in a step; None: by the number of pictures
     size:int|None=None, # Side of the pictures in pixels; None: the model's
