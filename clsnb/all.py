@@ -54,9 +54,9 @@ from clsnb.analysis.show import show_result_pyplot
 from clsnb.zoo.index import list_models, search_models, zoo
 
 
-def _later(module: str, name: str) -> type:
+def _later(module: str, name: str):
     "A class whose module (ipywidgets) is imported when it is first used"
-    def make(*args, **kwargs): return getattr(_importlib.import_module(module), name)(*args, **kwargs)
+    def make(*args, **kwargs) -> object: return getattr(_importlib.import_module(module), name)(*args, **kwargs)
     make.__name__ = make.__qualname__ = name
     make.__doc__ = f'See `{module}.{name}`'
     return make

@@ -10,6 +10,7 @@ import gc
 from dataclasses import dataclass
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from .fit import read_config
 from .lr_find import restored, trial_parts, trial_runner
 from ..core.errors import ConfigError
@@ -127,8 +128,8 @@ def _batch_of(loader, batch):
 # %% ../../nbs/apis/batch_size.ipynb #9fdbd4f5
 def find_batch_size(
     cfg:str|dict|nn.Module, # A path, the name of a packaged config, a dict or a `Config`; or a model, with the next two
-    loader=None, # Of a model
-    optimizer=None, # Of a model
+    loader:DataLoader|None=None, # Of a model
+    optimizer:torch.optim.Optimizer|None=None, # Of a model
     effective:int|None=None, # Samples of a step of the optimiser, per process; None: as the config or the loader has it
     limit:int|None=None, # Try sizes up to here; None: the effective batch
     start:int=2, # The first size

@@ -6,10 +6,12 @@
 __all__ = ['restored', 'trial_parts', 'trial_runner', 'LrFind', 'lr_find']
 
 # %% ../../nbs/apis/lr_find.ipynb #470c4079
-import copy, math
+import copy, math, os
 from contextlib import contextmanager
 from dataclasses import dataclass
 import numpy as np, torch
+from torch import nn
+from torch.utils.data import DataLoader
 from .fit import fit_classes, layout, loader_args, read_config, step_hook
 from ..core.load import load_checkpoint
 from ..config.config import Config
@@ -331,12 +333,12 @@ LrFind.plot = _plot
 
 # %% ../../nbs/apis/lr_find.ipynb #984d9207
 def lr_find(
-    cfg, # A path, the name of a packaged config, a dict or a `Config`; or a model, with the next two
-    loader=None, optimizer=None, # Of a model
-    start_lr=1e-7, end_lr=10., num_iter=100, # From where to where, in how many steps
-    diverge_th=4., # Stop when the loss is so many times its best
-    smooth=.03, # Width of the smoothing, as a share of the sweep
-    options=None, device=None, trust=False, # For a config: as for `fit`
+    cfg:str|os.PathLike|dict|nn.Module, # A path, the name of a packaged config, a dict or a `Config`; or a model, with the next two
+    loader:DataLoader|None=None, optimizer:torch.optim.Optimizer|None=None, # Of a model
+    start_lr:float=1e-7, end_lr:float=10., num_iter:int=100, # From where to where, in how many steps
+    diverge_th:float=4., # Stop when the loss is so many times its best
+    smooth:float=.03, # Width of the smoothing, as a share of the sweep
+    options:dict|None=None, device:str|torch.device|None=None, trust:bool=False, # For a config: as for `fit`
 )->LrFind:
     "Sweep the learning rate; whatever happens, everything is afterwards as it was"
     if not 0<start_lr<end_lr:

@@ -64,6 +64,7 @@ def read_log_vars(log_vars):
 # %% ../../nbs/models/classifier.ipynb #16558d11
 class BaseClassifier(BaseModule):
     "A classifier writes `extract_feat`, `forward_train` and `simple_test`"
+    CLASSES:tuple[str,...]|None # Names of the classes, once they are known
     @property
     def with_neck(self): return getattr(self, 'neck', None) is not None
     @property

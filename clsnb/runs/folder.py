@@ -12,7 +12,7 @@ import torch
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from ..config.config import Config
 from ..core.dist import get_dist_info
@@ -28,6 +28,7 @@ from ..view.style import chart_colors
 # %% ../../nbs/runs/folder.ipynb #63e20ce9
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from clsnb.models.classifier import ImageClassifier
     from clsnb.train.loop import Runner
 
@@ -245,5 +246,5 @@ class Run:
         "The model of `weights`, ready to be asked"
         from clsnb.apis.inference import init_model # two layers above: a convenience for notebooks
         return init_model(self, device=device)
-    def plot(self, parts=('loss', 'metric', 'lr'), **kwargs): # See `plot_run`
+    def plot(self, parts:Iterable[str]=('loss', 'metric', 'lr'), **kwargs:Any)->'Figure': # See `plot_run`
         return plot_run(self, parts, **kwargs)

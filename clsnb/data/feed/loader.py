@@ -193,7 +193,7 @@ def _common_seed(world_size):
 
 # %% ../../../nbs/data/feed/loader.ipynb #fcd0b0b8
 def build_dataloader(
-    dataset, # With samples by number, or a stream
+    dataset:object, # With samples by number, or a stream
     samples_per_gpu:int, # Batch size of one process (of one GPU)
     workers_per_gpu:int=0, # Loading processes; 0: load in this one
     num_gpus:int=1, # GPUs of a process that is not distributed
