@@ -27,9 +27,9 @@ class Contexts:
 
     def __call__(self, part: str) -> AbstractContextManager:
         "One manager for all that surrounds this part; costs next to nothing when that is none or one"
-        makers = list(self.parts[part].values())
+        makers = self.parts[part]
         if not makers: return nothing
-        if len(makers)==1: return makers[0]()
+        if len(makers)==1: return next(iter(makers.values()))()
         stack = ExitStack()
-        for make in makers: stack.enter_context(make())
+        for make in makers.values(): stack.enter_context(make())
         return stack

@@ -113,10 +113,10 @@ class HookList(list):
     def announce(self, event: str, runner) -> None:
         "Announce the end of a step or an epoch, noting who has heard; after a resume, only to those that have not"
         position = runner.position
-        resumed, position.event = position.event==event, event
-        waiting, position.waiting = position.waiting, None
+        waiting = position.waiting if position.event==event else None
+        position.event, position.waiting = event, None
         for position.heard, hook in self.answering(event):
-            if not (resumed and waiting is not None) or hook.state_key in waiting: getattr(hook, event)(runner)
+            if waiting is None or hook.state_key in waiting: getattr(hook, event)(runner)
         position.event = None
 
     def state_dict(self) -> dict:

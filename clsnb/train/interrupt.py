@@ -102,6 +102,7 @@ class InterruptHook(Hook):
         return self.got if runner.world_size==1 else self.shared.ask(self.got, runner.device)
 
     def after_train_iter(self, runner):
+        if self.got is None and runner.world_size==1: return  # the usual case, at once
         if name := self.signal_name(runner):
             save_interrupted(runner, name)
             runner.stop = Interrupted(name)

@@ -113,17 +113,18 @@ class Runner(RunState):
         self.model.train()
         self.mode, self.data_loader = 'train', loader
         self.call_hook('before_train_epoch')
-        if self.position.event=='after_train_iter': self.end_iter()  # only after a resume
-        ends = self.stop or self.position.batches_left(len(loader))<=0
-        batches = () if ends else batches_from(loader, self.epoch, self.position.batch)
-        for self.inner_iter, batch in enumerate(batches, self.position.batch):
+        position = self.position
+        if position.event=='after_train_iter': self.end_iter()  # only after a resume
+        ends = self.stop or position.batches_left(len(loader))<=0
+        batches = () if ends else batches_from(loader, position.epoch, position.batch)
+        for self.inner_iter, batch in enumerate(batches, position.batch):
             self.fetched_at = time.perf_counter()
             self.data_batch = to_device(batch, self.device, self.memory_format)
-            self.call_hook('before_train_iter')
+            self.hooks.call('before_train_iter', self)
             self.step()
             self.end_iter()
-            if self.stop or self.iter==self.position.phase_end: break
-        if self.position.batch>=len(loader): self.end_epoch()
+            if self.stop or position.iter==position.phase_end: break
+        if position.batch>=len(loader): self.end_epoch()
 
     @torch.no_grad()
     def val(self, loader: Iterable, n: int | None = None) -> None:
