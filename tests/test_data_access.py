@@ -890,7 +890,7 @@ def test_a_cache_that_is_spoiled_while_in_use(tree, tmp_path, spoil):
     p = tmp_path/'c'/'pictures.cache'
     loader = build_dataloader(cached(tree, where='disk', folder=str(p.parent)), 5, seed=0)
     with (
-        pytest.warns(UserWarning, match='no more room .somebody') if spoil!='gone'
+        pytest.warns(UserWarning, match='no more room .another program') if spoil!='gone'
         else contextlib.nullcontext()
     ):
         got = []

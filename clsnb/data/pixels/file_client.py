@@ -7,7 +7,6 @@ __all__ = ['file_backends', 'join_path', 'file_system_class', 'FileClient', 'fil
 
 # %% ../../../nbs/data/pixels/file_client.ipynb #92fa6c9a
 import difflib, errno, os, re, stat, time, weakref
-from fastcore.basics import patch
 from ...core.errors import ConfigError, DependencyError, near, need
 
 # %% ../../../nbs/data/pixels/file_client.ipynb #ce4beace
@@ -86,7 +85,39 @@ class FileClient:
             f"add it to path_mapping{has}, "
             "or write s3://bucket/... in data_prefix."
         )
+    def ask(self, address, read):
+        "`read(file system, path)`, again if the connection breaks; raises `OSError`"
+        for k in range(self.tries):
+            try: return read(*file_system(self, address))
+            except Exception as e:
+                last,status = _reason(e)
+                if isinstance(last, _final): raise last
+                if status in (404,410): raise FileNotFoundError(2, 'No such file', address) from e
+                if 400<=status<500 and status not in (408,429):
+                    raise PermissionError(
+                        1, f"the server says {status} {getattr(last, 'message', '')}".strip()
+                    ) from e
+                if k+1<self.tries: time.sleep(.2*2**k)
+        raise OSError(
+            f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {self.tries} times"
+        ) from last
+    def get(self, path):
+        "The content of a file; raises `OSError`"
+        at = self.address(path)
+        return _local(at) if '://' not in at else self.ask(at, lambda fs,p: fs.cat_file(p))
+    def get_part(self, path, start, end):
+        "Bytes `start` to `end` of a file; raises `OSError`"
+        at = self.address(path)
+        if '://' not in at: return _local(at, start, end)
+        data = self.ask(at, lambda fs,p: fs.cat_file(p, start=start, end=end))
+        return data if len(data)<=end-start else data[start:end] # some servers send the whole file
+    def size(self, path):
+        "Length of a file in bytes, or None if its server does not say; raises `OSError`"
+        at = self.address(path)
+        if '://' not in at: return os.stat(at).st_size
+        return self.ask(at, lambda fs,p: fs.info(p).get('size'))
 
+# %% ../../../nbs/data/pixels/file_client.ipynb #31fbd2f3
 def file_client(args=None):
     "A `FileClient` from `file_client_args`"
     return args if isinstance(args, FileClient) else FileClient(**dict(args or {}))
@@ -156,24 +187,6 @@ def _reason(e):
     if isinstance(e, FileNotFoundError) and known: e = c
     return e,getattr(e, 'status', None) or 500
 
-@patch
-def ask(self:FileClient, address, read):
-    "`read(file system, path)`, again if the connection breaks; raises `OSError`"
-    for k in range(self.tries):
-        try: return read(*file_system(self, address))
-        except Exception as e:
-            last,status = _reason(e)
-            if isinstance(last, _final): raise last
-            if status in (404,410): raise FileNotFoundError(2, 'No such file', address) from e
-            if 400<=status<500 and status not in (408,429):
-                raise PermissionError(
-                    1, f"the server says {status} {getattr(last, 'message', '')}".strip()
-                ) from e
-            if k+1<self.tries: time.sleep(.2*2**k)
-    raise OSError(
-        f"{type(last).__name__}: {str(last) or 'no reason given'}; asked {self.tries} times"
-    ) from last
-
 def _only_files(path, flags):
     "Opens a file at once; a pipe would be waited for, and a device never ends"
     fd = os.open(path, flags|getattr(os, 'O_NONBLOCK', 0))
@@ -186,25 +199,3 @@ def _local(path, start=0, end=None):
     with open(path, 'rb', -1 if end is None else 0, opener=_only_files) as f:
         if start: f.seek(start)
         return f.read(-1 if end is None else end-start)
-
-# %% ../../../nbs/data/pixels/file_client.ipynb #28bf5611
-@patch
-def get(self:FileClient, path):
-    "The content of a file; raises `OSError`"
-    at = self.address(path)
-    return _local(at) if '://' not in at else self.ask(at, lambda fs,p: fs.cat_file(p))
-
-@patch
-def get_part(self:FileClient, path, start, end):
-    "Bytes `start` to `end` of a file; raises `OSError`"
-    at = self.address(path)
-    if '://' not in at: return _local(at, start, end)
-    data = self.ask(at, lambda fs,p: fs.cat_file(p, start=start, end=end))
-    return data if len(data)<=end-start else data[start:end] # some servers send the whole file
-
-@patch
-def size(self:FileClient, path):
-    "Length of a file in bytes, or None if its server does not say; raises `OSError`"
-    at = self.address(path)
-    if '://' not in at: return os.stat(at).st_size
-    return self.ask(at, lambda fs,p: fs.info(p).get('size'))

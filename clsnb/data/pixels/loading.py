@@ -8,7 +8,7 @@ __all__ = ['nearest_folder', 'printable', 'BrokenPicture', 'read_bytes', 'imdeco
 # %% ../../../nbs/data/pixels/loading.ipynb #ac873754
 import functools, os
 import numpy as np
-from fastcore.basics import patch, store_attr
+from fastcore.basics import store_attr
 from ...core.errors import ConfigError, DataError, DependencyError, check_known, near, need
 from ...core.registry import TRANSFORMS
 from .cache import PictureCache, file_stamp
@@ -219,21 +219,18 @@ class LoadImageFromFile:
             f'{self.color_type} {self.imdecode_backend} {self.reduce_to} {cv2.__version__} {PIL.__version__}'
         )
     __repr__ = repr_args
-
-# %% ../../../nbs/data/pixels/loading.ipynb #59e61088
-@patch
-def cached(self:LoadImageFromFile, path, data=None):
-    "`pixels`, or what was kept of them"
-    c,at = self._cache,self._client.address(path)
-    if c.kind=='encoded' and data is not None: return self.pixels(path, data)
-    try: stamp = file_stamp(at, data)
-    except OSError: return self.pixels(path) # which tells what is wrong
-    if c.kind=='decoded':
-        if (img := c.look(at, stamp)) is None:
-            c.keep(at, stamp, img := self.pixels(path, data))
-    elif (data := c.look(at, stamp)) is not None:
-        img = self.pixels(path, data)
-    else:
-        img = self.pixels(path, data := read_bytes(path, self._client))
-        c.keep(at, stamp, data)
-    return img
+    def cached(self, path, data=None):
+        "`pixels`, or what was kept of them"
+        c,at = self._cache,self._client.address(path)
+        if c.kind=='encoded' and data is not None: return self.pixels(path, data)
+        try: stamp = file_stamp(at, data)
+        except OSError: return self.pixels(path) # which tells what is wrong
+        if c.kind=='decoded':
+            if (img := c.look(at, stamp)) is None:
+                c.keep(at, stamp, img := self.pixels(path, data))
+        elif (data := c.look(at, stamp)) is not None:
+            img = self.pixels(path, data)
+        else:
+            img = self.pixels(path, data := read_bytes(path, self._client))
+            c.keep(at, stamp, data)
+        return img

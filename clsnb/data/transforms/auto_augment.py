@@ -9,7 +9,7 @@ __all__ = ['Shear', 'Translate', 'Rotate', 'Brightness', 'Contrast', 'ColorTrans
 # %% ../../../nbs/data/transforms/auto_augment.ipynb #ffc21d91
 import math, numbers, random
 import numpy as np
-from fastcore.basics import patch, store_attr
+from fastcore.basics import store_attr
 from ...core.errors import ConfigError
 from ...core.registry import TRANSFORMS, accepted_args
 from ...imgops.geometric import imerase, imrotate, imshear, imtranslate, interp_code
@@ -228,25 +228,18 @@ class RandAugment:
     def __repr__(self):
         return (f"RandAugment({self.num_policies} of {len(self.policies)}, level {self.magnitude_level} "
                 f"of {self.total_level}, std {self.magnitude_std})")
-
-# %% ../../../nbs/data/transforms/auto_augment.ipynb #89de900b
-@patch
-def level(self:RandAugment):
-    "Draw a level"
-    m,std = self.magnitude_level,self.magnitude_std
-    if std=='inf': return random.uniform(0, m)
-    return min(self.total_level, max(0, random.gauss(m, std))) if std>0 else m
-
-@patch
-def with_magnitude(self:RandAugment, p, level):
-    "The operation at that level"
-    p = dict(p)
-    if (key := p.pop('magnitude_key', None)) is None: return p
-    lo,hi = p.pop('magnitude_range')
-    return dict(p, **{key: level/self.total_level*(hi-lo)+lo})
-
-@patch
-def draw(self:RandAugment):
-    "Configs of the operations of one call"
-    ps = random.choices(self.policies, k=self.num_policies)
-    return [self.with_magnitude(p, self.level() if 'magnitude_key' in p else None) for p in ps]
+    def level(self):
+        "Draw a level"
+        m,std = self.magnitude_level,self.magnitude_std
+        if std=='inf': return random.uniform(0, m)
+        return min(self.total_level, max(0, random.gauss(m, std))) if std>0 else m
+    def with_magnitude(self, p, level):
+        "The operation at that level"
+        p = dict(p)
+        if (key := p.pop('magnitude_key', None)) is None: return p
+        lo,hi = p.pop('magnitude_range')
+        return dict(p, **{key: level/self.total_level*(hi-lo)+lo})
+    def draw(self):
+        "Configs of the operations of one call"
+        ps = random.choices(self.policies, k=self.num_policies)
+        return [self.with_magnitude(p, self.level() if 'magnitude_key' in p else None) for p in ps]
