@@ -14,6 +14,7 @@ from .pixels.file_client import file_client
 from .sets.labels import label_counts
 from .sets.scan import picture_files
 from ..view.images import Montage, show_images
+from ..view.style import chart_colors, new_chart, short_name, style_axes
 
 # %% ../../nbs/data/looking.ipynb #ff10966c
 if TYPE_CHECKING: from matplotlib.figure import Figure
@@ -101,32 +102,60 @@ def show_batch(
     )
 
 # %% ../../nbs/data/looking.ipynb #f47c5d01
-def imbalance_note(counts)->str:
+def imbalance_note(
+    counts:np.ndarray, # Samples of each class
+)->str:
     "One sentence about how evenly classes are filled"
-    some = counts[counts>0]
-    none = int((counts==0).sum())
-    if not len(some): return 'No samples.'
+    filled = counts[counts>0]
+    empty = int((counts==0).sum())
+    if not len(filled): return 'No samples.'
     if len(counts)==1: return 'One class.'
-    r,gone = some.max()/some.min(),f"{none} of {len(counts)} classes have no samples. " if none else ''
-    if r<2: return gone+f"Even: the largest class is {r:.1f} times the smallest."
+    note = f"{empty} of {len(counts)} classes have no samples. " if empty else ''
+    ratio = filled.max()/filled.min()
+    if ratio<2: return note+f"Even: the largest class is {ratio:.1f} times the smallest."
+    note += f"The largest class has {ratio:.0f} times the pictures of the smallest "
+    note += f"({filled.max():,} and {filled.min():,})"
+    if ratio<5: return note+'.'
     return (
-        gone
-        + (
-            f"The largest class has {r:.0f} times the pictures of the smallest "
-            f"({some.max():,} and {some.min():,})"
-            + (
-                '.' if r<5
-                else ": try ClassBalancedDataset or "
-                     "sampler_cfg=dict(type='ClassBalancedSampler'), and look at recall per class."
-            )
-        )
+        note+": try ClassBalancedDataset or sampler_cfg=dict(type='ClassBalancedSampler'), "
+             "and look at recall per class."
     )
 
+# %% ../../nbs/data/looking.ipynb #0c0c2b1c
+_split_colors = [chart_colors[name] for name in ('blue', 'orange', 'green', 'purple')]
+
+def _class_bars(ax, counts, order, names):
+    "A horizontal bar for each class and split"
+    height = .8/len(counts)
+    for j,(split,count) in enumerate(counts.items()):
+        at = np.arange(len(order))+(j-(len(counts)-1)/2)*height
+        bars = ax.barh(at, count[order], height*.92, label=split or None, color=_split_colors[j%4])
+        labels = [f'{v:,}' for v in count[order]]
+        ax.bar_label(bars, labels, padding=3, fontsize=8, color=chart_colors['muted'])
+    labels = [short_name(names[i], 40) if i<len(names) else str(i) for i in order]
+    ax.set_yticks(range(len(order)), labels)
+    ax.invert_yaxis()
+    ax.set_xticks([])
+    ax.spines['bottom'].set_visible(False)
+
+def _class_areas(ax, counts, order):
+    "The sizes of many classes as an area for each split, the largest class first"
+    largest = next(iter(counts.values()))
+    steep = largest.max()>50*max(1, np.median(largest))
+    for j,(split,count) in enumerate(counts.items()):
+        ax.fill_between(
+            range(len(count)), count[order], .5*steep, alpha=.5, step='mid', label=split or None,
+            color=_split_colors[j%4]
+        )
+    style_axes(ax, xlabel=f'{len(order)} classes, the largest first', ylabel='samples')
+    ax.set(xlim=(0, len(order)-1), yscale='log' if steep else 'linear', ylim=(.5*steep, None))
+
+# %% ../../nbs/data/looking.ipynb #8cc81a7e
 def plot_classes(
     data:object, # A data set, or several as {split: data set}
-    most:int=30)->'Figure': # Classes that get a bar each
+    most:int=30, # Classes that get a bar each
+)->'Figure':
     "Samples of each class, as a figure"
-    import matplotlib.pyplot as plt
     splits = data if isinstance(data, dict) else {'': data}
     names = list(next(iter(splits.values())).CLASSES or ())
     # lists need not name their classes
@@ -134,60 +163,22 @@ def plot_classes(
     counts = {k: label_counts(d.get_gt_labels(), n) for k,d in splits.items()}
     first = next(iter(counts.values()))
     order = np.argsort(-first, kind='stable')
-    few = len(first)<=most
-    fig,ax = plt.subplots(
-        figsize=(7, .5+.27*len(first)*max(1, .7*len(splits)) if few else 3),
-        dpi=80,
-        layout='constrained',
-    )
-    if few: _bars(ax, counts, order, names)
-    else:
-        steep = first.max()>50*max(1, np.median(first))
-        for k,c in counts.items():
-            ax.fill_between(
-                range(len(c)), c[order], .5*steep, alpha=.5, step='mid', label=k or None
-            )
-        ax.set(
-            xlabel=f'{len(first)} classes, the largest first',
-            ylabel='samples',
-            xlim=(0, len(first)-1),
-            yscale='log' if steep else 'linear',
-            ylim=(.5*steep, None),
-        )
-    if len(splits)>1: fig.legend(frameon=False, loc='outside right lower')
-    ax.spines[['top','right']].set_visible(False)
-    ax.set_title(imbalance_note(first), loc='left', fontsize=9, wrap=True)
-    plt.close(fig)
+    few = n<=most
+    height = .5+.27*n*max(1, .7*len(splits)) if few else 3
+    note = imbalance_note(first)
+    fig,ax = new_chart(7, height, f'Samples of each class. {note}')
+    if few: _class_bars(ax, counts, order, names)
+    else: _class_areas(ax, counts, order)
+    if len(splits)>1: fig.legend(frameon=False, fontsize=8, labelcolor=chart_colors['ink'], loc='outside right lower')
+    ax.set_title(note, loc='left', fontsize=9, color=chart_colors['ink'], wrap=True)
     return fig
 
-# %% ../../nbs/data/looking.ipynb #8cc81a7e
-def _short(name, n=40):
-    return s if len(s := str(name))<=n else s[:n-1]+'…'
-
-def _bars(ax, counts, order, names):
-    h = .8/len(counts)
-    for j,(k,c) in enumerate(counts.items()):
-        at = np.arange(len(order))+(j-(len(counts)-1)/2)*h
-        b = ax.barh(
-            at,
-            c[order],
-            h*.92,
-            label=k or None,
-            color=('#4c72b0', '#dd8452', '#55a868', '#c44e52')[j%4],
-        )
-        ax.bar_label(b, [f'{v:,}' for v in c[order]], padding=3, fontsize=8, color='#444')
-    ax.set_yticks(
-        range(len(order)),
-        [_short(names[i]) if i<len(names) else str(i) for i in order],
-    )
-    ax.invert_yaxis()
-    ax.set_xticks([])
-    ax.spines['bottom'].set_visible(False)
-    ax.tick_params(left=False)
-
 # %% ../../nbs/data/looking.ipynb #4896d4b3
-def picture_sizes(ds, most=5000):
-    "Width and height of up to `most` pictures, spread over the data set"
+def picture_sizes(
+    ds:object, # A data set of files
+    most:int=5000, # Pictures to look at, spread over the data set
+)->np.ndarray: # Width and height of each
+    "Width and height of pictures, from the heads of their files"
     from concurrent.futures import ThreadPoolExecutor
     from PIL import Image
     files = picture_files(ds)
@@ -208,39 +199,35 @@ def picture_sizes(ds, most=5000):
         )
     return out
 
-def plot_sizes(ds:object, most:int=5000,
-               target:int|tuple|None=None)->'Figure': # Size that the model sees, drawn as a square
+# %% ../../nbs/data/looking.ipynb #b5c12c10
+def _draw_target(ax, low, target):
+    "The size that the model sees, as a square with its name"
+    ax.plot([low, target, target], [target, target, low], color=chart_colors['orange'], lw=1.5)
+    ax.annotate(
+        f'{target} x {target}', (target, target), (3, 2), textcoords='offset points', fontsize=8,
+        color=chart_colors['orange']
+    )
+
+def plot_sizes(
+    ds:object, # A data set of files
+    most:int=5000, # Pictures to look at
+    target:int|None=None, # Side of the square that the model sees, drawn beside the pictures
+)->'Figure':
     "Width and height of the pictures, as a figure"
-    import matplotlib.pyplot as plt
-    wh = picture_sizes(ds, most)
-    ends = [target]*bool(target)
-    wide = wh.max()>8*max([np.median(wh), *ends])
-    low = min([wh.min(), *ends])/1.3 if wide else 0
-    fig,ax = plt.subplots(figsize=(4.6,4.2), dpi=80, layout='constrained')
-    ax.scatter(*wh.T, s=14, alpha=.35, color='#4c72b0', linewidths=0)
-    if target:
-        ax.add_patch(plt.Rectangle(
-            (low, low), target-low, target-low, fill=False, ec='#dd8452', lw=1.5
-        ))
-        ax.annotate(
-            f'{target} x {target}', (target, target), (3, 2), textcoords='offset points', color='#dd8452',
-            fontsize=8
-        )
-    top = max([wh.max(), *ends])*(1.3 if wide else 1.08)
+    sizes = picture_sizes(ds, most)
+    ends = [target] if target else []
+    wide = sizes.max()>8*max([np.median(sizes), *ends])
+    low = min([sizes.min(), *ends])/1.3 if wide else 0
+    top = max([sizes.max(), *ends])*(1.3 if wide else 1.08)
+    width,height = np.median(sizes, 0).astype(int)
+    note = f"{len(sizes):,} pictures, median {width} x {height}"
+    if target: note += f"; {(sizes.min(1)<target).mean():.0%} have a side below {target}"
+    fig,ax = new_chart(4.6, 4.2, f'Sizes of pictures: {note}')
+    ax.scatter(*sizes.T, s=14, alpha=.35, color=chart_colors['blue'], linewidths=0)
+    ax.plot([low,top], [low,top], color=chart_colors['faint'], lw=.8, zorder=0)
+    if target: _draw_target(ax, low, target)
+    style_axes(ax, xlabel='width', ylabel='height', grid='')
     scale = 'log' if wide else 'linear'
-    ax.plot([low,top], [low,top], color='#bbb', lw=.8, zorder=0)
-    m = np.median(wh, 0).astype(int)
-    small = (wh.min(1)<(target or 0)).mean()
-    ax.set(
-        xscale=scale, yscale=scale, xlim=(low, top), ylim=(low, top), xlabel='width', ylabel='height',
-        aspect='equal'
-    )
-    ax.spines[['top','right']].set_visible(False)
-    ax.set_title(
-        f"{len(wh):,} pictures, median {m[0]} x {m[1]}"
-        + (f"; {small:.0%} have a side below {target}" if target else ''),
-        loc='left',
-        fontsize=9,
-    )
-    plt.close(fig)
+    ax.set(xscale=scale, yscale=scale, xlim=(low, top), ylim=(low, top), aspect='equal')
+    ax.set_title(note, loc='left', fontsize=9, color=chart_colors['ink'])
     return fig

@@ -6,8 +6,9 @@
 __all__ = ['as_pil', 'Montage', 'show_images']
 
 # %% ../../nbs/view/images.ipynb #484599f1
-import functools, io, math, os
+import io, math, os
 import numpy as np
+from .fonts import pil_font
 
 # %% ../../nbs/view/images.ipynb #fb1a023c
 def as_pil(
@@ -51,18 +52,11 @@ def _cell(img, size):
     mode = Image.Resampling.NEAREST if r>1 else Image.Resampling.LANCZOS
     return img.convert('RGB').resize([max(1, round(o*r)) for o in img.size], mode)
 
-@functools.lru_cache(1)
-def _font():
-    "One that knows accents, Greek and Cyrillic"
-    import matplotlib
-    from PIL import ImageFont
-    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'), 10)
-
 def _fitting(text, width):
     "The text, or its beginning and three dots"
-    long = lambda s: _font().getlength(s)>width
-    if not long(text): return text
-    while text and long(text+'…'): text = text[:-1]
+    def too_long(s): return pil_font(s).getlength(s)>width
+    if not too_long(text): return text
+    while text and too_long(text+'…'): text = text[:-1]
     return text+'…'
 
 def show_images(
@@ -80,15 +74,13 @@ def show_images(
     cols = cols or min(6, max(1, len(imgs)))
     head,gap = 14 if titles else 0, 4
     w,h = size+gap,size+gap+head
-    out = Image.new(
-        'RGB', (cols*w, max(1, math.ceil(len(imgs)/cols))*h), 'white'
-    )
+    rows = max(1, math.ceil(len(imgs)/cols))
+    out = Image.new('RGB', (cols*w, rows*h), 'white')
     draw = ImageDraw.Draw(out)
     for i,o in enumerate(imgs):
         x,y = i%cols*w,i//cols*h
         out.paste(o, (x+(size-o.width)//2, y+head+(size-o.height)//2))
         if titles:
-            draw.text(
-                (x+1, y), _fitting(str(titles[i]), size-1), fill='black', font=_font()
-            )
+            title = _fitting(str(titles[i]), size-1)
+            draw.text((x+1, y+10), title, fill='black', font=pil_font(title), anchor='ls')
     return Montage(out)

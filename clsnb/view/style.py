@@ -6,8 +6,15 @@
 __all__ = ['chart_colors', 'new_chart', 'style_axes', 'chart_legend', 'percent', 'short_name']
 
 # %% ../../nbs/view/style.ipynb #9bd19c64
-import io
+import io, warnings
 from functools import lru_cache
+from typing import TYPE_CHECKING
+from .fonts import add_fallback_fonts
+
+# %% ../../nbs/view/style.ipynb #6249d6b0
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # %% ../../nbs/view/style.ipynb #8a216281
 chart_colors = dict(
@@ -26,9 +33,19 @@ def _fewer_colors(png):
 @lru_cache
 def _chart_class():
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
     class Chart(Figure):
         "A figure without pyplot; `alt` says what it shows"
         alt = ''
+        def draw(self, renderer):
+            "Draw the figure with fonts for all of its texts"
+            for ax in self.axes:
+                ax.get_xticklabels() # makes the labels of ticks
+                ax.get_yticklabels()
+            if add_fallback_fonts(self.findobj(Text)): return super().draw(renderer)
+            with warnings.catch_warnings():
+                warnings.filterwarnings('ignore', 'Glyph .* missing') # one warning named them all
+                super().draw(renderer)
         def image_bytes(self, format='png', dpi=None, **kw):
             "The encoded picture"
             out = io.BytesIO()
@@ -39,11 +56,16 @@ def _chart_class():
         def __repr__(self): return f"Chart: {self.alt}" if self.alt else 'Chart'
     return Chart
 
-def new_chart(w=6., h=2.5, # Inches
-              alt='', # What it shows, in words
-              rows=1, cols=1, # Panels
-              dpi=80, layout='constrained', **kw): # A chart and its axes, as `pyplot.subplots` returns them
-    "A figure of its own, in our style"
+# %% ../../nbs/view/style.ipynb #2e6291af
+def new_chart(
+    w:float=6., h:float=2.5, # Inches
+    alt:str='', # What the chart shows, in words
+    rows:int=1, cols:int=1, # Panels
+    dpi:int=80, # Dots per inch
+    layout:str|None='constrained', # As in matplotlib's `Figure`
+    **kw, # For `Figure.subplots`
+)->'tuple[Figure, Axes]': # A chart and its axes, as `pyplot.subplots` returns them
+    "A figure in the common style, without pyplot"
     fig = _chart_class()(figsize=(w, h), dpi=dpi, layout=layout)
     fig.alt = alt
     axs = fig.subplots(rows, cols, **kw)
@@ -51,8 +73,13 @@ def new_chart(w=6., h=2.5, # Inches
     return fig,axs
 
 # %% ../../nbs/view/style.ipynb #3d305a54
-def style_axes(ax, title='', xlabel='', ylabel='', grid='y'):
-    "Give axes the common look"
+def style_axes(
+    ax:'Axes', # The axes to change
+    title:str='', # Stands on the left
+    xlabel:str='', ylabel:str='', # Names of the axes
+    grid:str='y', # Axis whose grid is drawn: 'x', 'y', 'both', or '' for none
+)->'Axes': # The same axes
+    "Give axes the common style"
     ax.spines[['top','right','left']].set_visible(False)
     ax.spines['bottom'].set_color(chart_colors['faint'])
     ax.tick_params(labelsize=8, colors=chart_colors['muted'], length=0)
@@ -65,17 +92,26 @@ def style_axes(ax, title='', xlabel='', ylabel='', grid='y'):
     if ylabel: ax.set_ylabel(ylabel, fontsize=8, color=chart_colors['muted'])
     return ax
 
-def chart_legend(ax, **kw):
-    "A legend without a box, in the colour of text"
+def chart_legend(
+    ax:'Axes', # Axes with labelled lines
+    **kw, # For `Axes.legend`
+)->None:
+    "Add a legend without a box, in the colour of text"
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize=8, labelcolor=chart_colors['ink'], handlelength=1.4, **kw)
 
 # %% ../../nbs/view/style.ipynb #a014be07
-def percent(v, digits=1):
+def percent(
+    v:float|None, # A share
+    digits:int=1, # After the point
+)->str:
     "`0.8519` as '85.2 %'; a dash for what is not a number"
     return '–' if v is None or v!=v else f'{100*v:.{digits}f} %'
 
-def short_name(s, n=22):
+def short_name(
+    s:object, # A name, of any length
+    n:int=22, # Characters to keep
+)->str:
     "A long name cut in the middle, where names differ least"
     s = str(s)
     return s if len(s)<=n else f"{s[:(n-1)//2]}…{s[-(n-1-(n-1)//2):]}"
