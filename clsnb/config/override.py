@@ -31,6 +31,7 @@ def _split_words(text):
 
 # %% ../../nbs/config/override.ipynb #8285706c
 _named_values = dict(true=True, false=False, none=None, null=None)
+_brackets = {'()': tuple, '[]': list}
 
 def _read_single(text):
     "A number, a named value, or else the text"
@@ -52,8 +53,7 @@ def _read_word(word):
     if ends in ("''", '""'):
         return _read_word(inner) if inner[:1] in ('[', '(') else inner
     if ends=='{}' or text.startswith('dict('): return _read_dict(text)
-    if ends in ('()', '[]') and len(parts)==1:
-        return (tuple if ends=='()' else list)(map(_read_word, _split_words(inner)))
+    if ends in _brackets and len(parts)==1: return _brackets[ends](map(_read_word, _split_words(inner)))
     if text[:1] in ('(', '[', '{'):
         raise ConfigError(f"--cfg-options: the brackets of {text!r} do not match.")
     return list(map(_read_word, parts)) if ',' in text and parts!=[text] else _read_single(text)
