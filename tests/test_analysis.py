@@ -243,6 +243,30 @@ def test_hook_reports_a_run(tmp_path, monkeypatch):
     )
     assert 'Left out' not in (tmp_path/'run/report.html').read_text()
 
+def test_report_is_about_the_best_checkpoint(tmp_path):
+    "The last epochs spoil the model: report, results, metrics and the model of a run speak of the best epoch, also after a resume"
+    from clsnb.apis.fit import fit
+    from clsnb.apis.test import evaluate_config
+    from clsnb.core.registry import HOOKS
+    from clsnb.train.hooks import Hook
+    class Spoil(Hook):
+        def before_train_epoch(self, runner):
+            if runner.epoch<2: return
+            for p in runner.model.parameters(): p.data.mul_(.1)
+    HOOKS.register(Spoil, force=True)
+    options = {'runner.max_epochs': 3, 'evaluation.save_best': 'accuracy_top-1', 'log_level': 'ERROR', 'data.workers_per_gpu': 0,
+               'custom_hooks': [dict(type='Spoil')]}
+    for epochs, resume in ((3, None), (4, 'auto')):
+        run = fit('lenet5_1xb32_digits', tmp_path/'run', options | {'runner.max_epochs': epochs}, resume_from=resume, device='cpu')
+        values = run.log['accuracy_top-1'].dropna()
+        assert values.iloc[-1] < values.max()-5 and run.weights.name == 'best_accuracy_top-1_epoch_2.pth'
+        assert run.results.checkpoint == run.weights.name and abs(100*run.results.accuracy-values.max()) < 1e-3
+        assert abs(run.metrics['accuracy_top-1']-values.max()) < 1e-3
+        page = run.report.read_text()
+        assert f'of <code>{run.weights.name}</code>' in page and f'{values.max():.1f} %' in page and 'Left out' not in page
+    metrics, scores, _, _ = evaluate_config(run, split='val', device='cpu')
+    assert abs(metrics['accuracy_top-1']-values.max()) < 1e-3 and np.abs(scores-run.results.scores).max() < 1e-5
+
 # ---- Light imports
 
 def test_analysis_imports_nothing_heavy():
