@@ -27,7 +27,7 @@ from ..view.page import html_page, page_section
 from .confusion import plot_confusion
 from .figures import plot_mistakes, plot_predictions, plot_class_counts
 from clsnb.analysis.report_sections import (
-    Montage, ReportFacts, cams_section, classes_section, confusion_section, curves_section, extra_section,
+    PictureSheet, ReportFacts, cams_section, classes_section, confusion_section, curves_section, extra_section,
     headline_section, mistakes_section, sample_section, use_section, what_ran_section
 )
 
@@ -39,7 +39,7 @@ report_figures = dict(
     curves=lambda f: f.log is not None and plot_curves(f.log, baseline=f.results.baseline),
     classes=lambda f: f.train_labels is not None and plot_class_counts(
         f.train_labels, f.results.classes, 'Training pictures of each class'),
-    cams=lambda f: f.cams and Montage([o for _, pictures in f.cams for o in pictures]))
+    cams=lambda f: f.cams and PictureSheet([o for _, pictures in f.cams for o in pictures]))
 
 report_sections = {
     'the headline': headline_section,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['accuracy_interval', 'verdict', 'ReportFacts', 'own_metrics', 'headline_tiles', 'headline_section', 'curves_section',
            'classes_section', 'confusion_section', 'mistakes_section', 'sample_section', 'cam_rows', 'cam_pictures',
-           'cams_section', 'use_section', 'what_ran_section', 'extra_section', 'Montage']
+           'cams_section', 'use_section', 'what_ran_section', 'extra_section', 'PictureSheet']
 
 # %% ../../nbs/analysis/report_sections.ipynb #c96cf992
 import io
@@ -260,7 +260,7 @@ def extra_section(title: str, content): # Text, a table, a chart, or a list of t
     contents = content if isinstance(content, (list, tuple)) else [content]
     return page_section(title, *map(_as_element, contents))
 
-class Montage:
+class PictureSheet:
     "Pictures side by side that are saved like a chart"
     def __init__(self, pictures): self.image = show_images(pictures, cols=6, size=160).image
     def image_bytes(self, dpi=None):
