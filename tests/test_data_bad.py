@@ -516,3 +516,15 @@ def test_one_table_of_formats(tmp_path):
     for name in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM'):
         assert kind_of(saved(im, name)) is picture_kinds[name]
         assert set(picture_kinds[name].suffixes) <= set(picture_suffixes)
+
+
+def test_all_verbs_know_the_same_formats(tmp_path):
+    "A folder of WebP and TIFF is no empty folder"
+    from clsnb.apis.inference import find_pictures
+    from clsnb.data.sets.scan import scan_folders
+    for name, kind in (('a.webp', 'WEBP'), ('b.tiff', 'TIFF'), ('c.jpg', 'JPEG')):
+        (tmp_path/'one').mkdir(exist_ok=True)
+        (tmp_path/'one'/name).write_bytes(saved(Image.new('RGB', (8, 8)), kind))
+    assert [p.name for p in find_pictures([tmp_path/'one'])] == ['a.webp', 'b.tiff', 'c.jpg']
+    scan = scan_folders(tmp_path)
+    assert len(scan) == 1 and scan.left_out == ['.tiff', '.webp']  # mmcls's list, and what it leaves out

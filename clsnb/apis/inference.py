@@ -19,7 +19,7 @@ from ..core.errors import CheckpointError, ConfigError, DataError
 from ..core.load import load_checkpoint
 from ..core.registry import MODELS
 from ..data.preprocessing import picture_sample, inference_pipeline
-from ..data.sets.folder import IMG_EXTENSIONS
+from ..data.pixels.kinds import picture_suffixes
 from ..models.classifier import BaseClassifier
 from ..runs.folder import Run
 from ..train.batches import to_device
@@ -179,7 +179,7 @@ def find_pictures(
     files = []
     for path in paths:
         if Path(path).is_dir():
-            files += sorted(o for o in Path(path).rglob('*') if o.suffix.lower() in IMG_EXTENSIONS)
+            files += sorted(o for o in Path(path).rglob('*') if o.suffix.lower() in picture_suffixes)
         else: files.append(path)
     if not files: raise DataError(f"There is no picture in {', '.join(map(str, paths))}.")
     return files

@@ -15,7 +15,8 @@ from ...core.seed import mix
 from .reader import BatchFailure, BatchReader, ReplaceBroken
 from .samplers import DistributedSampler
 from ..pixels.file_client import FileClient, file_client
-from ..sets.shards import expand_shards, label_of, open_shard, picture_endings, shard_files
+from ..sets.shards import expand_shards, label_of, open_shard, shard_files
+from ..pixels.kinds import picture_suffixes
 from ..sets.dataset import BaseDataset
 
 # %% ../../../nbs/data/feed/streams.ipynb #6c765281
@@ -34,7 +35,7 @@ def read_shard(
         for stem,files in itertools.groupby(shard_files(tar), lambda o: o[1]):
             picture = label = None
             for member,_,ending in files:
-                if '.'+ending in picture_endings:
+                if '.'+ending in picture_suffixes:
                     picture = member.name,tar.extractfile(member).read()
                 elif ending==ext:
                     label = label_of(ext, tar.extractfile(member).read(), key, f'{path}: {member.name}')

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from ...core.errors import ConfigError, DataError
 from ...core.io import atomic_write, cache_dir, progress_after
 from ..pixels.file_client import file_client, join_path
+from ..pixels.kinds import mmcls_suffixes, picture_suffixes
 from ..pixels.loading import nearest_folder
 from .samples import PackedNames
 
 # %% ../../../nbs/data/sets/scan.ipynb #5cd98a87
-IMG_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
-_other_pictures = '.webp', '.tiff', '.gif', '.jfif', '.jp2', '.avif', '.heic' # mmcls leaves them out
+IMG_EXTENSIONS = mmcls_suffixes # mmcls's name for them
 
 def _changed(s): # the second cannot be set back, as archives and rsync do with the first
     return [s.st_mtime_ns, s.st_ctime_ns]
@@ -115,7 +115,7 @@ def _packed(found):
 # %% ../../../nbs/data/sets/scan.ipynb #f1964c07
 def _as_scan(folders, found):
     scan = Scan(folders, _packed(found), [len(o.names) for o in found])
-    scan.left_out = sorted({e for o in found for e in o.others}.intersection(_other_pictures))
+    scan.left_out = sorted({e for o in found for e in o.others}.intersection(picture_suffixes))
     scan.others = {f:sorted(o.others) for f,o in zip(folders, found) if not o.names}
     return scan
 
