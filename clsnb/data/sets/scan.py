@@ -6,8 +6,9 @@
 __all__ = ['IMG_EXTENSIONS', 'cache_from', 'Scan', 'scan_folders', 'picture_files']
 
 # %% ../../../nbs/data/sets/scan.ipynb #c6daf65b
-import hashlib, os
+import hashlib, os, time
 import numpy as np
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ...core.errors import ConfigError, DataError
 from ...core.io import atomic_write, cache_dir, progress_after
@@ -19,158 +20,153 @@ from .samples import PackedNames
 # %% ../../../nbs/data/sets/scan.ipynb #5cd98a87
 IMG_EXTENSIONS = mmcls_suffixes # mmcls's name for them
 
-def _changed(s): # the second cannot be set back, as archives and rsync do with the first
-    return [s.st_mtime_ns, s.st_ctime_ns]
-
-class _Found:
-    "What is in one class folder"
-    def __init__(self): self.names,self.others,self.folders = [],set(),[]
-    def walk(self, path, rel, valid, above=()):
-        s = os.stat(path)
-        if (s.st_dev, s.st_ino) in above: return self
-        self.folders.append((path, _changed(s)))
-        dirs,names = [],[]
-        with os.scandir(path) as it:
-            for e in it:
-                if e.name.startswith('.'): continue
-                if _is_dir(e):
-                    dirs.append(e.name)
-                elif valid(e.name):
-                    names.append(e.name)
-                else:
-                    self.others.add(os.path.splitext(e.name)[1].lower() or e.name)
-        self.names += [os.path.join(rel, o) for o in sorted(names)]
-        for o in sorted(dirs):
-            self.walk(
-                os.path.join(path, o),
-                os.path.join(rel, o),
-                valid,
-                (*above, (s.st_dev, s.st_ino)),
-            )
-        return self
+def _change_times(stat): # the second cannot be set back, as archives and rsync do with the first
+    return [stat.st_mtime_ns, stat.st_ctime_ns]
 
 def _is_dir(entry):
     try: return entry.is_dir()
     except OSError: return False
 
+def _list_folder(path, valid):
+    "Names of folders and pictures in a folder, sorted, and the endings of all other files"
+    folders,pictures,others = [],[],set()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith('.'): continue
+            if _is_dir(entry): folders.append(entry.name)
+            elif valid(entry.name): pictures.append(entry.name)
+            else: others.add(os.path.splitext(entry.name)[1].lower() or entry.name)
+    return sorted(folders),sorted(pictures),others
+
+class _ClassFolder:
+    "What is in one class folder"
+    def __init__(self):
+        self.names = [] # of pictures, relative to the root
+        self.others = set() # endings of other files
+        self.folders = [] # all that were read, and when they changed
+    def walk(self, path, relative, valid, above=()):
+        "Read a folder and those below it; `above` identifies the folders on the way here, to notice links back"
+        stat = os.stat(path)
+        identity = stat.st_dev,stat.st_ino
+        if identity in above: return self
+        self.folders.append((path, _change_times(stat)))
+        folders,pictures,others = _list_folder(path, valid)
+        self.others |= others
+        self.names += [os.path.join(relative, o) for o in pictures]
+        for o in folders: self.walk(os.path.join(path, o), os.path.join(relative, o), valid, (*above, identity))
+        return self
+
 # %% ../../../nbs/data/sets/scan.ipynb #ddff22e6
 class Scan:
     "Class folders, and the pictures in them"
-    others,left_out = {},() # Endings in empty folders; endings of other pictures
-    def __init__(self, folders, names, counts):
+    def __init__(self, folders:Sequence[str], # Names of the class folders
+                 names:PackedNames, # Of all pictures, class by class
+                 counts:Sequence[int]): # Pictures in each folder
         self.folders = folders
         self.names = names
         self.counts = np.asarray(counts, np.int64)
+        self.others = {} # endings of the files in folders without pictures
+        self.left_out = () # endings of pictures that are not valid
     @property
-    def empty(self):
+    def empty(self)->list[str]:
+        "Folders without pictures"
         return [f for f,n in zip(self.folders, self.counts) if not n]
-    def labels(self, numbers):
-        "The label of each picture, when folder `k` has number `numbers[k]`"
+    def labels(self, numbers:Sequence[int])->np.ndarray: # Of the folders
+        "The label of each picture"
         return np.repeat(np.asarray(numbers, np.int64), self.counts)
     def __len__(self): return len(self.names)
     def __repr__(self): return f'Scan: {len(self)} pictures in {len(self.folders)} folders'
 
-def _class_folders(root):
+# %% ../../../nbs/data/sets/scan.ipynb #b1d5ff82
+def _find_class_folders(root):
+    "Names of the folders in `root`, sorted"
     if not os.path.isdir(root):
         raise DataError(
             f"No such folder: {root}. The nearest that exists is {nearest_folder(root)}: check data_prefix."
         )
-    try:
-        return sorted(o.name for o in os.scandir(root) if _is_dir(o) and not o.name.startswith('.'))
+    try: return sorted(o.name for o in os.scandir(root) if _is_dir(o) and not o.name.startswith('.'))
     except OSError as e:
         raise DataError(f"Cannot read the folder {root}: {e.strerror}. Check its permissions.") from e
 
 def _no_classes(root, valid):
+    "What to say about a folder without class folders"
     n = sum(valid(o.name) for o in os.scandir(root))
-    return (f"{root} has no class folders, " + ("and no pictures either: check data_prefix." if not n else
-            f"only {n} pictures: move them into one folder per class, or say ann_file=..."))
+    if not n: return f"{root} has no class folders, and no pictures either: check data_prefix."
+    return (
+        f"{root} has no class folders, only {n} pictures: move them into one folder per class, or set ann_file=..."
+    )
 
-# %% ../../../nbs/data/sets/scan.ipynb #b1d5ff82
 def _read_folders(root, folders, valid, threads):
-    "A `_Found` for each class folder"
+    "A `_ClassFolder` for each class"
     from tqdm import tqdm
-    s = os.stat(root)
-    above = (s.st_dev, s.st_ino), # a link back to here would put all classes into one
-    def one(c):
-        try: return _Found().walk(os.path.join(root, c), c, valid, above)
+    stat = os.stat(root)
+    above = (stat.st_dev, stat.st_ino), # a link back to here would put all classes into one
+    def read(folder):
+        try: return _ClassFolder().walk(os.path.join(root, folder), folder, valid, above)
         except OSError as e:
-            raise DataError(
-                f"Cannot read the folder {e.filename}: {e.strerror}. Check its permissions."
-            ) from e
+            raise DataError(f"Cannot read the folder {e.filename}: {e.strerror}. Check its permissions.") from e
     with ThreadPoolExecutor(threads) as pool:
-        return list(tqdm(
-            pool.map(one, folders), 'Reading folders', len(folders), leave=False, delay=progress_after
-        ))
+        found = pool.map(read, folders)
+        return list(tqdm(found, 'Reading folders', len(folders), leave=False, delay=progress_after))
 
-def _packed(found):
-    "The names of all classes, joined class by class"
-    blobs = [PackedNames.of(o.names) for o in found]
-    size = np.cumsum([0]+[len(o.blob) for o in blobs])
-    at = lambda k: np.concatenate([
-        getattr(o, k).astype(np.int64)+s
-        for o,s in zip(blobs, size)
-    ])
-    return PackedNames(np.concatenate([o.blob for o in blobs]), at('starts'), at('ends'))
+# %% ../../../nbs/data/sets/scan.ipynb #e1ab7227
+def _join_names(found):
+    "The names of all classes, class by class"
+    packed = [PackedNames.of(o.names) for o in found]
+    first_byte = np.cumsum([0]+[len(o.blob) for o in packed])
+    starts = np.concatenate([o.starts.astype(np.int64)+at for o,at in zip(packed, first_byte)])
+    ends = np.concatenate([o.ends.astype(np.int64)+at for o,at in zip(packed, first_byte)])
+    return PackedNames(np.concatenate([o.blob for o in packed]), starts, ends)
 
-# %% ../../../nbs/data/sets/scan.ipynb #f1964c07
 def _as_scan(folders, found):
-    scan = Scan(folders, _packed(found), [len(o.names) for o in found])
-    scan.left_out = sorted({e for o in found for e in o.others}.intersection(picture_suffixes))
+    "A `Scan` of what was found in class folders"
+    scan = Scan(folders, _join_names(found), [len(o.names) for o in found])
+    endings = {e for o in found for e in o.others}
+    scan.left_out = sorted(endings.intersection(picture_suffixes))
     scan.others = {f:sorted(o.others) for f,o in zip(folders, found) if not o.names}
     return scan
 
+# %% ../../../nbs/data/sets/scan.ipynb #f1964c07
 def _files_below(fs, root, threads):
     "Names of all files below a folder of a file system, relative to it"
     from tqdm import tqdm
-    cut = lambda name: name.strip('/')[len(root.strip('/')):].lstrip('/')
+    inside = root.strip('/')+'/' if root.strip('/') else ''
+    relative = lambda name: name.strip('/')[len(root.strip('/')):].lstrip('/')
     if hasattr(fs, 'dir_cache'): # an archive: asking folder by folder would go through all of it each time
         fs.ls('', detail=False)
-        inside = root.strip('/')+'/' if root.strip('/') else ''
-        return [
-            cut(k)
-            for k,v in fs.dir_cache.items()
-            if v['type']!='directory' and k.startswith(inside)
-        ]
+        files = [k for k,v in fs.dir_cache.items() if v['type']!='directory']
+        return [relative(o) for o in files if o.startswith(inside)]
     entries = fs.ls(root, detail=True)
-    tops = [e['name'] for e in entries if e['type']=='directory']
+    folders = [e['name'] for e in entries if e['type']=='directory']
+    files = [e['name'] for e in entries if e['type']!='directory']
     with ThreadPoolExecutor(threads) as pool:
-        found = list(tqdm(
-            pool.map(fs.find, tops), 'Reading folders', len(tops), leave=False, delay=progress_after
-        ))
-    return [
-        cut(o)
-        for o in (
-            *(e['name'] for e in entries if e['type']!='directory'), *(o for part in found for o in part)
-        )
-    ]
+        found = pool.map(fs.find, folders)
+        for part in tqdm(found, 'Reading folders', len(folders), leave=False, delay=progress_after): files += part
+    return [relative(o) for o in files]
+
+def _files_first(name):
+    "Sorts names as a walk does: the files of a folder before its folders"
+    depth = name.count('/')
+    return [(i<depth, part) for i,part in enumerate(name.split('/'))]
 
 def _scan_address(root, valid, client, threads):
+    "Class folders at an address, and what is in each"
     at = client.address(root)
-    try:
-        names = client.ask(join_path(at, ''), lambda fs,folder: _files_below(fs, folder, threads))
+    try: names = client.ask(join_path(at, ''), lambda fs,folder: _files_below(fs, folder, threads))
     except OSError as e:
         raise DataError(
             f"Cannot read the folder {at} (backend={client.backend!r}): {e.strerror or e}. Check data_prefix."
         ) from e
     found = {}
-    # files before folders
-    for name in sorted(
-        names,
-        key=lambda o: [
-            (i<o.count('/'), p)
-            for i,p in enumerate(o.split('/'))
-        ],
-    ):
+    for name in sorted(names, key=_files_first):
         folder,_,rest = name.partition('/')
         if not rest or name.startswith('.') or '/.' in name: continue
-        f = found.setdefault(folder, _Found())
-        if valid(rest.rpartition('/')[2]):
-            f.names.append(name)
-        else:
-            f.others.add(os.path.splitext(rest)[1].lower() or rest)
+        one = found.setdefault(folder, _ClassFolder())
+        if valid(rest.rpartition('/')[2]): one.names.append(name)
+        else: one.others.add(os.path.splitext(rest)[1].lower() or rest)
     if not found:
         raise DataError(
-            f"{at} has no class folders, only {len(names)} files: check data_prefix, or say ann_file=..."
+            f"{at} has no class folders, only {len(names)} files: check data_prefix, or set ann_file=..."
         )
     return list(found),list(found.values())
 
@@ -179,68 +175,63 @@ cache_from = 10_000 # Pictures
 _settled = 3 # Seconds since the last change
 
 def _cache_file(root, key):
-    try:
-        return (
-            cache_dir('scans')
-            / f"{hashlib.sha1(repr((os.path.abspath(root), key, 2)).encode()).hexdigest()}.npz"
-        )
-    except OSError: return None # nowhere to write
+    "Where the scan of a folder is kept; None: nowhere"
+    name = hashlib.sha1(repr((os.path.abspath(root), key, 2)).encode()).hexdigest()
+    try: return cache_dir('scans')/f'{name}.npz'
+    except OSError: return None
 
-def _text(names):
-    return np.frombuffer('\0'.join(names).encode('utf-8', 'surrogateescape'), np.uint8)
-def _names(a): return a.tobytes().decode('utf-8', 'surrogateescape').split('\0')
+def _to_bytes(names): return np.frombuffer('\0'.join(names).encode('utf-8', 'surrogateescape'), np.uint8)
+def _from_bytes(array): return array.tobytes().decode('utf-8', 'surrogateescape').split('\0')
 
-def _keep(path, scan, watched, now):
-    "Write a scan down, unless a folder has just changed"
+def _write_cache(path, scan, watched, now):
+    "Write a scan to a file, unless one of the `watched` folders has just changed"
     times = np.array([t for _,t in watched])
     if times[:,0].max()>now-_settled*1e9: return
     try:
         with atomic_write(path) as f:
             np.savez(f, blob=scan.names.blob, starts=scan.names.starts, ends=scan.names.ends, counts=scan.counts,
-                     folders=_text(scan.folders), watched=_text([p for p,_ in watched]), times=times)
+                     folders=_to_bytes(scan.folders), watched=_to_bytes([p for p,_ in watched]), times=times)
     except OSError: pass # a full or read-only cache is no reason to stop
 
-def _kept(path, threads):
-    "The scan that was written down, if every folder is as it was"
-    def same(pt):
-        try: return _changed(os.stat(pt[0]))==pt[1]
+def _read_cache(path, threads):
+    "The scan in a file, if every folder is as it was; None otherwise"
+    def unchanged(folder, times):
+        try: return _change_times(os.stat(folder))==times
         except OSError: return False
     try:
         with np.load(path, allow_pickle=False) as z:
             with ThreadPoolExecutor(threads) as pool:
-                if not all(pool.map(same, zip(_names(z['watched']), z['times'].tolist()))):
-                    return None
-            return Scan(
-                _names(z['folders']), PackedNames(z['blob'], z['starts'], z['ends']), z['counts']
-            )
+                if not all(pool.map(unchanged, _from_bytes(z['watched']), z['times'].tolist())): return None
+            return Scan(_from_bytes(z['folders']), PackedNames(z['blob'], z['starts'], z['ends']), z['counts'])
     except Exception: return None # missing, or cut off: scan again
 
 # %% ../../../nbs/data/sets/scan.ipynb #15d27d9c
 def scan_folders(
-    root, # Has one folder per class
-    extensions=IMG_EXTENSIONS, # Endings of pictures; or a function of the name
-    cache=True, # Keep and use what was found in large trees
-    threads=16, # That ask the file system at once
+    root:str|os.PathLike, # Has one folder per class; perhaps an address
+    extensions:Sequence[str]|str|Callable[[str], bool]=IMG_EXTENSIONS, # Endings of pictures; or a function of the name
+    cache:bool=True, # Keep and use what was found in large trees?
+    threads:int=16, # That ask the file system at once
     client=None, # `FileClient`, or its arguments
 )->Scan:
     "All pictures of all class folders; raises `DataError`"
-    import time
-    own = callable(extensions)
     if isinstance(extensions, str): extensions = extensions,
-    valid = extensions if own else (lambda name, ends=tuple(extensions): name.lower().endswith(ends))
+    if callable(extensions): valid = extensions
+    else:
+        endings = tuple(extensions)
+        valid = lambda name: name.lower().endswith(endings)
     client = file_client(client)
-    if '://' in (at := client.address(root)):
-        return _as_scan(*_scan_address(root, valid, client, threads))
-    root = at
-    path = None if own or not cache else _cache_file(at, tuple(extensions))
-    if path and path.exists() and (scan := _kept(path, threads)): return scan
+    root = client.address(root)
+    if '://' in root: return _as_scan(*_scan_address(root, valid, client, threads))
+    path = _cache_file(root, tuple(extensions)) if cache and not callable(extensions) else None
+    if path and path.exists() and (scan := _read_cache(path, threads)): return scan
     now = time.time_ns()
-    watched = [(str(root), _changed(os.stat(root)))] if os.path.isdir(root) else []
-    folders = _class_folders(root)
+    watched = [(str(root), _change_times(os.stat(root)))] if os.path.isdir(root) else []
+    folders = _find_class_folders(root)
     if not folders: raise DataError(_no_classes(root, valid))
-    scan = _as_scan(folders, found := _read_folders(root, folders, valid, threads))
+    found = _read_folders(root, folders, valid, threads)
+    scan = _as_scan(folders, found)
     if path and len(scan)>=cache_from:
-        _keep(path, scan, [*watched, *(w for o in found for w in o.folders)], now)
+        _write_cache(path, scan, [*watched, *(o for one in found for o in one.folders)], now)
     return scan
 
 # %% ../../../nbs/data/sets/scan.ipynb #f933b55f
