@@ -8,7 +8,7 @@ __all__ = ['Step', 'trace_pipeline', 'walk_picture', 'PipelineExplorer']
 # %% ../../nbs/widgets/pipeline.ipynb #59e0a5ab
 import copy
 import numpy as np, ipywidgets as W
-from ..data.feed.samplers import kept_rng, seed_sample
+from ..data.feed.samplers import preserve_rng, seed_sample
 from ..view.images import as_pil, show_images
 from .explorer import Explorer
 
@@ -46,7 +46,7 @@ def trace_pipeline(dataset, # With `data_infos` and `pipeline`
     "A list of `Step`s; the first is what the dataset holds"
     data,out = copy.deepcopy(dataset.data_infos[index]),[]
     out.append(Step('sample', 'what the dataset holds', copy.deepcopy(data)))
-    with kept_rng():
+    with preserve_rng():
         seed_sample(seed, epoch, index, 0)
         for t in dataset.pipeline.transforms:
             data = t(data)

@@ -60,6 +60,24 @@ def _torch_loader(reader, batch_sampler, **options):
         reader, collate_fn=_as_is, worker_init_fn=start_worker, generator=torch.Generator(), **how, **options
     )
 
+# %% ../../../nbs/data/feed/loader.ipynb #67c357c9
+def _run_torch_loader(loader):
+    "What torch's loader gives; a failure of its workers is explained"
+    nested = loader.running
+    batches = None
+    try:
+        batches = loader.loader._get_iterator() if nested else iter(loader.loader)
+        loader.running = True
+        yield from batches
+    except (RuntimeError, OSError, EOFError, KeyboardInterrupt) as e:
+        batches = batches or loader.loader._iterator
+        reason = loader.explain(e, batches)
+        if not nested: loader.loader._iterator = None
+        if hasattr(batches, '_shutdown_workers'): batches._shutdown_workers()
+        if reason: raise DataError(reason) from e
+        raise
+    finally: loader.running = nested and loader.running
+
 # %% ../../../nbs/data/feed/loader.ipynb #ac3f4d1d
 class Loader:
     "Batches of a data set, the same ones for the same seed and epoch"
@@ -112,24 +130,6 @@ class Loader:
             return explain_timeout(self.reader.activity, self.timeout, partial(describe_sample, self.dataset))
         return explain_exit(getattr(batches, '_workers', ()), error)
 
-# %% ../../../nbs/data/feed/loader.ipynb #67c357c9
-def _run_torch_loader(loader):
-    "What torch's loader gives; a failure of its workers is explained"
-    nested = loader.running
-    batches = None
-    try:
-        batches = loader.loader._get_iterator() if nested else iter(loader.loader)
-        loader.running = True
-        yield from batches
-    except (RuntimeError, OSError, EOFError, KeyboardInterrupt) as e:
-        batches = batches or loader.loader._iterator
-        reason = loader.explain(e, batches)
-        if not nested: loader.loader._iterator = None
-        if hasattr(batches, '_shutdown_workers'): batches._shutdown_workers()
-        if reason: raise DataError(reason) from e
-        raise
-    finally: loader.running = nested and loader.running
-
 # %% ../../../nbs/data/feed/loader.ipynb #af1aa41a
 KEYS.declare('data.samples_per_gpu', int, 'Samples in a batch of one process')
 KEYS.declare('data.workers_per_gpu', int, 'Loading processes of one process; 0: it loads itself', default=0)
@@ -172,11 +172,12 @@ def _check_whole_number(name, value, least):
     if not isinstance(value, numbers.Integral) or value<least:
         raise ConfigError(f"{name} is a whole number from {least} on, not {value!r}.")
 
-def _check_arguments(samples_per_gpu, workers_per_gpu, options):
+def _check_arguments(samples_per_gpu, workers_per_gpu, options, function):
+    "Raise a `ConfigError` for numbers that are none, and for options that neither `function` nor torch has"
     _check_whole_number('samples_per_gpu', samples_per_gpu, 1)
     _check_whole_number('workers_per_gpu', workers_per_gpu, 0)
     if options.get('prefetch_factor') is not None: _check_whole_number('prefetch_factor', options['prefetch_factor'], 1)
-    known = [*inspect.signature(build_dataloader).parameters, *_torch_options]
+    known = [*inspect.signature(function).parameters, *_torch_options]
     for name in options:
         if name not in _torch_options:
             raise ConfigError(f"data, or build_dataloader, has no {name!r}.{near(name, known)}")
@@ -214,7 +215,7 @@ def build_dataloader(
     **kwargs, # For torch's DataLoader
 )->Loader:
     "Batches of a data set"
-    _check_arguments(samples_per_gpu, workers_per_gpu, kwargs)
+    _check_arguments(samples_per_gpu, workers_per_gpu, kwargs, build_dataloader)
     own_rank,processes = get_dist_info() if dist else (0, 1)
     if rank is None: rank = own_rank
     world_size = world_size or processes

@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 from ...core.errors import ClsnbError, DataError
 from ...core.seed import mix
 from .batches import collate
-from .samplers import kept_rng, seed_sample
+from .samplers import preserve_rng, seed_sample
 from .workers import WorkerActivity, check_shared_memory
 from ..pixels.loading import BrokenPicture
 
@@ -88,7 +88,7 @@ class BatchReader:
         "The batch of some tokens, or a `PartialBatch`, or a `BatchFailure`"
         try:
             if get_worker_info() is not None: return self.read(tokens)
-            with kept_rng(): return self.read(tokens)
+            with preserve_rng(): return self.read(tokens)
         except ClsnbError as e: return BatchFailure(e)
     def read(self, tokens):
         "The batch of some tokens"

@@ -45,6 +45,12 @@ def _resolve_classes(dataset_class, classes):
     return classes
 
 # %% ../../../nbs/data/sets/dataset.ipynb #fafd2f76
+def _expand_home(path): return os.path.expanduser(path) if isinstance(path, (str, os.PathLike)) else path
+
+def _file_of(info):
+    "The file of a sample that is a dict, if it has one"
+    return (info.get('img_info') or {}).get('filename') or info.get('filename')
+
 class _SampleNames:
     "Names of samples, looked up one by one"
     def __init__(self, dataset): self.dataset = dataset
@@ -107,8 +113,7 @@ class BaseDataset:
                  classes:Sequence[str]|str|os.PathLike|None=None, # Names, or a text file of names; None: the class's own
                  ann_file:str|os.PathLike|None=None, # Where the labels are written
                  test_mode:bool=False): # For validation or test?
-        is_path = isinstance(data_prefix, (str, os.PathLike))
-        self.data_prefix = os.path.expanduser(data_prefix) if is_path else data_prefix
+        self.data_prefix = _expand_home(data_prefix)
         self.pipeline = Compose(pipeline)
         self.ann_file = ann_file
         self.test_mode = test_mode
@@ -131,8 +136,8 @@ class BaseDataset:
         return {c:i for i,c in enumerate(self.CLASSES)}
     def get_gt_labels(self)->np.ndarray:
         "All labels, as one array"
-        infos = self.data_infos
-        return infos.labels if isinstance(infos, PackedSamples) else np.array([o['gt_label'] for o in infos])
+        if isinstance(self.data_infos, PackedSamples): return self.data_infos.labels
+        return np.array([o['gt_label'] for o in self.data_infos])
     def get_cat_ids(self, idx:int)->list[int]:
         "Classes of one sample"
         infos = self.data_infos
@@ -140,8 +145,7 @@ class BaseDataset:
     def sample_name(self, idx:int)->str|None:
         "The file of a sample, if it has one"
         if isinstance(self.data_infos, PackedSamples): return self.data_infos.name(int(idx))
-        info = self.data_infos[int(idx)]
-        return (info.get('img_info') or {}).get('filename') or info.get('filename')
+        return _file_of(self.data_infos[int(idx)])
     def check_labels(self)->None:
         "Raise a `DataError` for a label that is no class; warn of classes without samples"
         _check_labels(self)

@@ -52,7 +52,7 @@ def _mat_rows(path):
     "The `annotations` of a MATLAB file, one row a picture"
     if not os.path.isfile(path):
         raise DataError(
-            f"StanfordCars: no such list: {path}. Unpack the data set's devkit there, or say ann_file."
+            f"StanfordCars: no such list: {path}. Unpack the data set's devkit there, or set ann_file."
         )
     io = need('scipy.io', 'StanfordCars', 'scipy')
     try: return io.loadmat(path, variable_names=['annotations'])['annotations'][0]

@@ -7,6 +7,7 @@ __all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k']
 
 # %% ../../../nbs/data/sets/folder.ipynb #a841b812
 import os, warnings
+from collections.abc import Sequence
 from ...core.errors import ConfigError, DataError
 from ...core.registry import DATASETS
 from .dataset import BaseDataset
@@ -14,28 +15,42 @@ from .labels import match_folders, packaged_classes
 from .samples import FileSamples, read_list
 from .scan import IMG_EXTENSIONS, scan_folders
 
+# %% ../../../nbs/data/sets/folder.ipynb #3cdecad4
+def _no_pictures(ds, scan):
+    "What to say about a class folder without pictures, which would be a class that can never be right"
+    folder = scan.empty[0]
+    endings = scan.others.get(folder)
+    only = f", only {', '.join(endings[:5])} files" if endings else ''
+    return (
+        f"The class folder {os.path.join(ds.data_prefix, folder)} has no pictures{only}: remove it, "
+        f"add its ending to extensions={ds.extensions}, or name all `classes`."
+    )
+
 # %% ../../../nbs/data/sets/folder.ipynb #d7172fa1
 @DATASETS.register
 class CustomDataset(BaseDataset):
     "Pictures in one folder per class, or from a list"
     def __init__(self, data_prefix, # Folder that holds the class folders, or that the list's paths start from
-                 pipeline=(), classes=None, ann_file=None, # Without it, folders are classes
-                 extensions=IMG_EXTENSIONS, test_mode=False,
-                 file_client_args=None # Of `FileClient`, for the scan and the list; addresses need none
-                 ):
+                 pipeline:Sequence=(),
+                 classes:Sequence[str]|str|None=None, # Names, or a text file of names; None: those of the folders
+                 ann_file:str|os.PathLike|None=None, # List of 'path label'; None: folders are classes
+                 extensions:Sequence[str]|str=IMG_EXTENSIONS, # Endings of pictures
+                 test_mode:bool=False,
+                 file_client_args:dict|None=None): # Of `FileClient`, for the scan and the list; addresses need none
         extensions = [extensions] if isinstance(extensions, str) else extensions
-        self.extensions,self.file_client_args = tuple(o.lower() for o in extensions),file_client_args
+        self.extensions = tuple(o.lower() for o in extensions)
+        self.file_client_args = file_client_args
         super().__init__(data_prefix, pipeline, classes=classes, ann_file=ann_file, test_mode=test_mode)
-    def is_valid_file(self, filename): return filename.lower().endswith(self.extensions)
-    def load_annotations(self):
+    def is_valid_file(self, filename:str)->bool:
+        "Is this a picture? A subclass may have another answer"
+        return filename.lower().endswith(self.extensions)
+    def load_annotations(self)->FileSamples:
+        "The pictures of a list, or of the class folders"
         if self.ann_file is None: return self._from_folders()
         if not isinstance(self.ann_file, (str, os.PathLike)):
             raise ConfigError(f"ann_file is a path, not {type(self.ann_file).__name__}.")
-        names,labels = read_list(
-            os.path.expanduser(self.ann_file),
-            len(self.CLASSES) if self.CLASSES else None,
-            self.file_client_args,
-        )
+        n_classes = len(self.CLASSES) if self.CLASSES else None
+        names,labels = read_list(os.path.expanduser(self.ann_file), n_classes, self.file_client_args)
         return FileSamples(self.data_prefix, names, labels)
     def _from_folders(self):
         own = type(self).is_valid_file is not CustomDataset.is_valid_file
@@ -43,7 +58,7 @@ class CustomDataset(BaseDataset):
             self.data_prefix, self.is_valid_file if own else self.extensions, client=self.file_client_args
         )
         if self.CLASSES is None and scan.empty or not len(scan):
-            raise DataError(self._empty(scan))
+            raise DataError(_no_pictures(self, scan))
         if scan.left_out:
             warnings.warn(
                 f"{self.data_prefix}: files that end with {', '.join(scan.left_out)} are left out; "
@@ -52,16 +67,8 @@ class CustomDataset(BaseDataset):
             )
         self.CLASSES = match_folders(scan.folders, self.CLASSES, self.data_prefix)
         self.folder_to_idx = self.CLASSES.folders
-        return FileSamples(
-            self.data_prefix, scan.names, scan.labels([self.folder_to_idx[f] for f in scan.folders])
-        )
-    def _empty(self, scan):
-        "A folder without pictures would be a class that can never be right"
-        folder = scan.empty[0]
-        only = scan.others.get(folder)
-        only = f", only {', '.join(only[:5])} files" if only else ''
-        return (f"The class folder {os.path.join(self.data_prefix, folder)} has no pictures{only}: remove it, "
-                f"add its ending to extensions={self.extensions}, or name all `classes`.")
+        labels = scan.labels([self.folder_to_idx[f] for f in scan.folders])
+        return FileSamples(self.data_prefix, scan.names, labels)
 
 # %% ../../../nbs/data/sets/folder.ipynb #7244c37b
 @DATASETS.register

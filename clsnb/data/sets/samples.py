@@ -14,9 +14,9 @@ from ..pixels.file_client import FileClient, file_client, join_path
 from .labels import check_label_range
 
 # %% ../../../nbs/data/sets/samples.ipynb #e1bff7d6
-_park_from = 1<<20 # Bytes
+_share_from = 1<<20 # Bytes
 
-class _Parked:
+class _ArrayFile:
     "An array in a file"
     def __init__(self, a):
         fd,self.path = tempfile.mkstemp('.npy', 'clsnb_')
@@ -26,19 +26,19 @@ class _Parked:
 class Shared:
     "Its large arrays are not copied into new processes"
     def __getstate__(self):
-        state = {k:v for k,v in self.__dict__.items() if k!='_parked'}
+        state = {k:v for k,v in self.__dict__.items() if k!='_array_files'}
         if multiprocessing.context.get_spawning_popen() is None: return state
-        parked = self.__dict__.setdefault('_parked', {})
+        files = self.__dict__.setdefault('_array_files', {})
         for k,a in state.items():
-            if isinstance(a, np.ndarray) and a.nbytes>=_park_from:
-                if k not in parked or parked[k][0]!=id(a):
-                    parked[k] = id(a),(p := _Parked(a))
+            if isinstance(a, np.ndarray) and a.nbytes>=_share_from:
+                if k not in files or files[k][0]!=id(a):
+                    files[k] = id(a),(p := _ArrayFile(a))
                     weakref.finalize(self, lambda q: os.path.exists(q) and os.remove(q), p.path)
-                state[k] = parked[k][1]
+                state[k] = files[k][1]
         return state
     def __setstate__(self, state):
         self.__dict__.update({
-            k: v.load() if isinstance(v, _Parked) else v
+            k: v.load() if isinstance(v, _ArrayFile) else v
             for k,v in state.items()
         })
 

@@ -27,7 +27,9 @@ class _ArrayUnpickler(pickle.Unpickler):
             f"it asks for {module}.{name}, which a file of images does not need; it was not opened further"
         )
 
-def load_array_pickle(path):
+def load_array_pickle(
+    path:str|os.PathLike,
+):
     "Dicts, lists, numbers and arrays from a pickle; raises `DataError` at anything else"
     try:
         with open(path, 'rb') as f: return _ArrayUnpickler(f, encoding='latin1').load()
@@ -37,15 +39,14 @@ def load_array_pickle(path):
         raise DataError(f"{path} is broken ({e}): remove it, and it is fetched again.") from e
 
 # %% ../../../nbs/data/sets/small_images.ipynb #b7cfa20d
-def read_idx(path):
+def read_idx(
+    path:str|os.PathLike, # Perhaps gzipped
+)->np.ndarray:
     "The array in an IDX file"
     with open(path, 'rb') as f: data = f.read()
     if data[:2]==b'\x1f\x8b': data = gzip.decompress(data)
     n = data[3] if len(data)>3 else 0
-    if len(data)>=4+4*n:
-        shape = np.frombuffer(data, '>u4', n, 4).tolist()
-    else:
-        shape = [-1]
+    shape = np.frombuffer(data, '>u4', n, 4).tolist() if len(data)>=4+4*n else [-1]
     if data[:3]!=b'\0\0\x08' or len(data)!=4+4*n+np.prod(shape):
         raise DataError(
             f"{path} is not an IDX file of bytes, or is cut off: remove it, and it is fetched again."
@@ -53,18 +54,23 @@ def read_idx(path):
     return np.frombuffer(data, np.uint8, offset=4+4*n).reshape(shape)
 
 # %% ../../../nbs/data/sets/small_images.ipynb #927f3810
-def md5(path):
+def md5(path:str|os.PathLike)->str:
+    "MD5 of a file"
     h = hashlib.md5(usedforsecurity=False)
     with open(path, 'rb') as f:
         while b := f.read(1<<20): h.update(b)
     return h.hexdigest()
 
-def fetch_md5(url, path, sum_):
+def fetch_md5(
+    url:str,
+    path:str|os.PathLike, # Where the file will be
+    digest:str|None, # Its MD5; None: unknown
+)->None:
     "Fetch a file whose MD5 is known"
     _fetch(url, path)
-    if sum_ and (got := md5(path))!=sum_:
+    if digest and (got := md5(path))!=digest:
         os.remove(path)
-        raise DataError(f"{url}: the MD5 of what came is {got}, not {sum_}; nothing was kept")
+        raise DataError(f"{url}: the MD5 of what came is {got}, not {digest}; nothing was kept")
 
 # %% ../../../nbs/data/sets/small_images.ipynb #f66aab71
 class DownloadedDataset(BaseDataset):
@@ -73,13 +79,14 @@ class DownloadedDataset(BaseDataset):
     def __init__(self, data_prefix, pipeline=(), classes=None, ann_file=None, test_mode=False,
                  download=True # Fetch what is missing?
                  ):
-        self.download,self._named = download,classes is not None
+        self.download = download
+        self._named = classes is not None
         super().__init__(data_prefix, pipeline, classes=classes, ann_file=ann_file, test_mode=test_mode)
     def problem(self):
         "What is wrong with the files, or None"
-        for path,sum_ in self.files():
+        for path,digest in self.files():
             if not os.path.isfile(path): return f"{path} is missing"
-            if sum_ and md5(path)!=sum_:
+            if digest and md5(path)!=digest:
                 return f"{path} is not the published file (its MD5 differs)"
     def ensure(self):
         "Fetch what is missing; raises `DataError`"
@@ -88,17 +95,21 @@ class DownloadedDataset(BaseDataset):
             try: self.fetch()
             except DataError as e: failed = e
         barrier()
-        if (why := failed or self.problem()):
+        why = failed or self.problem()
+        if why:
             asked = '' if self.download else '; download=False, so it was not fetched'
             near_by = nearest_folder(self.data_prefix)
-            if os.path.isdir(self.data_prefix): there = ''
-            else: there = f' (the nearest folder that exists is {near_by})'
+            there = '' if os.path.isdir(self.data_prefix) else f' (the nearest folder that exists is {near_by})'
             raise DataError(f"{type(self).__name__}: {str(why).rstrip('.')}{asked}. Put {self.wanted()} "
                             f"into {self.data_prefix}{there}.") from failed
 
 # %% ../../../nbs/data/sets/small_images.ipynb #b3f005a0
-def unpack_only(tgz, folder, names):
-    "Those members of a tar archive that are in `names`"
+def unpack_only(
+    tgz:str|os.PathLike, # A tar archive
+    folder:str|os.PathLike, # Where the files will be
+    names:set[str], # Of members
+)->None:
+    "Unpack those members of a tar archive that are in `names`"
     try:
         with tarfile.open(tgz) as tar:
             for m in tar:
@@ -191,16 +202,17 @@ class MNIST(DownloadedDataset):
     def wanted(self):
         return f"{', '.join(o for o,_ in self.resources.values())} of {self._prefixes()[-1]}"
     def fetch(self):
-        for key,(name,sum_) in self.resources.items():
+        for key,(name,digest) in self.resources.items():
             path = self.path(key)
-            if os.path.isfile(path) and (not path.endswith('.gz') or md5(path)==sum_):
+            if os.path.isfile(path) and (not path.endswith('.gz') or md5(path)==digest):
                 continue
-            for i,prefix in enumerate(ps := self._prefixes()):
-                try:
-                    fetch_md5(prefix+name, path, sum_)
-                    break
-                except DataError:
-                    if i==len(ps)-1: raise
+            self._fetch_from_any(name, path, digest)
+    def _fetch_from_any(self, name, path, digest):
+        *first,last = self._prefixes()
+        for prefix in first:
+            try: return fetch_md5(prefix+name, path, digest)
+            except DataError: pass # try the next
+        fetch_md5(last+name, path, digest)
     def load_annotations(self):
         self.ensure()
         kind = 'test' if self.test_mode else 'train'

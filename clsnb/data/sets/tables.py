@@ -8,6 +8,7 @@ __all__ = ['read_table', 'CSVDataset']
 # %% ../../../nbs/data/sets/tables.ipynb #f157899d
 import os, re
 import numpy as np
+from collections.abc import Sequence
 from ...core.errors import ConfigError, DataError, DependencyError, near
 from ...core.registry import DATASETS
 from .dataset import BaseDataset
@@ -119,11 +120,16 @@ def _label_rows(df, cols, where, names):
 @DATASETS.register
 class CSVDataset(BaseDataset):
     "Pictures and labels from the columns of a table"
-    def __init__(self, data_prefix='', pipeline=(), ann_file=None, # A file, or a DataFrame
-                 path_col='path', label_col='label', # Several label columns: one per class, with 0 and 1
-                 classes=None, split_col=None, split=None, # Use only rows whose `split_col` is `split`
-                 suffix='', # Added to each path, e.g. '.jpg'
-                 test_mode=False):
+    def __init__(self, data_prefix='', # Folder that the paths start from
+                 pipeline:Sequence=(),
+                 ann_file=None, # A file, or a DataFrame
+                 path_col:str='path', # Column of the pictures
+                 label_col:str|Sequence[str]='label', # Column of the labels; several: one per class, with 0 and 1
+                 classes:Sequence[str]|str|None=None, # Names, or a text file of names; None: those that occur
+                 split_col:str|None=None, # Use only rows whose `split_col` is `split`
+                 split:str|None=None,
+                 suffix:str='', # Added to each path, e.g. '.jpg'
+                 test_mode:bool=False):
         self.path_col = path_col
         self.label_col = label_col
         self.split_col = split_col

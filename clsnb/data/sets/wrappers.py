@@ -64,7 +64,10 @@ class RepeatDataset(Wrapped):
         super().__init__(dataset, np.tile(np.arange(len(dataset)), times))
         self.times = times
 
-def repeat_factors(dataset, thr):
+def repeat_factors(
+    dataset, # With `get_cat_ids`
+    thr:float, # Share of the samples below which a class is rare
+)->np.ndarray: # One per sample
     "How often each sample is shown"
     cats = [dataset.get_cat_ids(i) for i in range(len(dataset))]
     rows = np.repeat(np.arange(len(cats)), [len(o) for o in cats])
