@@ -28,8 +28,14 @@ if TYPE_CHECKING: import pandas as pd
 # %% ../../nbs/runs/logs.ipynb #825ae11d
 def _step_between(rows):
     "Iterations between two lines of training, or None"
-    at = [(o.get('epoch', 1), o.get('iter', 0)) for o in rows if o['mode']=='train']
-    return next((b[1]-a[1] for a, b in zip(at, at[1:]) if b[1]>a[1]), None)
+    at = [
+        (o.get('epoch', 1), o.get('iter', 0))
+        for o in rows
+        if o['mode']=='train'
+    ]
+    return next(
+        (b[1]-a[1] for a, b in zip(at, at[1:]) if b[1]>a[1]), None
+    )
 
 def continued_rows(
     old: list[dict], # Lines of earlier logs
@@ -62,23 +68,29 @@ def log_table(
     "Lines of a log as a DataFrame: mode, epoch, iter, at, and whatever was logged"
     import pandas as pd
     df = pd.DataFrame(rows, columns=None if rows else ['mode', 'epoch', 'iter', 'lr', 'loss'])
-    for k in ('epoch', 'iter'): df[k] = df[k].fillna(0) if k in df else 0
+    for k in ('epoch', 'iter'):
+        df[k] = df[k].fillna(0) if k in df else 0
     at, unit = _passed(df)
     df.insert(list(df).index('iter')+1, 'at', at)
     df.attrs = dict(facts or {}, unit=unit)
     return df
 
+# %% ../../nbs/runs/logs.ipynb #8aae159c
 def read_log(
     src:object, # A work folder, or one `.log.json`
 )->'pd.DataFrame':
     "The log of a run, all its starts joined; raises `DataError`"
     src = Path(src)
     files = sorted(src.glob(WorkFiles.logs)) if src.is_dir() else [src]
-    if not files: raise DataError(f"{src}: there is no {WorkFiles.logs} in this folder; a run writes one as it begins to train.")
+    if not files:
+        raise DataError(
+            f"{src}: there is no {WorkFiles.logs} in this folder; a run writes one as it begins to train."
+        )
     rows, facts = [], {}
     for file in files:
         try: lines = [o for o in read_json_lines(file) if isinstance(o, dict)]
-        except (OSError, UnicodeDecodeError) as e: raise DataError(f"{file}: this log cannot be read ({e}).") from None
+        except (OSError, UnicodeDecodeError) as e:
+            raise DataError(f"{file}: this log cannot be read ({e}).") from None
         for o in lines:
             if 'mode' not in o: facts.update(o)
         rows = continued_rows(rows, [o for o in lines if 'mode' in o])
@@ -127,7 +139,8 @@ class GrowingLog:
         self.facts, self.position, self.unfinished = {}, 0, b''
         self.kept, self.group, self.each = [], [], 1
     @property
-    def rows(self)->list[dict]: return self.kept + ([_mean_row(self.group)] if self.group else [])
+    def rows(self)->list[dict]:
+        return self.kept + ([_mean_row(self.group)] if self.group else [])
     def read(self)->bool: # Is there anything new?
         "Take in what was added since the last time"
         if self.path.stat().st_size<self.position: self._begin() # written anew
@@ -153,14 +166,16 @@ class GrowingLog:
             self.kept.append(_mean_row(self.group))
             self.group = []
         if not train: self.kept.append(row)
-        if len(self.kept)>=2*self.most: self.kept, self.each = _halved(self.kept), 2*self.each
+        if len(self.kept)>=2*self.most:
+            self.kept, self.each = _halved(self.kept), 2*self.each
 
 # %% ../../nbs/runs/logs.ipynb #040c5f7f
 class LiveLog:
     "All logs of a work folder, read as they grow"
     def __init__(self, work_dir: str|Path): self.work_dir, self.logs = Path(work_dir), {}
     def read(self)->bool: # Is there anything new?
-        for p in sorted(self.work_dir.glob(WorkFiles.logs)): self.logs.setdefault(p.name, GrowingLog(p))
+        for p in sorted(self.work_dir.glob(WorkFiles.logs)):
+            self.logs.setdefault(p.name, GrowingLog(p))
         return any([log.read() for log in self.logs.values()])
     def table(self)->'pd.DataFrame':
         "Like `read_log`, with fewer lines where there are many"
@@ -173,9 +188,13 @@ class LiveLog:
 # %% ../../nbs/runs/logs.ipynb #c48168dc
 def _smooth(y, steps):
     "Mean over the last values, weights halving every so many steps, unbiased at the start"
-    decay, out, total, weight = .5**(1/max(steps, 1e-9)), [], 0., 0.
+    decay = .5**(1/max(steps, 1e-9))
+    out = []
+    total = 0.
+    weight = 0.
     for v in np.asarray(y, float):
-        if np.isfinite(v): total, weight = decay*total+(1-decay)*v, decay*weight+(1-decay)
+        if np.isfinite(v):
+            total, weight = decay*total+(1-decay)*v, decay*weight+(1-decay)
         out.append(total/weight if weight else np.nan)
     return np.array(out)
 
@@ -196,7 +215,13 @@ def shown_metric(
     val: 'pd.DataFrame', # Lines of evaluations
 )->str|None:
     "The metric to draw: the first that we know, else the first number"
-    numbers = [k for k in val if k not in (*_bookkeeping, 'loss') and val[k].dtype.kind in 'fi' and val[k].notna().any()]
+    numbers = [
+        k
+        for k in val
+        if k not in (*_bookkeeping, 'loss')
+            and val[k].dtype.kind in 'fi'
+            and val[k].notna().any()
+    ]
     return next((k for k in numbers if metric_of(k)), numbers[0] if numbers else None)
 
 def _mark_best(ax, df, key):
@@ -210,7 +235,8 @@ def _metric_panel(ax, train, val, baseline=None):
     key = shown_metric(val)
     if key is None: return style_axes(ax, 'Metric')
     accuracy = key.startswith('accuracy')
-    if accuracy: _curve(ax, train, key.removeprefix('accuracy_'), chart_colors['blue'], 'training')
+    if accuracy:
+        _curve(ax, train, key.removeprefix('accuracy_'), chart_colors['blue'], 'training')
     _curve(ax, val, key, chart_colors['orange'], 'validation', smooth=False)
     if accuracy and baseline is not None:
         label = f'majority class {percent(baseline, 0)}'
@@ -225,7 +251,8 @@ def _loss_panel(ax, train, val, baseline=None):
     _curve(ax, train, 'loss', chart_colors['blue'], 'training')
     _curve(ax, val, 'loss', chart_colors['orange'], 'validation')
     style_axes(ax, 'Loss')
-    if len(ax.lines): ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+    if len(ax.lines):
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     chart_legend(ax, loc='best')
 
 def _lr_panel(ax, train, val, baseline=None):
@@ -240,9 +267,19 @@ curve_panels = dict(loss=_loss_panel, metric=_metric_panel, accuracy=_metric_pan
 
 def _curves_in_words(df, val, parts):
     "What the curves show, for a reader without a picture"
-    unit, n = ('epochs', df.epoch.max()) if df.attrs.get('unit')!='iteration' else ('iterations', df['at'].max())
-    last = {k: val[k].dropna().iloc[-1] for k in ('loss', shown_metric(val)) if k in val and val[k].notna().any()}
-    ends = ''.join(f"; validation {k.replace('accuracy_top-1', 'accuracy')} ends at {v:.3g}" for k, v in last.items())
+    if df.attrs.get('unit')!='iteration':
+        unit, n = 'epochs', df.epoch.max()
+    else:
+        unit, n = 'iterations', df['at'].max()
+    last = {
+        k: val[k].dropna().iloc[-1]
+        for k in ('loss', shown_metric(val))
+        if k in val and val[k].notna().any()
+    }
+    ends = ''.join(
+        f"; validation {k.replace('accuracy_top-1', 'accuracy')} ends at {v:.3g}"
+        for k, v in last.items()
+    )
     return f"Curves of {', '.join(parts)} over {int(n) if len(df) else 0} {unit}{ends}"
 
 # %% ../../nbs/runs/logs.ipynb #ad676dab
@@ -261,5 +298,8 @@ def plot_curves(
         curve_panels[part](ax, train, val, baseline)
         ax.set_xlabel(df.attrs.get('unit', 'epoch'), fontsize=8, color=chart_colors['muted'])
         if ax.lines: continue
-        ax.text(.5, .5, 'nothing logged yet', transform=ax.transAxes, ha='center', fontsize=8, color=chart_colors['muted'])
+        ax.text(
+            .5, .5, 'nothing logged yet', transform=ax.transAxes, ha='center', fontsize=8,
+            color=chart_colors['muted']
+        )
     return fig

@@ -33,13 +33,17 @@ def _score_rows(
     if not len(scores): return np.zeros((0, c), np.float32)
     try: return np.stack([np.asarray(row, dtype=np.float32) for row in scores])
     except (ValueError, TypeError):
-        raise DataError("Results: scores are one row of class scores for each picture, all of one length.") from None
+        raise DataError(
+            "Results: scores are one row of class scores for each picture, all of one length."
+        ) from None
 
 def _checked_labels(scores, labels, classes, names):
     "Labels as 64-bit integers; raises `DataError` where the parts of a result do not fit each other"
     if scores.ndim!=2 or labels.ndim!=1:
-        raise DataError(f"Results: scores of shape (n, classes) and labels of shape (n,) are needed, not {scores.shape} "
-                        f"and {labels.shape}; several labels for one picture are not supported here.")
+        raise DataError(
+            f"Results: scores of shape (n, classes) and labels of shape (n,) are needed, not {scores.shape} "
+            f"and {labels.shape}; several labels for one picture are not supported here."
+        )
     n, c = scores.shape
     for what, k in (('labels', len(labels)), ('names', len(names))):
         if k!=n:
@@ -49,7 +53,9 @@ def _checked_labels(scores, labels, classes, names):
         raise DataError(f"Results: the scores have {c} columns and there are {len(classes)} class names; "
                         "does the model belong to this dataset?")
     if n and (labels.min()<0 or labels.max()>=c):
-        raise DataError(f"Results: labels run from {labels.min()} to {labels.max()}, the classes from 0 to {c-1}.")
+        raise DataError(
+            f"Results: labels run from {labels.min()} to {labels.max()}, the classes from 0 to {c-1}."
+        )
     return labels.astype(np.int64)
 
 # %% ../../nbs/runs/results.ipynb #4bd1b774
@@ -61,11 +67,13 @@ def dataset_pictures(
     infos = getattr(dataset, 'data_infos', None)
     if infos is None or len(infos)!=n: return {}
     infos = [infos[i] for i in range(n)]
-    if n and 'img' in infos[0]: return dict(images=[np.asarray(o['img']) for o in infos])
+    if n and 'img' in infos[0]:
+        return dict(images=[np.asarray(o['img']) for o in infos])
     if n and 'img_info' not in infos[0]: return {}
     files = [(str(o.get('img_prefix') or ''), str(o['img_info']['filename'])) for o in infos]
     roots = {root for root, _ in files}
-    if len(roots)==1: return dict(names=[name for _, name in files], root=roots.pop())
+    if len(roots)==1:
+        return dict(names=[name for _, name in files], root=roots.pop())
     return dict(names=[join_path(root, name) for root, name in files])
 
 def open_picture(
@@ -75,14 +83,17 @@ def open_picture(
     "A picture, upright and RGB; raises `DataError` where it cannot be read"
     from PIL import Image, ImageOps
     if isinstance(source, np.ndarray):
-        img = Image.fromarray(source[..., ::-1] if source.ndim==3 and source.shape[2]==3 else source.squeeze())
+        img = Image.fromarray(
+            source[..., ::-1] if source.ndim==3 and source.shape[2]==3 else source.squeeze()
+        )
     else:
         data = io.BytesIO(read_bytes(source))
         try:
             img = Image.open(data)
             if size: img.draft('RGB', (size, size)) # a JPEG is decoded at a lower resolution
             img = ImageOps.exif_transpose(img)
-        except (OSError, ValueError) as e: raise DataError(f"{source}: this picture cannot be read ({e}).") from None
+        except (OSError, ValueError) as e:
+            raise DataError(f"{source}: this picture cannot be read ({e}).") from None
     img = img.convert('RGB')
     if size: img.thumbnail((size, size), Image.Resampling.LANCZOS)
     return img
@@ -98,7 +109,10 @@ def class_table(
     known = [m for m in metrics_for('single_label').values() if m.per_class]
     values = compute_metrics(scores, labels, [m.name for m in known], dict(average_mode='none'))
     columns = dict.fromkeys(('precision', 'recall', 'f1', 'support'))
-    for m in known: columns[m.name.replace('f1_score', 'f1')] = values[m.name]/100 if m.unit=='%' else values[m.name]
+    for m in known:
+        columns[m.name.replace('f1_score', 'f1')] = (
+            values[m.name]/100 if m.unit=='%' else values[m.name]
+        )
     columns['support'] = columns['support'].astype(int)
     columns['predicted'] = np.bincount(predicted_classes(scores), minlength=len(classes))
     return pd.DataFrame(columns, index=pd.Index(classes, name='class'))
@@ -127,21 +141,41 @@ def _write_json(r, path):
                    checkpoint=r.checkpoint), path)
 
 def _write_npz(r, path):
-    arrays = dict(scores=r.scores, labels=r.labels, classes=np.array(r.classes, str), names=np.array(r.names, str),
-                  root=np.array(r.root), checkpoint=np.array(r.checkpoint))
-    if r.images is not None and len({np.shape(o) for o in r.images})==1: arrays['images'] = np.stack(r.images)
+    arrays = dict(
+        scores=r.scores,
+        labels=r.labels,
+        classes=np.array(r.classes, str),
+        names=np.array(r.names, str),
+        root=np.array(r.root),
+        checkpoint=np.array(r.checkpoint),
+    )
+    if r.images is not None and len({np.shape(o) for o in r.images})==1:
+        arrays['images'] = np.stack(r.images)
     with atomic_write(path) as f: np.savez_compressed(f, **arrays)
 
+# %% ../../nbs/runs/results.ipynb #ebf6cafc
 def _read_parts(path):
     "The arguments of `Results` that a file holds"
     if path.suffix=='.json':
         d = json.loads(path.read_text(encoding='utf-8'))
-        return dict(scores=d['class_scores'], labels=d['labels'], classes=d['CLASSES'], names=d['files'], root=d['root'],
-                    checkpoint=d.get('checkpoint', ''))
+        return dict(
+            scores=d['class_scores'],
+            labels=d['labels'],
+            classes=d['CLASSES'],
+            names=d['files'],
+            root=d['root'],
+            checkpoint=d.get('checkpoint', ''),
+        )
     with np.load(path, allow_pickle=False) as z:
         texts = {k: str(z[k]) for k in ('root', 'checkpoint') if k in z}
         lists = {k: z[k].tolist() for k in ('classes', 'names')}
-        return dict(scores=z['scores'], labels=z['labels'], images=z['images'] if 'images' in z else None, **lists, **texts)
+        return dict(
+            scores=z['scores'],
+            labels=z['labels'],
+            images=z['images'] if 'images' in z else None,
+            **lists,
+            **texts,
+        )
 
 def load_parts(
     path: str|Path, # Ends in .npz or .json
@@ -149,7 +183,9 @@ def load_parts(
     "Read a file of results; raises `DataError`"
     try: return _read_parts(Path(path))
     except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as e:
-        raise DataError(f"{path}: these are no results that Results.save wrote ({type(e).__name__}: {e}).") from None
+        raise DataError(
+            f"{path}: these are no results that Results.save wrote ({type(e).__name__}: {e})."
+        ) from None
 
 # %% ../../nbs/runs/results.ipynb #fab2f32d
 class Results:
