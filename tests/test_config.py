@@ -736,7 +736,7 @@ HOSTILE = {
     'strip': "x = 'a'*99000\n" + "z = x.strip('a')\n"*15000,
     'remove': "a = [0]*99999\n" + "a.remove(0)\n"*20000,
     'same hash': "d = {i*(2**61-1) for i in range(1, 20000)}",
-    'update': "d = {}\nd.update([(i*(2**61-1), 0) for i in range(19000)])",
+    'update': "d = {}\nd.update([(i*(2**61-1), 0) for i in range(12000)])",
     'same hash 2': "x = [i*(2**61-1) for i in range(5000)]\nd = dict(zip(x, x))",
     'same hash 3': "d = {(i*(2**61-1),): 0 for i in range(5000)}",
     'wide eval': "a = ｅval('1')",

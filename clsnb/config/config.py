@@ -155,8 +155,9 @@ def import_custom(
             config_notice(f"{name}: custom_imports names {module!r}: what mmcls registers is here already.")
             continue
         why = _import_problem(module, trust)
-        if why and not optional: raise ConfigError(f'{name}: {why}')
-        if why: config_notice(f'{name}: {why}')
+        if why is None: continue
+        if not optional: raise ConfigError(f'{name}: {why}')
+        config_notice(f'{name}: {why}')
 
 def _import_problem(module, trust):
     "Import a module, or return why not"

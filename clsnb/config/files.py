@@ -65,7 +65,7 @@ def _find_packaged(name):
         inner = parts[parts.index('_base_'):]
         path = configs_dir.joinpath(*inner)
         return path if '..' not in inner and _is_file(path) else None
-    stem = parts[-1].removesuffix('.py') if parts else ''
+    stem = Path(name).name.removesuffix('.py')
     folder = parts[-2] if len(parts)>1 else None
     files,renamed = _packaged()
     new_name = renamed.get(stem)

@@ -193,17 +193,18 @@ def lost_changes(
     return out
 
 # %% ../../nbs/config/where.ipynb #a2968554
+def _names_read(tree):
+    "Names that the expressions of a file read"
+    names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    return {n.id for n in names if isinstance(n.ctx, ast.Load)}
+
 def lookalikes(
     src:ConfigSource, # From `read_source`
 )->list[tuple[str,str]]: # Pairs (variable, message)
     "Variables that nothing uses, with names very like those that count"
     out,texts = [],' '.join(o.text for o in src)
     for s in src:
-        used = {
-            n.id
-            for n in ast.walk(source_tree(s))
-            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-        }
+        used = _names_read(source_tree(s))
         meant = {*KEYS.below(), *map(str, s.base)}
         for name in map(str, s.own):
             if name in meant or name in used or f'_base_.{name}' in texts: continue

@@ -118,22 +118,26 @@ def _best_prefixes(weights, clean, own, mine):
     )
 
 # %% ../../nbs/core/load.ipynb #4b613ca7
+def _describe_reading(weights, cut, put):
+    "What was done to the keys of a checkpoint, in words"
+    how = []
+    wrappers = sorted({part for k in weights for part in k.split('.')} & _wrapper_names)
+    if wrappers: how.append(f"without {', '.join(o+'.' for o in wrappers)}")
+    if cut: how.append(f'of {cut}')
+    if put: how.append(f'under {put}')
+    return ' '.join(how)
+
 def best_reading(weights:dict, # Names to tensors, from a checkpoint
                  own:dict, # Names to tensors, of the model
                  )->tuple[OrderedDict,str,list]:
     "The weights under the names of the model; how their names were read; names that were left out"
     mine,clean = _without_wrappers(own),_without_wrappers(weights)
     cut,put = _best_prefixes(weights, clean, own, mine)
-    wrappers = sorted({part for k in weights for part in k.split('.')} & _wrapper_names)
-    how = []
-    if wrappers: how.append(f"without {', '.join(o+'.' for o in wrappers)}")
-    if cut: how.append(f'of {cut}')
-    if put: how.append(f'under {put}')
     out = OrderedDict()
     for key,old in clean.items():
         new = put + key[len(cut):]
         if key.startswith(cut): out[mine.get(new, new)] = weights[old]
-    return out, ' '.join(how), [k for k in clean if not k.startswith(cut)]
+    return out, _describe_reading(weights, cut, put), [k for k in clean if not k.startswith(cut)]
 
 # %% ../../nbs/core/load.ipynb #2756e591
 class _Rehearsal(TorchFunctionMode):
@@ -204,7 +208,8 @@ def load_state_dict(
     copies,found,skipped = _rehearse(model, _with_metadata(weights, state_dict))
     names = _weight_names(model)
     missing = [k for k in found.missing_keys if k in names and k not in skipped]
-    matched = [k for k in names if k not in missing and k not in skipped]
+    lost = {*missing, *skipped}
+    matched = [k for k in names if k not in lost]
     report = LoadReport(len(names), matched, missing, list(found.unexpected_keys), skipped, prefix, left_out)
     if 2*len(matched) < len(names) or strict and not report.whole:
         raise _does_not_fit(name, report, state_dict, own)
