@@ -1,5 +1,6 @@
 "What a user needs, and nothing heavy: `from clsnb.all import *`"
 import importlib as _importlib
+import inspect as _inspect
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
@@ -54,18 +55,31 @@ from clsnb.analysis.show import show_result_pyplot
 from clsnb.zoo.index import list_models, search_models, zoo
 
 
-def _later(module: str, name: str):
-    "A class whose module (ipywidgets) is imported when it is first used"
-    def make(*args, **kwargs) -> object: return getattr(_importlib.import_module(module), name)(*args, **kwargs)
-    make.__name__ = make.__qualname__ = name
-    make.__doc__ = f'See `{module}.{name}`'
-    return make
+class _Later:
+    "A class of a module that is imported when the class is first used; it has the signature and documentation of the class"
+    def __init__(self, module: str, name: str):
+        self._module = module
+        self._name = name
+
+    @property
+    def _real(self) -> type: return getattr(_importlib.import_module(self._module), self._name)
+    @property
+    def __signature__(self): return _inspect.signature(self._real)
+    @property
+    def __doc__(self): return self._real.__doc__
+    def __call__(self, *args, **kwargs): return self._real(*args, **kwargs)
+    def __getattr__(self, name: str):
+        if name.startswith('_'): raise AttributeError(name)
+        return getattr(self._real, name)
+    def __mro_entries__(self, bases: tuple) -> tuple: return (self._real,)
+    def __instancecheck__(self, instance: object) -> bool: return isinstance(instance, self._real)
+    def __repr__(self): return f'<class {self._module}.{self._name}>'
 
 
 if _TYPE_CHECKING:
     from clsnb.widgets.pipeline import PipelineExplorer
     from clsnb.widgets.training import LRExplorer
 else:
-    LRExplorer = _later('clsnb.widgets.training', 'LRExplorer')
-    PipelineExplorer = _later('clsnb.widgets.pipeline', 'PipelineExplorer')
+    LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
+    PipelineExplorer = _Later('clsnb.widgets.pipeline', 'PipelineExplorer')
 __all__ = [o for o in dir() if not o.startswith('_')]

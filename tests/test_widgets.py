@@ -81,3 +81,14 @@ def test_all_offers_explorers_without_importing_widgets():
     )
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.split('\n')
     assert out[:2] == ['False', 'LRExplorer []']
+
+def test_the_explorers_of_all_are_like_their_classes():
+    import inspect
+    import clsnb.all as everything
+    lazy = everything.LRExplorer
+    assert inspect.signature(lazy)==inspect.signature(LRExplorer) and inspect.getdoc(lazy)==LRExplorer.__doc__
+    class Mine(lazy): "A subclass through `clsnb.all`"
+    assert issubclass(Mine, LRExplorer)
+    w = lazy(epochs=5)
+    assert isinstance(w, lazy) and not isinstance(3, lazy) and type(w) is LRExplorer
+    w.close()

@@ -7,9 +7,11 @@ __all__ = ['Step', 'trace_pipeline', 'walk_picture', 'PipelineExplorer']
 
 # %% ../../nbs/widgets/pipeline.ipynb #59e0a5ab
 import copy
+from typing import Any
 import numpy as np, ipywidgets as W
 from ..data.feed.samplers import preserve_rng, seed_sample
 from ..view.images import as_pil, show_images
+from ..view.style import chart_colors
 from .explorer import Explorer
 
 # %% ../../nbs/widgets/pipeline.ipynb #ea1cabf4
@@ -80,12 +82,12 @@ def walk_picture(steps, # Of `trace_pipeline`
         big = _fit(img, size)
         out.paste(big, ((w-big.width)//2, (size-big.height)//2))
     else:
-        draw.text((w//2-40, size//2), 'no picture yet', fill='#66727f')
+        draw.text((w//2-40, size//2), 'no picture yet', fill=chart_colors['muted'])
     for i,s in enumerate(steps):
         x,y = i%cols*cell,top+i//cols*(cell+14)
         if i==at:
-            draw.rectangle((x, y, x+cell-3, y+cell+10), outline='#0072B2', width=3)
-        draw.text((x+5, y+3), f'{i} {s.name}'[:small//6], fill='#24303c')
+            draw.rectangle((x, y, x+cell-3, y+cell+10), outline=chart_colors['blue'], width=3)
+        draw.text((x+5, y+3), f'{i} {s.name}'[:small//6], fill=chart_colors['ink'])
         if (img := s.pil()) is not None:
             img = _fit(img, small-8)
             out.paste(
@@ -98,9 +100,13 @@ def walk_picture(steps, # Of `trace_pipeline`
 class PipelineExplorer(Explorer):
     "Walk a data pipeline step by step"
     title = 'Data pipeline'
-    def __init__(self, dataset, # With `data_infos` and `pipeline`
-                 **start):
-        self.dataset,self._cache = dataset,{}
+    def __init__(
+        self,
+        dataset:Any, # With `data_infos` and `pipeline`
+        **start, # Values to start with, by name of control
+    ):
+        self.dataset = dataset
+        self._cache = {}
         super().__init__(**{'step': len(dataset.pipeline.transforms), **start})
     def controls(self):
         n = len(self.dataset.pipeline.transforms)

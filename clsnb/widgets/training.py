@@ -103,19 +103,26 @@ def _lr_controls(plan): # Of `lr_plan`
 class LRExplorer(Explorer):
     "The learning rate of a run, by the real schedule"
     title = 'Learning rate'
-    def __init__(self, cfg=None, # A config, its `lr_config`, or nothing
-                 epochs=None, iters_per_epoch=100, base=None, # As in `plot_lr`
-                 **start):
-        self.plan = lr_plan(
-            cfg or dict(policy='CosineAnnealing', min_lr=0, by_epoch=False), epochs, iters_per_epoch, base
-        )
-        self.curve,self.line = LiveCurve(),W.HTML().add_class('clsnb-line')
+    def __init__(
+        self,
+        cfg:dict|None=None, # A config, its `lr_config`, or nothing
+        epochs:int|None=None, # Length of the run, if the config does not say it
+        iters_per_epoch:int=100, # Batches of an epoch
+        base:float|None=None, # Learning rate, if the config does not say it
+        **start, # Values to start with, by name of control
+    ):
+        default = dict(policy='CosineAnnealing', min_lr=0, by_epoch=False)
+        self.plan = lr_plan(cfg or default, epochs, iters_per_epoch, base)
+        self.curve = LiveCurve()
+        self.line = W.HTML().add_class('clsnb-line')
         self._specs,values = _lr_controls(self.plan)
         super().__init__(**{**values, **start})
-    def controls(self): return self._specs
-    def below(self): return [self.line]
+
+    def controls(self)->dict: return self._specs
+    def below(self)->list: return [self.line]
+
     @property
-    def lr_config(self):
+    def lr_config(self)->dict:
         "The `lr_config` of the present settings"
         s = self.state
         total = s['epochs']*(1 if s['by_epoch'] else self.plan['epoch_len'])
@@ -126,22 +133,17 @@ class LRExplorer(Explorer):
         if s['warmup']!='none' and s['warmup_iters']:
             kw.update({k: s[k] for k in ('warmup', 'warmup_iters', 'warmup_ratio')})
         return kw
-    def draw(self, epochs, base_lr, axis, log_scale, **_):
+
+    def draw(self, epochs, base_lr, axis, log_scale, **_)->object:
         kw,n = self.lr_config,self.plan['epoch_len']
         self.its,self.lrs = lr_values(kw, epochs, n, base_lr, 800)
         x = self.its/n if axis=='epoch' else self.its
-        self.line.value = (
-            f'<pre style="line-height:1.35;margin:0">{html.escape(pretty(dict(lr_config=kw)))}</pre>'
-        )
-        return self.curve.image(
-            x,
-            self.lrs,
-            'Learning rate',
-            f'{axis} ({epochs*n:,} iterations in all)',
-            _nice(max(self.lrs)),
-            log_scale,
-        )
-    def describe(self, policy, epochs, **_):
+        text = html.escape(pretty(dict(lr_config=kw)))
+        self.line.value = f'<pre style="line-height:1.35;margin:0">{text}</pre>'
+        xlabel = f'{axis} ({epochs*n:,} iterations in all)'
+        return self.curve.image(x, self.lrs, 'Learning rate', xlabel, _nice(max(self.lrs)), log_scale)
+
+    def describe(self, policy, epochs, **_)->str:
         k = int(np.argmax(self.lrs))
         return (f'{policy}: starts at {self.lrs[0]:.3g}, highest {self.lrs[k]:.3g} at iteration {self.its[k]:,}, '
                 f'ends at {self.lrs[-1]:.3g} after {epochs} epochs')
@@ -149,8 +151,4 @@ class LRExplorer(Explorer):
 def _nice(v):
     "A round number above `v`, so that the axis seldom changes"
     k = 10.**np.floor(np.log10(max(v, 1e-12)))
-    return float(next(
-        o*k
-        for o in (1.1, 1.6, 2.2, 3.2, 5.2, 8.5, 11)
-        if o*k>=v*1.04
-    ))
+    return float(next(o*k for o in (1.1, 1.6, 2.2, 3.2, 5.2, 8.5, 11) if o*k>=v*1.04))
