@@ -28,7 +28,7 @@ class Judge(Hook):
         run.log_buffer.output = dict(accuracy=50.+run.epoch, eval_iter_num=3)
         run.log_buffer.ready = True
 
-def train(work_dir, *hooks, make=Runner, **kw):
+def train(work_dir, *hooks, make=Runner, resume=None, **kw):
     line = Line()
     run = make(
         line,
@@ -46,6 +46,7 @@ def train(work_dir, *hooks, make=Runner, **kw):
         ClearLogHook(),
     ):
         run.register_hook(h)
+    if resume: run.resume(resume)
     run.run([[dict(x=x, y=3*x+1)]*10])
     return run
 
@@ -97,6 +98,27 @@ def test_dvclive(tmp_path, monkeypatch):
     )
     assert abs(json.loads((tmp_path/'live/metrics.json').read_text())['val']['accuracy']-51)<1e-6
 
+def test_trackio_local(tmp_path, monkeypatch):
+    "A database in a folder, without a network; a run that resumes continues its curves"
+    monkeypatch.setenv('TRACKIO_DIR', str(tmp_path/'store'))  # read when trackio is imported
+    pytest.importorskip('trackio')
+    from trackio.sqlite_storage import SQLiteStorage
+    def rows(name): return [(o['step'], name) for o in SQLiteStorage.get_logs('clsnb', 'mine') if name in o]
+    tracker = dict(type='TrackioLoggerHook', interval=5, init_kwargs=dict(auto_log_cpu=False, auto_log_gpu=False))
+    train(tmp_path/'mine', tracker)
+    assert list((tmp_path/'store').glob('clsnb*.db'))
+    assert rows('train/loss')==[(step, 'train/loss') for step in (5, 10, 15, 20)]
+    assert rows('val/accuracy')==[(10, 'val/accuracy'), (20, 'val/accuracy')]
+    train(tmp_path/'mine', tracker, max_epochs=3, resume=str(tmp_path/'mine/epoch_2.pth'))
+    assert [step for step, _ in rows('train/loss')]==[5, 10, 15, 20, 25, 30]
+    assert len(SQLiteStorage.get_runs('clsnb'))==1
+
+def test_neptune_says_that_it_has_ended(tmp_path, capsys):
+    run = train(tmp_path, dict(type='NeptuneLoggerHook', init_kwargs=dict(project='a/b'), interval=5, with_step=False))
+    assert run.epoch==2
+    said, = [line for line in capsys.readouterr().out.splitlines() if 'Neptune' in line]
+    assert 'TrackioLoggerHook' in said
+
 def test_json_lines_of_an_iteration_runner(tmp_path):
     run = train(
         tmp_path, dict(type='TextLoggerHook', interval=5, by_epoch=False), make=IterBasedRunner, max_iters=25
@@ -123,7 +145,8 @@ def test_profiler(tmp_path):
 def test_every_hook_of_mmcls_has_its_name():
     for o in '''LrUpdaterHook MomentumUpdaterHook OptimizerHook Fp16OptimizerHook GradientCumulativeOptimizerHook GradientCumulativeFp16OptimizerHook CheckpointHook
                 EvalHook DistEvalHook EMAHook PreciseBNHook SyncBuffersHook EmptyCacheHook ProfilerHook ClassNumCheckHook DistSamplerSeedHook IterTimerHook TextLoggerHook
-                TensorboardLoggerHook WandbLoggerHook MMClsWandbHook MlflowLoggerHook DvcliveLoggerHook NeptuneLoggerHook'''.split():
+                TensorboardLoggerHook WandbLoggerHook MMClsWandbHook MlflowLoggerHook DvcliveLoggerHook NeptuneLoggerHook
+                TrackioLoggerHook'''.split():
         assert o in HOOKS, o
 
 def test_memory_stays_flat(tmp_path):
