@@ -6,9 +6,10 @@
 __all__ = ['Finding', 'complaint', 'origin_of', 'leftover_hint', 'Findings']
 
 # %% ../../nbs/config/findings.ipynb #dc968ae7
-import html, re
+import re
 from typing import NamedTuple
 from ..core.errors import ClsnbError
+from ..core.markup import element, table_element
 
 # %% ../../nbs/config/findings.ipynb #77f35f35
 class Finding(NamedTuple):
@@ -63,9 +64,8 @@ class Findings(list):
         return '\n'.join(rows) or 'nothing found'
     def _repr_html_(self):
         if not self: return '<i>nothing found</i>'
-        head = ''.join(f'<th style="text-align:left">{word}</th>' for word in ('level', 'key', 'what', 'where'))
         rows = []
         for level,*cells in self:
-            others = ''.join(f'<td style="text-align:left">{html.escape(str(cell))}</td>' for cell in cells)
-            rows.append(f'<tr><td style="background:{_level_colors[level]}">{level}</td>{others}</tr>')
-        return f"<table><tr>{head}</tr>{''.join(rows)}</table>" 
+            badge = element('td', level, style=f'background:{_level_colors[level]}')
+            rows.append([badge, *cells])
+        return table_element(['level', 'key', 'what', 'where'], rows)

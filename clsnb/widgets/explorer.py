@@ -6,10 +6,11 @@
 __all__ = ['jpeg_bytes', 'img_tag', 'make_control', 'Still', 'Explorer']
 
 # %% ../../nbs/widgets/explorer.ipynb #95919916
-import base64, html, io, threading, time
+import base64, io, threading, time
 from typing import Any
 import ipywidgets as W, numpy as np
 from ..core.io import atomic_write
+from ..core.markup import element
 
 # %% ../../nbs/widgets/explorer.ipynb #0ef001d8
 def jpeg_bytes(
@@ -37,10 +38,8 @@ def img_tag(
 )->str:
     "An `<img>` that holds its picture"
     width,height = (round(o*scale) for o in size)
-    return (
-        f'<img alt="{html.escape(alt, quote=True)}" width="{width}" height="{height}" '
-        f'style="max-width:100%;height:auto" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
-    )
+    src = f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'
+    return element('img', alt=alt, width=width, height=height, style='max-width:100%;height:auto', src=src)
 
 # %% ../../nbs/widgets/explorer.ipynb #d70cd836
 _grid = dict(
@@ -123,14 +122,11 @@ class Still:
     @property
     def img(self)->str: return img_tag(self.jpeg, self.px, self.alt, self.scale)
     def _repr_html_(self):
-        head = f'<b>{html.escape(self.title)}</b> ' if self.title else ''
-        settings = ', '.join(
-            f'{html.escape(k.replace("_", " "))}: <b>{html.escape(str(v))}</b>' for k,v in self.state.items()
-        )
-        return (
-            f'<figure style="margin:0">{head}<small>{settings}</small><br>{self.img}'
-            f'<figcaption><small>{html.escape(self.alt)}</small></figcaption></figure>'
-        )
+        head = [element('b', self.title), ' '] if self.title else None
+        settings = [[', ' if i else '', k.replace('_', ' '), ': ', element('b', v)]
+                    for i,(k,v) in enumerate(self.state.items())]
+        caption = element('figcaption', element('small', self.alt))
+        return element('figure', head, element('small', settings), element('br'), self.img, caption, style='margin:0')
     def mimebundle(self)->dict:
         "The picture in each form that a front end may show"
         png = io.BytesIO()
@@ -142,11 +138,9 @@ class Still:
         }
     def page(self)->str:
         "A page of its own"
-        title = html.escape(self.title or 'Explorer')
-        return (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-            f'<body style="font:15px system-ui,sans-serif;margin:24px">{self._repr_html_()}</body></html>'
-        )
+        head = element('meta', charset='utf-8'),element('title', self.title or 'Explorer')
+        body = element('body', self._repr_html_(), style='font:15px system-ui,sans-serif;margin:24px')
+        return '<!doctype html>'+element('html', [*head, body], lang='en')
     def __repr__(self): return f'{self.title or "Explorer"}: {self.alt}'
 
 # %% ../../nbs/widgets/explorer.ipynb #90710e08
@@ -160,11 +154,10 @@ def _close_parts(w):
     for part in (getattr(w, 'style', None), getattr(w, 'layout', None)):
         if isinstance(part, W.Widget): part.close()
 
-def _status_html(text, drawn): # text is HTML
+def _status_html(text, drawn):
     "The status line, which screen readers announce"
-    return (
-        f'<span role="status" aria-live="polite">{text} <small style="opacity:.65">· drawing {drawn}</small></span>'
-    )
+    count = element('small', f'· drawing {drawn}', style='opacity:.65')
+    return element('span', text, ' ', count, role='status', aria_live='polite')
 
 # %% ../../nbs/widgets/explorer.ipynb #76f21596
 class Explorer(W.VBox):
@@ -187,7 +180,7 @@ class Explorer(W.VBox):
         self._ctl = {k: make_control(k, v, start.get(k)) for k,v in specs.items()}
         self._img = W.HTML().add_class('clsnb-picture')
         self._status = W.HTML().add_class('clsnb-status')
-        head = [W.HTML(f'<b>{html.escape(self.title)}</b>')] if self.title else []
+        head = [W.HTML(element('b', self.title))] if self.title else []
         rows = [_stepper(w) if isinstance(w, W.IntSlider) else w for w in self._ctl.values()]
         grid = W.GridBox(rows+self.extras(), layout=_grid)
         self.children = [*head, grid, self._img, *self.below(), self._status]
@@ -218,10 +211,10 @@ class Explorer(W.VBox):
                 jpeg,px = jpeg_bytes(self.draw(**state))
                 self._still = Still(self.title, state, jpeg, px, self.describe(**state), self.scale)
                 self._img.value = self._still.img
-                text = html.escape(self.alt)
+                text = self.alt
             except Exception as e:
                 self.errors.append(e)
-                text = f'<b>⚠ {html.escape(type(e).__name__)}</b>: {html.escape(str(e))}'
+                text = element('b', '⚠ ', type(e).__name__),f': {e}'
             self.drawn += 1
             self.ms = 1000*(time.perf_counter()-start)
             self._status.value = _status_html(text, self.drawn)

@@ -6,10 +6,11 @@
 __all__ = ['lr_policies', 'LiveCurve', 'policy_config', 'LRExplorer']
 
 # %% ../../nbs/widgets/training.ipynb #4d406a6c
-import html, ipywidgets as W, numpy as np
+import ipywidgets as W, numpy as np
 from ..analysis.lr_curve import lr_plan, lr_values
 from ..view.style import style_axes, chart_colors, new_chart
 from ..config.config import pretty
+from ..core.markup import element
 from .explorer import Explorer
 
 # %% ../../nbs/widgets/training.ipynb #f65285f9
@@ -138,8 +139,8 @@ class LRExplorer(Explorer):
         kw,n = self.lr_config,self.plan['epoch_len']
         self.its,self.lrs = lr_values(kw, epochs, n, base_lr, 800)
         x = self.its/n if axis=='epoch' else self.its
-        text = html.escape(pretty(dict(lr_config=kw)))
-        self.line.value = f'<pre style="line-height:1.35;margin:0">{text}</pre>'
+        text = pretty(dict(lr_config=kw))
+        self.line.value = element('pre', text, style='line-height:1.35;margin:0')
         xlabel = f'{axis} ({epochs*n:,} iterations in all)'
         return self.curve.image(x, self.lrs, 'Learning rate', xlabel, _nice(max(self.lrs)), log_scale)
 
