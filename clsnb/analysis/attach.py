@@ -8,7 +8,7 @@ __all__ = ['live_page', 'Follower', 'attach']
 # %% ../../nbs/analysis/attach.ipynb #235f0d8a
 import base64, os, threading, time
 from collections.abc import Callable
-from html import escape
+from ..core.markup import element, join_markup
 from ..runs.folder import Run, last_written, run_text
 from ..runs.logs import LiveLog, plot_curves
 from ..train.progress import NotebookCard, in_notebook, progress_html
@@ -22,11 +22,12 @@ def live_page(
     "The state of a run as a card, and its curves"
     facts = run.progress
     if facts: card = progress_html(dict(facts, losses=[]), last_written(run.folder, facts))
-    else: card = f'<div style="font:13px system-ui,sans-serif;opacity:.7">{escape(run_text(run))}</div>'
+    else: card = element('div', run_text(run), style='font:13px system-ui,sans-serif;opacity:.7')
     if not log.logs: return card
     chart = plot_curves(log.table(), parts)
     png = base64.b64encode(chart.image_bytes()).decode()
-    return f'{card}<img alt="{escape(chart.alt)}" style="max-width:100%" src="data:image/png;base64,{png}">'
+    picture = element('img', alt=chart.alt, style='max-width:100%', src=f'data:image/png;base64,{png}')
+    return join_markup(card, picture)
 
 # %% ../../nbs/analysis/attach.ipynb #fde292dc
 class Follower:

@@ -6,9 +6,10 @@
 __all__ = ['config_html', 'ConfigDiff', 'diff_configs', 'FileFamily']
 
 # %% ../../nbs/config/show.ipynb #5e61ab56
-import difflib, html
+import difflib
 from .dict import literal
 from .files import ConfigSource
+from ..core.markup import Markup, element
 
 # %% ../../nbs/config/show.ipynb #8efcd58f
 _tree_style = """<style>
@@ -19,7 +20,6 @@ _tree_style = """<style>
 .cfg i{opacity:.55;font-style:normal;font-size:11px;padding-left:1em}
 .cfg u{text-decoration:none;opacity:.75}
 </style>""".replace('\n', '')
-_escape = html.escape
 
 def _cut_text(text, n): return text if len(text)<=n else text[:n-1]+'…'
 
@@ -53,24 +53,20 @@ def _items(value): return value.items() if isinstance(value, dict) else enumerat
 
 def _place_note(place, around):
     "Where a value was written, as far as the part around it doesn't say so"
-    if not place or place==around: return ''
-    return f"<i>{_escape(':'+place.rpartition(':')[2] if _file_of(place)==_file_of(around) else place)}</i>"
+    if not place or place==around: return None
+    return element('i', ':'+place.rpartition(':')[2] if _file_of(place)==_file_of(around) else place)
 
 def _tree_node(key, value, path, place, around):
     "HTML of a key and its value; `place` gives the file and line of a path"
     here = place(path) if place else ''
     note = _place_note(here, around)
     from_files = {_file_of(place((*path, k))) for k in value} if place and isinstance(value, dict) else ()
-    name = _escape(str(key))
+    name = element('b', key)
     if _fits_line(value) and len(from_files) < 2:
-        return f'<p><b>{name}</b> = {_escape(_cut_text(literal(value), 200))}{note}</p>'
-    inner = ''.join(
-        _tree_node(k, v, (*path, k), place, here or around)
-        for k,v in _items(value)
-    )
-    return (
-        f'<details><summary><b>{name}</b> <u>{_escape(_summary(value))}</u>{note}</summary>{inner}</details>'
-    )
+        return element('p', name, ' = ', _cut_text(literal(value), 200), note)
+    inner = [_tree_node(k, v, (*path, k), place, here or around) for k,v in _items(value)]
+    head = element('summary', name, ' ', element('u', _summary(value)), note)
+    return element('details', head, inner)
 
 def config_html(
     cfg:dict, # A config or a part of one
@@ -78,9 +74,10 @@ def config_html(
     place=None, # Function of a path that returns 'file:line'
 )->str:
     "A config as a tree that opens and closes"
-    inner = ''.join(_tree_node(k, v, (k,), place, '') for k,v in cfg.items())
-    head = f'<summary><b>{_escape(title)}</b> <u>{len(cfg)} keys</u></summary>'
-    return f'{_tree_style}<div class=cfg><details open>{head}{inner}</details></div>'
+    inner = [_tree_node(k, v, (k,), place, '') for k,v in cfg.items()]
+    head = element('summary', element('b', title), ' ', element('u', len(cfg), ' keys'))
+    tree = element('div', element('details', head, inner, open=True), cls='cfg')
+    return Markup(_tree_style+tree)
 
 # %% ../../nbs/config/show.ipynb #970aab8e
 class _Absent:
@@ -97,26 +94,23 @@ def _diff_line(path, before, after):
 
 def _diff_cell(value, color):
     "One side of a row as HTML"
-    if value is _absent: return '<td></td>'
+    if value is _absent: return element('td')
     box = 'max-height:12em;max-width:42em;overflow:auto;overflow-wrap:anywhere'
-    return (f'<td style="text-align:left;white-space:pre-wrap;background:{color}">'
-            f'<div style="{box}">{_escape(literal(value))}</div></td>')
+    content = element('div', literal(value), style=box)
+    return element('td', content, style=f'text-align:left;white-space:pre-wrap;background:{color}')
+
+_before_color,_after_color = 'rgba(213,94,0,.18)','rgba(0,158,115,.18)' # orange and green of the palette
 
 class ConfigDiff(list):
     "Rows (path, before, after)"
     def __repr__(self): return '\n'.join(_diff_line(*row) for row in self) or 'no difference'
     def _repr_html_(self):
         if not self: return '<i>no difference</i>'
-        rows = [
-            '<td '
-            f'style="text-align:left">{_escape(path)}</td>'
-            f'{_diff_cell(a, "rgba(248,81,73,.18)")}{_diff_cell(b, "rgba(46,160,67,.18)")}'
-            for path,a,b in self
-        ]
-        return (
-            '<table style="font:12px '
-            f'ui-monospace,monospace">{"".join(f"<tr>{o}</tr>" for o in rows)}</table>'
-        )
+        rows = []
+        for path,before,after in self:
+            name = element('td', path, style='text-align:left')
+            rows.append(element('tr', name, _diff_cell(before, _before_color), _diff_cell(after, _after_color)))
+        return element('table', rows, style='font:12px ui-monospace,monospace')
 
 # %% ../../nbs/config/show.ipynb #6589e8ab
 def _diff_lists(before, after, path):
@@ -165,22 +159,19 @@ def _base_edge(lower, upper):
     "A line of the drawing between two places"
     x,y = lower
     x2,y2 = upper
-    return f'<path d="M{x:.0f} {y-22}L{x2:.0f} {y2+30}" stroke="currentColor" opacity=".35" fill="none"/>'
+    return element('path', d=f'M{x:.0f} {y-22}L{x2:.0f} {y2+30}', stroke='currentColor', opacity='.35', fill='none')
 
-def _label(x, y, style, title, text):
+def _label(x, y, title, text, **style):
     "A text of the drawing; the whole of it shows when the mouse rests on it"
-    return (
-        f'<text x="{x:.0f}" y="{y}" text-anchor="middle" '
-        f'{style}><title>{_escape(title)}</title>{_escape(text)}</text>'
-    )
+    return element('text', element('title', title), text, x=f'{x:.0f}', y=y, text_anchor='middle', **style)
 
 def _file_labels(src, x, y, room):
     "The name of a file and the variables that it sets, cut to `room` pixels"
     name = src.name.split('/')[-1]
     keys = ', '.join(map(str, src.own))
     shown = name if len(name)*8<=room else '…'+name[-int(room/8):]
-    return [_label(x, y, 'font-weight="bold"', src.name, shown),
-            _label(x, y+18, 'opacity=".65"', keys, _cut_text(keys, int(room/7.2)))]
+    return [_label(x, y, src.name, shown, font_weight='bold'),
+            _label(x, y+18, keys, _cut_text(keys, int(room/7.2)), opacity='.65')]
 
 # %% ../../nbs/config/show.ipynb #20cfb560
 class FileFamily:
@@ -214,8 +205,7 @@ class FileFamily:
         for s in self.src:
             parts += [_base_edge(place[id(s)], place[id(b)]) for b in s.bases]
             parts += _file_labels(s, *place[id(s)], room[id(s)])
-        return (
-            f'<svg width="{width}" height="{90*len(rows)-20}" fill="currentColor" '
-            'font-family="system-ui" font-size="12" '
-            f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+        return element(
+            'svg', parts, width=width, height=90*len(rows)-20, fill='currentColor', font_family='system-ui',
+            font_size=12, xmlns='http://www.w3.org/2000/svg'
         )

@@ -9,10 +9,10 @@ __all__ = ['status_colors', 'progress_position', 'progress_values', 'time_left',
 # %% ../../nbs/train/progress.ipynb #28854183
 import json, math, os, socket, sys, time
 from collections.abc import Sequence
-from html import escape
 from fastcore.basics import patch
 from pathlib import Path
 import torch
+from ..core.markup import Markup, element
 from ..core.registry import HOOKS
 from ..core.work_dir import WorkFiles
 from .hooks import Hook
@@ -82,39 +82,38 @@ class LossCurve:
 def sparkline(
     values: Sequence[float], # Such as losses
     w: int = 150, h: int = 40, # In pixels
-)->str: # SVG; empty for fewer than two values
+)->Markup: # SVG; empty for fewer than two values
     "Numbers as a small curve"
     y = [v for v in values if math.isfinite(v)]
-    if len(y)<2: return ''
+    if len(y)<2: return Markup()
     low, blue = min(y), chart_colors['blue']
     scale = (h-6)/((max(y)-low) or 1)
     points = [(round(2+i*(w-6)/(len(y)-1), 1), round(h-3-(v-low)*scale, 1)) for i, v in enumerate(y)]
     line = ' '.join(f'{a},{b}' for a, b in points)
     x_end, y_end = points[-1]
-    return (f'<svg width="{w}" height="{h}" role="img" aria-label="loss from {y[0]:.3g} to {y[-1]:.3g}" style="margin-left:auto">'
-            f'<polyline points="{line}" fill="none" stroke="{blue}" stroke-width="1.6" stroke-linejoin="round"/>'
-            f'<circle cx="{x_end}" cy="{y_end}" r="2.4" fill="{blue}"/></svg>')
+    curve = element('polyline', points=line, fill='none', stroke=blue, stroke_width=1.6, stroke_linejoin='round')
+    end = element('circle', cx=x_end, cy=y_end, r=2.4, fill=blue)
+    label = f'loss from {y[0]:.3g} to {y[-1]:.3g}'
+    return element('svg', curve, end, width=w, height=h, role='img', aria_label=label, style='margin-left:auto')
 
 # %% ../../nbs/train/progress.ipynb #564aea84
 status_colors = dict(running=chart_colors['blue'], finished=chart_colors['green'], stopped=chart_colors['green'],
                      interrupted=chart_colors['yellow'], failed=chart_colors['orange'], died=chart_colors['orange'])
 
-def _element(tag, content, style='', **attributes):
-    "An element whose content is HTML already"
-    more = ''.join(f' {k}="{escape(str(v))}"' for k, v in attributes.items())
-    return f'<{tag}{more} style="{style}">{content}</{tag}>'
-
 def _bar(share, color):
     "How much is done"
-    done = _element('div', '', f'height:5px;border-radius:3px;width:{100*share:.1f}%;background:{color}')
-    about = {'role': 'progressbar', 'aria-valuenow': f'{100*share:.0f}', 'aria-valuemin': 0, 'aria-valuemax': 100}
-    return _element('div', done, 'height:5px;border-radius:3px;background:rgba(128,128,128,.22);margin:.35em 0 .7em', **about)
+    bar = 'height:5px;border-radius:3px'
+    done = element('div', style=f'{bar};width:{100*share:.1f}%;background:{color}')
+    return element(
+        'div', done, role='progressbar', aria_valuenow=f'{100*share:.0f}', aria_valuemin=0, aria_valuemax=100,
+        style=f'{bar};background:rgba(128,128,128,.22);margin:.35em 0 .7em'
+    )
 
 def _tile(name, value):
     "A number under its name"
-    return _element('div', _element('div', escape(str(name)), 'font-size:11px;opacity:.62') +
-                    _element('div', escape(value), 'font-size:15px;font-variant-numeric:tabular-nums'),
-                    'white-space:nowrap;min-width:3.3em')
+    small = element('div', name, style='font-size:11px;opacity:.62')
+    number = element('div', value, style='font-size:15px;font-variant-numeric:tabular-nums')
+    return element('div', small, number, style='white-space:nowrap;min-width:3.3em')
 
 # %% ../../nbs/train/progress.ipynb #9fbfbb5f
 def status_card(
@@ -125,20 +124,24 @@ def status_card(
     tiles: Sequence[tuple[str, str]] = (), # Names and numbers
     losses: Sequence[float]|None = None, # For a curve
     links: Sequence[tuple[str, str]] = (), # Texts and addresses, below
-)->str: # HTML
+)->Markup:
     "A small card about a run"
     color = status_colors.get(state, chart_colors['blue'])
-    dot = f'<span style="color:{color}">●</span> ' if state not in (None, 'running') else ''
-    head = (_element('span', dot+escape(title), 'font-weight:600;overflow-wrap:anywhere') +
-            _element('span', escape(note), 'opacity:.62;white-space:nowrap;font-variant-numeric:tabular-nums'))
-    numbers = ''.join(_tile(*o) for o in tiles) + sparkline(losses or [])
-    below = ' · '.join(f'<a href="{escape(address)}">{escape(text)}</a>' for text, address in links)
-    parts = [_element('div', head, 'display:flex;gap:1em;justify-content:space-between'),
-             _bar(min(share, 1), color) if share is not None else '',
-             _element('div', numbers, 'display:flex;flex-wrap:wrap;gap:.3em 1.4em;margin-top:.3em;align-items:center'),
-             _element('div', below, 'margin-top:.4em;overflow-wrap:anywhere') if below else '']
-    style = 'font:13px/1.45 system-ui,-apple-system,sans-serif;max-width:760px;padding:.35em .1em'
-    return _element('div', ''.join(parts), style, **{'class': 'clsnb-progress'})
+    dot = [element('span', '●', style=f'color:{color}'), ' '] if state not in (None, 'running') else None
+    left = element('span', dot, title, style='font-weight:600;overflow-wrap:anywhere')
+    right = element('span', note, style='opacity:.62;white-space:nowrap;font-variant-numeric:tabular-nums')
+    numbers = [*[_tile(*tile) for tile in tiles], sparkline(losses or [])]
+    below = [[' · ' if i else '', element('a', text, href=address)] for i, (text, address) in enumerate(links)]
+    row = 'display:flex;flex-wrap:wrap;gap:.3em 1.4em;margin-top:.3em;align-items:center'
+    return element(
+        'div',
+        element('div', left, right, style='display:flex;gap:1em;justify-content:space-between'),
+        _bar(min(share, 1), color) if share is not None else None,
+        element('div', numbers, style=row),
+        element('div', below, style='margin-top:.4em;overflow-wrap:anywhere') if below else None,
+        cls='clsnb-progress',
+        style='font:13px/1.45 system-ui,-apple-system,sans-serif;max-width:760px;padding:.35em .1em',
+    )
 
 def progress_html(
     f: dict, # Facts of a run
