@@ -7,7 +7,7 @@ __all__ = ['zoo_server', 'zoo_lines', 'zoo', 'search_models', 'list_models', 'zo
            'zoo_checkpoint']
 
 # %% ../../nbs/zoo/index.ipynb #8feee29f
-import functools, html, json, os
+import functools, json, os
 from fnmatch import fnmatch
 from pathlib import Path
 import clsnb
@@ -16,6 +16,7 @@ from ..core.checkpoint import CHECKPOINT_SCHEMES, local_checkpoint, read_checkpo
 from ..config.config import find_config, list_configs
 from ..core.errors import CheckpointError, ConfigError, DataError, near
 from ..core.io import cache_dir
+from ..core.markup import Markup, element
 
 # %% ../../nbs/zoo/index.ipynb #3323d68c
 if TYPE_CHECKING: import pandas as pd
@@ -64,25 +65,20 @@ def _short(n):
     return str(n)
 
 def _link(url, text):
-    if isinstance(url, str) and url: return f'<a href="{html.escape(url, True)}">{text}</a>'
-    return text
+    return element('a', text, href=url) if isinstance(url, str) and url else text
 
 def _cell(k, r):
-    "One value of row `r` as HTML"
+    "One value of row `r` as text or as an element"
     v = r[k]
     if v is None or v!=v: return ''
     if k in ('params', 'flops'): return _short(v)
     if k in ('top1', 'top5'): return f'{v:.2f}'
     if k in ('input_size', 'year'): return f'{v:.0f}'
-    text = html.escape(str(v))
-    if k=='name':
-        return _link(r.get('weights'), f'<b>{text}</b>' if isinstance(r.get('weights'), str) else text)
-    if k!='paper': return text
-    year = r.get('year')
-    return (
-        _link(r.get('paper_url'), f'<span title="{text}">{text.split(":")[0]}</span>')
-        + (f' ({year})' if year else '')
-    )
+    weights,year = r.get('weights'),r.get('year')
+    if k=='name': return _link(weights, element('b', v) if isinstance(weights, str) else v)
+    if k!='paper': return v
+    short = element('span', str(v).split(':')[0], title=v)
+    return [_link(r.get('paper_url'), short), f' ({year})' if year else None]
 
 # %% ../../nbs/zoo/index.ipynb #4b80b2e7
 def zoo_lines(df)->list:
@@ -121,21 +117,19 @@ def _zoo_html(df, most=60, few=10):
     "The rows as a table of HTML; a long one shows its first rows"
     cols = sorted((c for c in df.columns if c not in _hidden), key='paper'.__eq__) or list(df.columns)
     rows = df.head(few if len(df)>most else most).to_dict('records')
-    kind = {
-        c: ' class="n"' if c in ('params', 'flops', 'top1', 'top5', 'input_size', 'year') else ''
-        for c in cols
-    }
-    head = ''.join(f'<th{kind[c]}>{html.escape(_heads.get(c, str(c)))}</th>' for c in cols)
-    body = ''.join('<tr>'+''.join(f'<td{kind[c]}>{_cell(c, r)}</td>' for c in cols)+'</tr>' for r in rows)
-    more = (
-        f"{len(df):,} models"
-        + (f"; the first {len(rows)} are shown" if len(rows)<len(df) else '')
-        + ("; <b>bold</b>: with published weights" if 'weights' in df else '')
+    numbers = ('params', 'flops', 'top1', 'top5', 'input_size', 'year')
+    kind = {c: 'n' if c in numbers else None for c in cols}
+    head = [element('th', _heads.get(c, c), cls=kind[c]) for c in cols]
+    body = [element('tr', [element('td', _cell(c, r), cls=kind[c]) for c in cols]) for r in rows]
+    caption = [
+        f'{len(df):,} models',
+        f'; the first {len(rows)} are shown' if len(rows)<len(df) else None,
+        ['; ', element('b', 'bold'), ': with published weights'] if 'weights' in df else None,
+    ]
+    table = element(
+        'table', element('caption', caption), element('thead', element('tr', head)), element('tbody', body), cls='zoo'
     )
-    return (
-        f'{_style}<table '
-        f'class="zoo"><caption>{more}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    )
+    return Markup(_style+table)
 
 @functools.cache
 def _table_class():
