@@ -4,8 +4,10 @@ import inspect as _inspect
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError, DependencyError
-from clsnb.core.registry import (BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
-                                 PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry)
+from clsnb.core.registry import (
+    BACKBONES, CLASSIFIERS, DATASETS, HEADS, HOOKS, LOSSES, MODELS, NECKS, OPTIMIZER_BUILDERS, OPTIMIZERS,
+    PIPELINES, RUNNERS, SAMPLERS, SCHEDULES, TRANSFORMS, Registry
+)
 from clsnb.config.config import Config, ConfigDict, DictAction, copy_config, list_configs
 from clsnb.core.checkpoint import read_checkpoint, save_checkpoint
 from clsnb.core.load import load_checkpoint, load_weights
@@ -15,7 +17,9 @@ from clsnb.core.seed import set_seed
 from clsnb.metrics.registry import METRICS, register_metric
 from clsnb.models.base import Backbone
 from clsnb.models.batch_augs import Augments, build_augment
-from clsnb.models.classifier import (BaseClassifier, ImageClassifier, build_backbone, build_classifier, build_head, build_loss, build_neck)
+from clsnb.models.classifier import (
+    BaseClassifier, ImageClassifier, build_backbone, build_classifier, build_head, build_loss, build_neck
+)
 from clsnb.models.freeze import freeze
 from clsnb.data.pixels.fast_decode import fast_decode
 from clsnb.data.transforms.pipeline import Compose, ImageTransform, build_pipeline, build_transform

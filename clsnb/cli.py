@@ -289,7 +289,8 @@ def run_command(
     words:list[str], # What follows `clsnb`
 )->int|None: # Exit status
     "Run a command line; raises `ClsnbError`"
-    if not words: raise ConfigError('A verb is missing, such as train or predict; clsnb --help lists them.')
+    if not words:
+        raise ConfigError('A verb is missing, such as train or predict; clsnb --help lists them.')
     name,*rest = words
     if name in ('-h', '--help'): return print(overview())
     if name=='--version': return print(clsnb.__version__)

@@ -47,7 +47,8 @@ def option_settings(
     if words := literal_words(annotation): return dict(choices=words)
     if types==(bool,):
         return dict(action='store_true' if default is False else argparse.BooleanOptionalAction)
-    if dict in types and str not in types: return dict(action='extend', nargs='+', metavar='KEY=VALUE')
+    if dict in types and str not in types:
+        return dict(action='extend', nargs='+', metavar='KEY=VALUE')
     if {list, tuple} & set(types): return dict(action='extend', nargs='+')
     number = next((o for o in types if o in (int, float)), None)
     return dict(type=number) if number else {}
@@ -113,7 +114,8 @@ class Option:
         "How the value is typed"
         if value is None: return []
         if positional: return [str(o) for o in value] if isinstance(value, list) else [str(value)]
-        if self.is_switch: return [self.flags[0] if value else self.flags[0].replace('--', '--no-', 1)]
+        if self.is_switch:
+            return [self.flags[0] if value else self.flags[0].replace('--', '--no-', 1)]
         return [f'{self.flags[0]}={o}' for o in (value if isinstance(value, list) else [value])]
 
 # %% ../nbs/command_line.ipynb #ade1399f
@@ -163,7 +165,8 @@ def arguments(
 # %% ../nbs/command_line.ipynb #ff05ed62
 class VerbParser(argparse.ArgumentParser):
     "A parser whose mistakes are a `ConfigError` of one line"
-    def error(self, message): raise ConfigError(f'{self.prog}: {message}. See clsnb {self.prog} --help.')
+    def error(self, message):
+        raise ConfigError(f'{self.prog}: {message}. See clsnb {self.prog} --help.')
 
     def parse(self, words:list[str])->dict:
         "The values of a command line, by the name of the argument"

@@ -106,7 +106,8 @@ def test_one_rule_for_ties(tmp_path):
     from clsnb.data.sets.dataset import BaseDataset
     from clsnb.train.evaluation import evaluate_scores
     rng = np.random.default_rng(0)
-    scores, labels = rng.random((500, 10)).round(1).astype(np.float32), rng.integers(0, 10, 500)
+    scores = rng.random((500, 10)).round(1).astype(np.float32)
+    labels = rng.integers(0, 10, 500)
     class Ten(BaseDataset):
         CLASSES = list('abcdefghij')
         def load_annotations(self): return [dict(gt_label=o) for o in labels]
@@ -130,12 +131,16 @@ def test_a_new_metric_is_one_registration(tmp_path):
     from clsnb.metrics.registry import METRICS, lower_is_better, register_metric
     @register_metric('miss_rate', better='lower')
     def miss_rate(scores, labels, average_mode='macro'):
-        missed = np.array([100*np.mean(scores.argmax(1)[labels==k]!=k) for k in range(scores.shape[1])])
+        missed = np.array([
+            100*np.mean(scores.argmax(1)[labels==k]!=k)
+            for k in range(scores.shape[1])
+        ])
         return missed.mean() if average_mode=='macro' else missed
     try:
         data = Photos('val')
         scores = np.random.default_rng(0).dirichlet(np.ones(6), len(data)).astype(np.float32)
-        r, got = Results.from_dataset(scores, data), data.evaluate(list(scores), ['miss_rate', 'recall'])
+        r = Results.from_dataset(scores, data)
+        got = data.evaluate(list(scores), ['miss_rate', 'recall'])
         assert list(got) == ['recall', 'miss_rate'] and abs(got['recall']+got['miss_rate']-100) < 1e-9
         assert r.measure('miss_rate')['miss_rate'] == got['miss_rate'] and lower_is_better('miss_rate')
         assert np.allclose(r.per_class().miss_rate, 1-r.per_class().recall)
@@ -159,7 +164,8 @@ def test_results_never_unpickle(tmp_path):
 
 def saved(folder, *names):
     from clsnb.core.checkpoint import save_checkpoint
-    for o in names: save_checkpoint(torch.nn.Linear(1, 1), folder/f'{o}.pth', meta=dict(epoch=1, iter=1))
+    for o in names:
+        save_checkpoint(torch.nn.Linear(1, 1), folder/f'{o}.pth', meta=dict(epoch=1, iter=1))
 
 @pytest.mark.parametrize('rows,best', [
     ([(9, 70., .9), (10, 80., .8)], 10), # numbers, not letters
@@ -172,22 +178,49 @@ def test_one_answer_to_which_checkpoint(rows, best, tmp_path):
     from clsnb.apis.inference import find_config_and_weights
     name = 'best_accuracy_top-1_epoch_{}.pth'
     saved(tmp_path, 'epoch_9', 'epoch_10', name[:-4].format(9), name[:-4].format(10))
-    if rows: write(tmp_path/'1.log.json', [dict(seed=0), train(1, 1)]+[dict(val(e, acc), loss=loss) for e, acc, loss in rows])
+    if rows:
+        write(
+            tmp_path/'1.log.json',
+            [dict(seed=0), train(1, 1)]+[
+                dict(val(e, acc), loss=loss)
+                for e, acc, loss in rows
+            ],
+        )
     run = Run(tmp_path)
-    assert run.weights.name == name.format(best) and [o.stem for o in run.checkpoints] == ['epoch_9', 'epoch_10']
-    assert run.metrics == ({} if not rows else {k: v for e, a, l in rows if e==best for k, v in {'accuracy_top-1': a, 'loss': l}.items()})
-    for o in (run, tmp_path, str(tmp_path)): assert find_config_and_weights(o)[1] == run.weights
+    assert run.weights.name == name.format(best)
+    assert [o.stem for o in run.checkpoints] == ['epoch_9', 'epoch_10']
+    assert (
+        run.metrics
+        == (
+            {} if not rows
+            else {
+                k: v
+                for e, a, l in rows
+                if e==best
+                for k, v in {'accuracy_top-1': a, 'loss': l}.items()
+            }
+        )
+    )
+    for o in (run, tmp_path, str(tmp_path)):
+        assert find_config_and_weights(o)[1] == run.weights
 
 def test_best_of_two_metrics_and_without_a_best(tmp_path):
     "Two values of save_best in one folder: that of the config; a loss is better when lower; else the newest checkpoint"
-    write(tmp_path/'1.log.json', [dict(seed=0), train(1, 1)]+[{**val(e, 50+e), 'loss': l} for e, l in [(2, .5), (3, .9), (4, .7)]])
+    write(
+        tmp_path/'1.log.json',
+        [dict(seed=0), train(1, 1)]+[
+            {**val(e, 50+e), 'loss': l}
+            for e, l in [(2, .5), (3, .9), (4, .7)]
+        ],
+    )
     saved(tmp_path, 'epoch_4', 'best_loss_epoch_2', 'best_loss_epoch_3', 'best_accuracy_top-1_epoch_4')
     (tmp_path/'c.py').write_text("evaluation = dict(save_best='loss')")
     assert Run(tmp_path).weights.stem == 'best_loss_epoch_2'
     (tmp_path/'c.py').write_text("evaluation = dict(save_best='accuracy_top-1')")
     assert Run(tmp_path).weights.stem == 'best_accuracy_top-1_epoch_4'
     for p in tmp_path.glob('best*'): p.unlink()
-    assert Run(tmp_path).weights.stem == 'epoch_4' and Run(tmp_path).metrics == {'accuracy_top-1': 54, 'loss': .7}
+    assert Run(tmp_path).weights.stem == 'epoch_4'
+    assert Run(tmp_path).metrics == {'accuracy_top-1': 54, 'loss': .7}
     (tmp_path/'epoch_4.pth').write_bytes(b'torn')
     assert Run(tmp_path).weights is None
 
@@ -254,18 +287,33 @@ def test_report_is_about_the_best_checkpoint(tmp_path):
             if runner.epoch<2: return
             for p in runner.model.parameters(): p.data.mul_(.1)
     HOOKS.register(Spoil, force=True)
-    options = {'runner.max_epochs': 3, 'evaluation.save_best': 'accuracy_top-1', 'log_level': 'ERROR', 'data.workers_per_gpu': 0,
-               'custom_hooks': [dict(type='Spoil')]}
+    options = {
+        'runner.max_epochs': 3,
+        'evaluation.save_best': 'accuracy_top-1',
+        'log_level': 'ERROR',
+        'data.workers_per_gpu': 0,
+        'custom_hooks': [dict(type='Spoil')],
+    }
     for epochs, resume in ((3, None), (4, 'auto')):
-        run = fit('lenet5_1xb32_digits', tmp_path/'run', options | {'runner.max_epochs': epochs}, resume_from=resume, device='cpu')
+        run = fit(
+            'lenet5_1xb32_digits',
+            tmp_path/'run',
+            options | {'runner.max_epochs': epochs},
+            resume_from=resume,
+            device='cpu',
+        )
         values = run.log['accuracy_top-1'].dropna()
         assert values.iloc[-1] < values.max()-5 and run.weights.name == 'best_accuracy_top-1_epoch_2.pth'
-        assert run.results.checkpoint == run.weights.name and abs(100*run.results.accuracy-values.max()) < 1e-3
+        assert run.results.checkpoint == run.weights.name
+        assert abs(100*run.results.accuracy-values.max()) < 1e-3
         assert abs(run.metrics['accuracy_top-1']-values.max()) < 1e-3
         page = run.report.read_text()
-        assert f'of <code>{run.weights.name}</code>' in page and f'{values.max():.1f} %' in page and 'Left out' not in page
+        assert f'of <code>{run.weights.name}</code>' in page
+        assert f'{values.max():.1f} %' in page
+        assert 'Left out' not in page
     metrics, scores, _, _ = evaluate_config(run, split='val', device='cpu')
-    assert abs(metrics['accuracy_top-1']-values.max()) < 1e-3 and np.abs(scores-run.results.scores).max() < 1e-5
+    assert abs(metrics['accuracy_top-1']-values.max()) < 1e-3
+    assert np.abs(scores-run.results.scores).max() < 1e-5
 
 # ---- Light imports
 

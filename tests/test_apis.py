@@ -85,10 +85,18 @@ def test_half_run_can_be_tested(tmp_path, capsys):
 def test_a_quiet_run_does_not_silence_the_next(tmp_path, capsys):
     "A level of errors only belongs to its run, also to one that fails; so does its log file"
     fit(TINY, tmp_path/'quiet', quiet, device='cpu')
-    with pytest.raises(ConfigError): fit(TINY, tmp_path/'fails', quiet | {'optimizer.type': 'AdmaW'}, device='cpu')
+    with pytest.raises(ConfigError):
+        fit(TINY, tmp_path/'fails', quiet | {'optimizer.type': 'AdmaW'}, device='cpu')
     assert not capsys.readouterr().out
     loud = {k: v for k, v in quiet.items() if k!='log_level'}
-    finetune(TINY, photos, tmp_path/'loud', epochs=1, size=32, options={k: v for k, v in loud.items() if '.max_' not in k}, weights=False)
+    finetune(
+        TINY, photos,
+        tmp_path/'loud',
+        epochs=1,
+        size=32,
+        options={k: v for k, v in loud.items() if '.max_' not in k},
+        weights=False,
+    )
     out = capsys.readouterr().out
     assert 'from scratch' in out and 'training samples of 6 classes' in out
     get_logger().warning('after the run')

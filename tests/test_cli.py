@@ -73,7 +73,9 @@ def sample(option):
 places = dict(train=['mine.py'], test=['mine.py', 'mine.pth'])
 before = {'dist': [], 'slurm': ['gpu', 'job']}
 after = {'dist-train': ['2'], 'dist-test': ['2'], 'slurm-train': ['runs/mine'], 'slurm-test': []}
-targets = {'dist': ('clsnb.apis.launch.launch', 'what'), 'slurm': ('clsnb.apis.launch.slurm_script', 'command')}
+targets = {
+    'dist': ('clsnb.apis.launch.launch', 'what'), 'slurm': ('clsnb.apis.launch.slurm_script', 'command')
+}
 
 @pytest.mark.parametrize('kind', ['dist', 'slurm'])
 @pytest.mark.parametrize('inner', ['train', 'test'])
@@ -81,7 +83,14 @@ def test_every_option_arrives(kind, inner, monkeypatch):
     verb,outer = verbs[inner],verbs[f'{kind}-{inner}']
     target,argument = targets[kind]
     given = {}
-    def launch(what, nprocs=2, nodes:int=1, node_rank:int=0, port:int|None=None, master_addr:str|None=None):
+    def launch(
+        what,
+        nprocs=2,
+        nodes:int=1,
+        node_rank:int=0,
+        port:int|None=None,
+        master_addr:str|None=None,
+    ):
         given.update(words=what)
         return [0]*nprocs
     def script(command, partition, job_name, work_dir:str|None=None, gpus:int=8):
@@ -94,7 +103,9 @@ def test_every_option_arrives(kind, inner, monkeypatch):
     for option in [*options, *verb.all_shorthands()]:
         if f'{kind}-{inner}'=='slurm-train' and option.dest=='work_dir': continue # is known by its place
         words = sample(option)
-        call_verb(outer, parse_words(outer, [*before[kind], *places[inner], *after[f'{kind}-{inner}'], *words]))
+        call_verb(
+            outer, parse_words(outer, [*before[kind], *places[inner], *after[f'{kind}-{inner}'], *words])
+        )
         arrived = parse_words(verb, given['words'][1:])
         wanted = parse_words(verb, [*places[inner], *words])
         if f'{kind}-{inner}'=='slurm-train': wanted['work_dir'] = 'runs/mine'
@@ -102,7 +113,12 @@ def test_every_option_arrives(kind, inner, monkeypatch):
 
 def test_words_and_values_are_the_same():
     for verb in verbs.values():
-        words = [o for option in verb.options() if option.flags[0][2:] not in verb.places() for o in sample(option)]
+        words = [
+            o
+            for option in verb.options()
+            if option.flags[0][2:] not in verb.places()
+            for o in sample(option)
+        ]
         values = parse_words(verb, [*(['3']*len(verb.places())), *words])
         assert parse_words(verb, verb_words(verb, values)[1:])==values, verb.name
 
@@ -110,7 +126,9 @@ def test_nodes_from_the_environment(monkeypatch):
     for name,value in dict(NNODES='2', NODE_RANK='1', PORT='29511', MASTER_ADDR='gpu-01').items():
         monkeypatch.setenv(name, value)
     values = parse_words(verbs['dist-train'], ['mine.py', '4'])
-    assert (values['nodes'], values['node_rank'], values['port'], values['master_addr'])==(2, 1, 29511, 'gpu-01')
+    assert (
+        (values['nodes'], values['node_rank'], values['port'], values['master_addr'])==(2, 1, 29511, 'gpu-01')
+    )
     assert parse_words(verbs['dist-test'], ['mine.py', '4', '--port', '5'])['port']==5
     assert 'port' not in parse_words(verbs['train'], ['mine.py'])
 
@@ -133,7 +151,9 @@ def test_dist_test_gives_the_numbers_of_test(tmp_path, capsys):
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     save_checkpoint(model, tmp_path/'a.pth', meta=dict(config=cfg.pretty_text, CLASSES=tuple('abcdef')))
-    options = ['--device', 'cpu', '--cfg-options', 'data.workers_per_gpu=0', '--metrics', 'accuracy', 'f1_score']
+    options = [
+        '--device', 'cpu', '--cfg-options', 'data.workers_per_gpu=0', '--metrics', 'accuracy', 'f1_score'
+    ]
     main(['test', str(tmp_path/'a.pth'), '--out', str(tmp_path/'one.json'), *options])
     one = capsys.readouterr().out.replace('one.json', 'two.json')
     main(['dist-test', str(tmp_path/'a.pth'), '2', '--out', str(tmp_path/'two.json'), *options])
@@ -150,7 +170,10 @@ def test_two_nodes_meet(tmp_path):
         "import sys, test_cli; from clsnb.apis.launch import launch\n"
         f"print(launch(test_cli.ranks, 1, nodes=2, node_rank=int(sys.argv[1]), port={port}, master_addr='127.0.0.1'))"
     )
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join([os.path.dirname(__file__), os.environ.get('PYTHONPATH', '')]))
+    env = dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join([os.path.dirname(__file__), os.environ.get('PYTHONPATH', '')]),
+    )
     nodes = [
         subprocess.Popen([sys.executable, '-c', code, str(i)], env=env, stdout=subprocess.PIPE, text=True)
         for i in range(2)
@@ -175,13 +198,17 @@ def test_slurm_script(tmp_path, capsys):
     path = tmp_path/'run/job.sh'
     assert capsys.readouterr().out==f'Written: {path}\n'
     text = path.read_text()
-    for line in ('--ntasks=16', '--gres=gpu:8', '--nodes=2', '--time=8:00:00', '--requeue', '--signal=USR1@120'):
+    for line in (
+        '--ntasks=16', '--gres=gpu:8', '--nodes=2', '--time=8:00:00', '--requeue', '--signal=USR1@120'
+    ):
         assert f'#SBATCH {line}\n' in text
     assert 'export MASTER_PORT=29511\n' in text and '--resume-from=auto\n' in text
     assert subprocess.run(['bash', '-n', str(path)]).returncode==0
     test = slurm_script(['test', 'mine.py'], 'gpu', 'job', tmp_path/'test').read_text()
     assert 'requeue' not in test and '--resume-from' not in test
-    again = slurm_script(['train', 'mine.py', '--resume-from=a.pth'], 'gpu', 'job', tmp_path/'again').read_text()
+    again = slurm_script(
+        ['train', 'mine.py', '--resume-from=a.pth'], 'gpu', 'job', tmp_path/'again'
+    ).read_text()
     assert '${SLURM_RESTART_COUNT:+--resume-from=auto}' in again
 
 # ---- Mistakes
@@ -213,9 +240,14 @@ def test_debug_shows_where(capsys):
     with pytest.raises(ConfigError): main(['train', 'nowhere.py', '--debug'])
 
 def test_values():
-    values = parse_words(verbs['train'], 'mine.py --gpu-ids 1 --auto-resume --cfg-options a=1 --cfg-options b=2'.split())
+    values = parse_words(
+        verbs['train'], 'mine.py --gpu-ids 1 --auto-resume --cfg-options a=1 --cfg-options b=2'.split()
+    )
     assert values==dict(cfg='mine.py', device='cuda:1', resume_from='auto', options=['a=1', 'b=2'])
-    assert parse_words(verbs['test'], ['a.py', '--metrics', 'accuracy', 'f1_score'])['metrics']==['accuracy', 'f1_score']
+    assert (
+        parse_words(verbs['test'], ['a.py', '--metrics', 'accuracy', 'f1_score'])['metrics']
+        == ['accuracy', 'f1_score']
+    )
 
 def test_overview_imports_no_torch():
     code = "import sys; from clsnb.cli import main; main(['--help']); print('torch' in sys.modules)"

@@ -1141,7 +1141,10 @@ def test_check_finds(tree):
 
 def test_check_needs_no_other_import():
     "The method is there for whoever imported `Config` alone"
-    code = "from clsnb.config.config import Config; print(len(Config.fromfile('resnet18-tiny_1xb16_photos').check()))"
+    code = (
+        "from clsnb.config.config import Config; "
+        "print(len(Config.fromfile('resnet18-tiny_1xb16_photos').check()))"
+    )
     p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
     assert p.stdout.strip() == '0', p.stderr[-2000:]
 

@@ -679,7 +679,9 @@ def test_stream_is_the_same_for_all_workers(web, tmp_path):
     assert [b[0] for b in want[0]]!=[b[0] for b in want[1]]
     for k in range(8): (tmp_path/f't-{k}.tar').write_bytes(shards[k])
     # where they are does not matter
-    assert epochs(ShardStream(str(tmp_path/'t-{0..7}.tar'), 96, steps, classes, buffer=32, interleave=4))==want
+    assert epochs(ShardStream(
+        str(tmp_path/'t-{0..7}.tar'), 96, steps, classes, buffer=32, interleave=4
+    ))==want
     for kw in [dict(num_workers=1), dict(num_workers=4)]:
         assert epochs(stream(web), **kw)==want, kw
     assert epochs(stream(web), (1,), num_workers=1, multiprocessing_context='spawn')==want[1:]

@@ -13,7 +13,11 @@ from clsnb.train.hooks import Hook
 ours = 'SLURM OMPI PMI MASTER_ TORCHELASTIC RANK LOCAL_ WORLD_SIZE GROUP_'.split()
 env = (
     {k: v for k,v in os.environ.items() if not k.startswith(tuple(ours))}
-    | dict(OMP_NUM_THREADS='1', MPLBACKEND='agg', PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]))
+    | dict(
+        OMP_NUM_THREADS='1',
+        MPLBACKEND='agg',
+        PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]),
+    )
 )
 limit = 200 # seconds for any one wait: many times what a free machine needs
 

@@ -289,7 +289,10 @@ def test_attach_to_a_run_of_another_process(tmp_path):
     "While it goes on, to its end; then to one that is killed"
     seen = []
     def follow(work):
-        def look(a): seen.append((run_text(a.run), len(a.log.table()), live_page(a.run, a.log)))
+        def look(a):
+            seen.append(
+                (run_text(a.run), len(a.log.table()), live_page(a.run, a.log))
+            )
         return Follower(Run(work), .2, look)
     p = subprocess.Popen(
         [sys.executable, '-c', digits.format(work=str(tmp_path/'a'), n=4)],

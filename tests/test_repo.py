@@ -259,7 +259,9 @@ def test_citation_is_that_of_this_version():
     assert cff['version'] == settings()['version'] and cff['repository-code'] == settings()['git_url']
 
 def test_paths_in_contributing_exist():
-    named = re.findall(r'(?:nbs|tests|tools|clsnb)/[\w./]*', (root/'CONTRIBUTING.md').read_text(encoding='utf-8'))
+    named = re.findall(
+        r'(?:nbs|tests|tools|clsnb)/[\w./]*', (root/'CONTRIBUTING.md').read_text(encoding='utf-8')
+    )
     named = [o.rstrip('.') for o in named if 'NAME' not in o and o != 'clsnb/clsnb']  # the second is an address
     assert len(named) > 20
     assert not [o for o in named if not (root/o).exists()]

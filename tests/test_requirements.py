@@ -18,12 +18,17 @@ def requirements(key='requirements'):
 
 def pinned(file):
     "Name -> version of a constraints file, which holds nothing but `name==version`"
-    lines = [o for o in (root/file).read_text(encoding='utf-8').splitlines() if o and not o.startswith('#')]
+    lines = [
+        o
+        for o in (root/file).read_text(encoding='utf-8').splitlines()
+        if o and not o.startswith('#')
+    ]
     for o in lines: assert o.count('==') == 1, o
     return {canonicalize_name(name): Version(version) for name, version in (o.split('==') for o in lines)}
 
 def test_runtime_requirements_have_lower_bounds_only():
-    for name, spec in requirements().items(): assert [o.operator for o in spec] == ['>='], name
+    for name, spec in requirements().items():
+        assert [o.operator for o in spec] == ['>='], name
 
 def test_the_oldest_set_is_the_lower_bounds():
     "A bound of 4.8 is tested with a release 4.8.*, and no requirement is forgotten"
@@ -32,9 +37,12 @@ def test_the_oldest_set_is_the_lower_bounds():
     for name, spec in requirements().items():
         bound = Version(next(iter(spec)).version)
         digits = len(bound.release)
-        assert oldest[name] >= bound and oldest[name].release[:digits] == bound.release, f'{name}{spec} and {oldest[name]}'
+        assert oldest[name] >= bound and oldest[name].release[:digits] == bound.release, (
+            f'{name}{spec} and {oldest[name]}'
+        )
 
 def test_the_oldest_python_can_parse_it():
     major, minor = map(int, settings['min_python'].split('.'))
     assert (major, minor) == (3, 11)
-    for p in (root/'clsnb').rglob('*.py'): ast.parse(p.read_text(encoding='utf-8'), feature_version=(major, minor))
+    for p in (root/'clsnb').rglob('*.py'):
+        ast.parse(p.read_text(encoding='utf-8'), feature_version=(major, minor))

@@ -422,7 +422,10 @@ def test_fit_goes_on_in_the_same_notebook(tmp_path, capsys):
     capsys.readouterr()
     rest = digits(tmp_path/'b')
     said = capsys.readouterr().out # the same call again
-    assert 'Resumes the interrupted run' in said and 'Resumed from' in said and 'iter_51.pth' in said and rest.stop is None
+    assert 'Resumes the interrupted run' in said
+    assert 'Resumed from' in said
+    assert 'iter_51.pth' in said
+    assert rest.stop is None
     for k,v in whole.model.state_dict().items():
         assert torch.equal(v, rest.model.state_dict()[k]), k
     digits(tmp_path/'b', press=50)

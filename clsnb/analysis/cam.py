@@ -158,14 +158,26 @@ def overlay(picture, # (h,w,3) RGB, uint8
     color = colormaps['inferno'](np.asarray(heat, float))[...,:3]*255
     return (picture*(1-strength) + color*strength).round().astype(np.uint8)
 
-def draw_cam(model:nn.Module, img:str|np.ndarray, target_class:int|str|None=None, method:str='gradcam', strength:float=.5)->np.ndarray: # As in `cam_map`
+def draw_cam(
+    model:nn.Module,
+    img:str|np.ndarray,
+    target_class:int|str|None=None,
+    method:str='gradcam',
+    strength:float=.5,
+)->np.ndarray: # As in `cam_map`
     "The picture as the model saw it with its class activation map laid over it: RGB, uint8"
     m = cam_map(model, img, target_class, method)
     return overlay(m['picture'], m['heat'], strength)
 
 # %% ../../nbs/analysis/cam.ipynb #ac7eaa73
-def plot_cams(model:nn.Module, imgs:list, # Paths or arrays
-              target_class:int|str|None=None, method:str='gradcam', title:str='Where the evidence was found', dpi:float=80)->'Figure':
+def plot_cams(
+    model:nn.Module,
+    imgs:list, # Paths or arrays
+    target_class:int|str|None=None,
+    method:str='gradcam',
+    title:str='Where the evidence was found',
+    dpi:float=80,
+)->'Figure':
     "Pictures and their class activation maps, with the predicted class and its score"
     maps = [cam_map(model, o, target_class, method) for o in imgs]
     if not maps: raise DataError("plot_cams: no pictures were given.")

@@ -81,10 +81,12 @@ def make_report(
     "Write the figures and the page"
     run, parts = Run(work_dir), ReportParts()
     results = run.results if results is None else results
-    if results is None: raise DataError(f"{run.folder} has no {WorkFiles.results}: give the results, make_report(work_dir, results).")
+    if results is None:
+        raise DataError(f"{run.folder} has no {WorkFiles.results}: give the results, make_report(work_dir, results).")
     log = parts.attempt('the log', lambda: run.log)
     has_log = any(run.folder.glob(WorkFiles.logs)) and log is not None and len(log)>0
-    labels = None if dataset is None else parts.attempt('the training labels', lambda: np.asarray(dataset.get_gt_labels()))
+    if dataset is None: labels = None
+    else: labels = parts.attempt('the training labels', lambda: np.asarray(dataset.get_gt_labels()))
     parts.attempt(WorkFiles.results, results.save, run.folder/WorkFiles.results)
     f = ReportFacts(run, results, name or run.name, log if has_log else None, model, labels, extra or {})
     for key, draw in report_figures.items():
@@ -105,7 +107,8 @@ def reported_scores(
     best = CheckpointName.parse(found.best_file or '')
     if best and kept and kept[best.kind]==best.number: return kept['scores'], found.best_file
     earlier = run.results if best else None
-    if earlier is not None and earlier.checkpoint==found.best_file: return earlier.scores, found.best_file
+    if earlier is not None and earlier.checkpoint==found.best_file:
+        return earlier.scores, found.best_file
     names = [CheckpointName('epoch', found.epoch).file, CheckpointName('iter', found.iter).file]
     saved = {p.name for p in run.checkpoints}
     return found.scores, next((o for o in names if o in saved), '')
@@ -146,7 +149,8 @@ class ReportHook(Hook):
     def after_test(self, runner):
         found = runner.evaluation
         if found.best is None or found.best==self.best: return
-        self.best, self.kept = found.best, dict(scores=found.scores, epoch=found.epoch, iter=found.iter)
+        self.best = found.best
+        self.kept = dict(scores=found.scores, epoch=found.epoch, iter=found.iter)
     def after_run(self, runner):
         found = runner.evaluation
         if runner.rank or found is None or found.scores is None: return

@@ -39,14 +39,16 @@ def accuracy_interval(
     "Lowest and highest plausible true accuracy"
     if not n: return 0., 1.
     p, d = right/n, 1+z*z/n
-    mid, half = (p+z*z/(2*n))/d, z/d*np.sqrt(p*(1-p)/n+z*z/(4*n*n))
+    mid = (p+z*z/(2*n))/d
+    half = z/d*np.sqrt(p*(1-p)/n+z*z/(4*n*n))
     return float(max(0, mid-half)), float(min(1, mid+half))
 
 def verdict(
     results: Results, # Of an evaluation
 )->str:
     "What the accuracy means, in words"
-    n, right = len(results), int((results.pred==results.labels).sum())
+    n = len(results)
+    right = int((results.pred==results.labels).sum())
     low, high = accuracy_interval(right, n)
     top = results.classes[np.bincount(results.labels).argmax()] if n else '?'
     above = results.accuracy>results.baseline
@@ -127,23 +129,34 @@ def headline_section(f: ReportFacts):
     of = P('of ', Code(r.checkpoint), cls='muted') if r.checkpoint else None
     big = Div(Div(percent(r.accuracy), cls='big'), P('accuracy on the validation pictures', cls='muted'), of)
     mark = Label(f'always “{top}”: {percent(r.baseline)}', style=f'left:clamp(110px,{base:.1f}%,calc(100% - 110px))')
-    return Section(Div('results of a run', cls='eyebrow'), H1(f.name),
-                   Div(big, P(verdict(r), cls='lead', style='flex-grow:3'), cls='row', style='align-items:center;margin-top:14px'),
-                   Div(I(style=f'width:{accuracy:.1f}%'), Em(style=f'left:{base:.1f}%'), mark, cls='meter'),
-                   Div(*[tile(v, k) for k, v in headline_tiles(f).items()], cls='tiles'))
+    return Section(
+        Div('results of a run', cls='eyebrow'),
+        H1(f.name),
+        Div(big, P(verdict(r), cls='lead', style='flex-grow:3'), cls='row', style='align-items:center;margin-top:14px'),
+        Div(I(style=f'width:{accuracy:.1f}%'), Em(style=f'left:{base:.1f}%'), mark, cls='meter'),
+        Div(*[tile(v, k) for k, v in headline_tiles(f).items()], cls='tiles'),
+    )
 
 # %% ../../nbs/analysis/report_sections.ipynb #667ee79a
 def curves_section(f: ReportFacts):
     "Loss, metric and learning rate"
     if f.log is None: return None
     charts = [chart_figure(plot_curves(f.log, [o], f.results.baseline, w=4.2, h=2.9)) for o in ('loss', 'metric', 'lr')]
-    lead = 'Thin lines are single measurements, thick ones are smoothed; the model is never trained on validation pictures.'
+    lead = (
+        'Thin lines are single measurements, thick ones are smoothed; '
+        'the model is never trained on validation pictures.'
+    )
     return page_section('The run', Div(*charts, cls='row'), lead=lead)
 
 def classes_section(f: ReportFacts, most: int = 60): # Classes shown at most
     "Precision, recall and counts of each class, the hardest first where there are many"
-    names = dict(recall='found (recall)', precision='right when predicted (precision)', f1='F1', support='validation pictures',
-                 train='training pictures')
+    names = dict(
+        recall='found (recall)',
+        precision='right when predicted (precision)',
+        f1='F1',
+        support='validation pictures',
+        train='training pictures',
+    )
     t = f.results.per_class()
     own = [k for k in t if k not in (*names, 'predicted')]
     t = t[['recall', 'precision', 'f1', *own, 'support']]
@@ -167,8 +180,9 @@ def confusion_section(f: ReportFacts):
         side = Div(P('Most frequent confusions', style='font-weight:600'), table, style='flex:1 1 330px')
     few = confused_classes(r) if len(r.classes)>24 else None
     lead = 'Each row is a true class; blue is right, orange wrong; percentages are of the row.'
-    if few: lead += (f' Shown are the {len(few)} classes that are confused most; '
-                     f'{WorkFiles.figures}/confusion.png has all {len(r.classes)}.')
+    if few:
+        lead += (f' Shown are the {len(few)} classes that are confused most; '
+                 f'{WorkFiles.figures}/confusion.png has all {len(r.classes)}.')
     chart = chart_figure(plot_confusion(r, only=few, title=''))
     return page_section('What is taken for what', Div(Div(chart, style='flex:0 1 auto'), side, cls='row'), lead=lead)
 
@@ -183,7 +197,8 @@ def _cards(results, rows, size=300):
 
 def mistakes_section(f: ReportFacts, n: int = 12): # Pictures at most
     "The wrong predictions that the model was surest of"
-    title, total = 'The most confident mistakes', int((f.results.pred!=f.results.labels).sum())
+    title = 'The most confident mistakes'
+    total = int((f.results.pred!=f.results.labels).sum())
     if not total: return page_section(title, P('There are none on these pictures.'))
     lead = (f'{min(n, total)} of {total}. Orange: the prediction and its score. Green: the true class and its score. '
             'These pictures show wrong labels, pictures of two things, and habits of the model.')
@@ -209,7 +224,8 @@ def cam_rows(
 def cam_pictures(model: nn.Module, results: Results, n: int = 6)->list: # Pairs (row, [picture, picture with map])
     "Pictures as the model sees them, and where it found the evidence for its answer"
     from PIL import Image
-    def resized(a): return Image.fromarray(a).resize((192, 192*a.shape[0]//a.shape[1]))
+    def resized(a):
+        return Image.fromarray(a).resize((192, 192*a.shape[0]//a.shape[1]))
     found = []
     for i, row in cam_rows(results, n).iterrows():
         m = cam_map(model, results.path(i) if results.images is None else np.asarray(results.images[i]))
@@ -220,7 +236,10 @@ def cams_section(f: ReportFacts):
     "Where the model looked"
     if not f.cams: return None
     wide = 'grid-template-columns:repeat(auto-fill,minmax(min(290px,100%),1fr))'
-    lead = 'Left the picture as the model sees it, right where it found the evidence for its answer (Grad-CAM; light is strong).'
+    lead = (
+        'Left the picture as the model sees it, right where it found the evidence for its '
+        'answer (Grad-CAM; light is strong).'
+    )
     cards = Div(*[picture_card(pictures, row) for row, pictures in f.cams], cls='cards', style=wide)
     return page_section('Where the model looked', cards, lead=lead)
 
@@ -229,10 +248,18 @@ def use_section(f: ReportFacts):
     "Where things are, and two lines that predict"
     run = f.run
     weights = run.folder/f.results.checkpoint if f.results.checkpoint else run.weights
-    code = f"from clsnb.all import *\nmodel = init_model({str(weights or run.folder)!r})\ninference_model(model, 'your_picture.jpg')"
-    about = [(weights, 'the model of these results'), (run.best, 'the checkpoint that did best on the validation pictures'),
-             (run.folder/WorkFiles.latest, 'the newest checkpoint, from which training resumes'), (run.config_file, 'the whole configuration'),
-             (run.folder/WorkFiles.results, 'all scores; Results.load reads them'), (run.folder/WorkFiles.figures, 'the figures, as PNG')]
+    code = (
+        "from clsnb.all import *\nmodel = "
+        f"init_model({str(weights or run.folder)!r})\ninference_model(model, 'your_picture.jpg')"
+    )
+    about = [
+        (weights, 'the model of these results'),
+        (run.best, 'the checkpoint that did best on the validation pictures'),
+        (run.folder/WorkFiles.latest, 'the newest checkpoint, from which training resumes'),
+        (run.config_file, 'the whole configuration'),
+        (run.folder/WorkFiles.results, 'all scores; Results.load reads them'),
+        (run.folder/WorkFiles.figures, 'the figures, as PNG'),
+    ]
     texts = {p: text for p, text in reversed(about) if p is not None and p.exists()}
     items = [Li(Code(p.name), ' – ', texts[p]) for p in dict.fromkeys(p for p, _ in about) if p in texts]
     return page_section('Use it', P('Everything is in ', Code(str(run.folder)), ':'), Ul(*items),
@@ -240,7 +267,8 @@ def use_section(f: ReportFacts):
 
 def what_ran_section(f: ReportFacts):
     "Config, environment and seed"
-    file, facts = f.run.config_file, f.log.attrs if f.log is not None else {}
+    file = f.run.config_file
+    facts = f.log.attrs if f.log is not None else {}
     parts = [folded(f'Configuration ({file.name})', file.read_text(encoding='utf-8'))] if file else []
     env = facts.get('env_info')
     if isinstance(env, dict): env = '\n'.join(f'{k}: {v}' for k, v in env.items())

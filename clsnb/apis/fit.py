@@ -505,8 +505,14 @@ def fit(
             f"on {default_device() if device is None else device}"
         )
         for line in filter(None, (scaling, resuming)): logger.info(line)
-        meta = dict(clsnb_version=clsnb.__version__, config=cfg.pretty_text, CLASSES=tuple(classes or ()), seed=cfg.seed,
-                    exp_name=name, env_info=env_info())
+        meta = dict(
+            clsnb_version=clsnb.__version__,
+            config=cfg.pretty_text,
+            CLASSES=tuple(classes or ()),
+            seed=cfg.seed,
+            exp_name=name,
+            env_info=env_info(),
+        )
         runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
 
     mark_interrupted(cfg.work_dir, text if getattr(runner.stop, 'unfinished', False) else '')

@@ -58,7 +58,8 @@ def find_config_and_weights(
     trust:bool=False, # Run the config file as Python
 )->tuple[Config|None,str|Path|None]: # No config: it is in the checkpoint
     "What a user names, as config and weights"
-    if isinstance(config, dict): return config if isinstance(config, Config) else Config(config),checkpoint
+    if isinstance(config, dict):
+        return config if isinstance(config, Config) else Config(config),checkpoint
     if isinstance(config, str) and config.startswith('zoo://'):
         return published_model(config.removeprefix('zoo://'))
     path = Path(config)

@@ -220,7 +220,8 @@ def _run_processes(folder, nprocs, meeting, grace):
         _send_signal(procs, signal.SIGKILL)
         for p in procs: p.wait()
     if failed is None: return
-    if interrupted: raise KeyboardInterrupt("the processes were ended; they do not save on an interrupt")
+    if interrupted:
+        raise KeyboardInterrupt("the processes were ended; they do not save on an interrupt")
     raise ClsnbError(_failure(folder, failed, procs, grace, meeting))
 
 # %% ../../nbs/apis/launch.ipynb #5504cf97

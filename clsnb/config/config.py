@@ -10,7 +10,9 @@ import ast, importlib, itertools, json, sys, yaml
 from pathlib import Path
 from .dict import ConfigDict, find_path, has_path, is_variable, merge, plain, pretty, value_at # noqa: F401
 from .facts import Facts
-from .files import ConfigSource, config_notice, configs_dir, find_config, list_configs, read_source # noqa: F401
+from clsnb.config.files import ( # noqa: F401
+    ConfigSource, config_notice, configs_dir, find_config, list_configs, read_source,
+)
 from .keys import KEYS
 from .override import DictAction, check_keys, override, parse_options # noqa: F401
 from .read import read_text # noqa: F401

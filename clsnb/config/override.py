@@ -53,7 +53,8 @@ def _read_word(word):
     if ends in ("''", '""'):
         return _read_word(inner) if inner[:1] in ('[', '(') else inner
     if ends=='{}' or text.startswith('dict('): return _read_dict(text)
-    if ends in _brackets and len(parts)==1: return _brackets[ends](map(_read_word, _split_words(inner)))
+    if ends in _brackets and len(parts)==1:
+        return _brackets[ends](map(_read_word, _split_words(inner)))
     if text[:1] in ('(', '[', '{'):
         raise ConfigError(f"--cfg-options: the brackets of {text!r} do not match.")
     return list(map(_read_word, parts)) if ',' in text and parts!=[text] else _read_single(text)

@@ -78,11 +78,13 @@ def check_metrics(
     known = metrics_for(kind)
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
-        if name not in known: raise ConfigError(f"metric {name!r} is not supported here.{near(name, known)}")
+        if name not in known:
+            raise ConfigError(f"metric {name!r} is not supported here.{near(name, known)}")
     allowed = {o for m in known.values() for o in m.options}
     check_known(options, allowed, 'metric_options has no')
     mode = options.get('average_mode', 'macro')
-    if mode not in ('macro', 'none'): raise ConfigError(f"average_mode is 'macro' or 'none', not {mode!r}.")
+    if mode not in ('macro', 'none'):
+        raise ConfigError(f"average_mode is 'macro' or 'none', not {mode!r}.")
     return [m for name, m in known.items() if name in names]
 
 # %% ../../nbs/metrics/registry.ipynb #91372a9e

@@ -47,7 +47,8 @@ def accuracy(
     "Percentage of samples whose label is among the `topk` scores, and above the threshold"
     ks = (topk,) if isinstance(topk, int) else tuple(topk)
     thrs, one = _thresholds(thrs)
-    pred, target = torch.as_tensor(pred), torch.as_tensor(target).view(-1, 1)
+    pred = torch.as_tensor(pred)
+    target = torch.as_tensor(target).view(-1, 1)
     best, found = top_scores(pred, 5), []
     for k in ks:
         score, label = (o[:, :k] for o in (best if k<=5 else top_scores(pred, k)))
@@ -90,7 +91,9 @@ def confusion_counts(
 )->np.ndarray: # (classes, classes) of counts
     "How often each class (row) was taken for each class (column)"
     n = scores.shape[1]
-    return np.bincount(_array(labels).ravel().astype(np.int64)*n + predicted_classes(scores), minlength=n*n).reshape(n, n)
+    return np.bincount(_array(labels).ravel().astype(np.int64)*n + predicted_classes(scores), minlength=n*n).reshape(
+        n, n
+    )
 
 def calculate_confusion_matrix(
     pred, # Scores (N, C), or labels (N,) if `num_classes` is given
@@ -105,7 +108,8 @@ def calculate_confusion_matrix(
 
 # %% ../../nbs/metrics/single_label.ipynb #dbc8b094
 def _average(values, mode):
-    if mode not in ('macro', 'none'): raise ValueError(f"average_mode is 'macro' or 'none', not {mode!r}.")
+    if mode not in ('macro', 'none'):
+        raise ValueError(f"average_mode is 'macro' or 'none', not {mode!r}.")
     return float(values.mean()) if mode=='macro' else values
 
 def _class_shares(label, target, counted, c):

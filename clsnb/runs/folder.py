@@ -118,7 +118,8 @@ def last_written(
     "When a run was last heard of; where it has not ended, also how long ago"
     logs = [p.stat().st_mtime for p in Path(work_dir).glob(WorkFiles.logs)]
     at = facts['written'] if facts else max(logs, default=None)
-    ended, ago = bool(facts) and facts['state']!='running', max(time.time()-(at or 0), 0)
+    ended = bool(facts) and facts['state']!='running'
+    ago = max(time.time()-(at or 0), 0)
     if at is None or facts and not ended and ago<=15: return ''
     text = f"last written {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}"
     return text if ended else f'{text}, {_ago(ago)}'
@@ -127,7 +128,8 @@ def run_text(
     run: 'Run',
 )->str:
     "Where a run is, in one line"
-    f, logs = run.progress, any(run.folder.glob(WorkFiles.logs))
+    f = run.progress
+    logs = any(run.folder.glob(WorkFiles.logs))
     if f: text = progress_text(f)
     else: text = f'{run.folder.name}: ' + ('a log without progress.json' if logs else 'waiting for a run to begin')
     age = last_written(run.folder, f)
@@ -223,7 +225,8 @@ class Run:
     @property
     def progress(self)->dict|None: return run_state(self.folder)
     @property
-    def finished(self)->bool: return (self.progress or {}).get('state') in ('finished', 'stopped')
+    def finished(self)->bool:
+        return (self.progress or {}).get('state') in ('finished', 'stopped')
 
     @property
     def checkpoints(self)->list[Path]: return checkpoints_in_order(self)

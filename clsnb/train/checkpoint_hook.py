@@ -49,7 +49,7 @@ def save_or_warn(
     save_optimizer: bool = True,
     on_error: str = 'warn',  # Or 'raise'
     latest: bool = False,  # Is it the newest one of a run?
-) -> bool:  # Was it written?
+) -> bool: # Was it written?
     "Write a checkpoint; where that fails, log it or raise `CheckpointError`"
     try:
         runner.save_checkpoint(path, save_optimizer)
@@ -65,7 +65,7 @@ def save_or_warn(
 # %% ../../nbs/train/checkpoint_hook.ipynb #6304cee1
 def number_of(
     path: Path,  # A file
-) -> int | None:  # None where it has another name
+) -> int | None: # None where it has another name
     "The number in `epoch_N.pth` or `iter_N.pth`"
     found = re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name)
     return int(found[1]) if found else None
@@ -116,7 +116,7 @@ class CheckpointHook(Hook):
         due = self.every_n_iters(runner, self.interval) or self.save_last and self.is_last_iter(runner)
         if due: self.save(runner, 'iter')
 
-    def after_run(self, runner):  # that was stopped between two checkpoints
+    def after_run(self, runner): # that was stopped between two checkpoints
         whole = self.by_epoch and not runner.position.batch
         if self.save_last and self.last!=runner.iter: self.save(runner, 'epoch' if whole else 'iter')
 
@@ -144,7 +144,7 @@ def age_of(
 def latest_checkpoint(
     work_dir: str | os.PathLike,  # Folder of a run
     logger: logging.Logger | None = None,  # Gets a line for each damaged one
-) -> Path | None:  # None where there is none
+) -> Path | None: # None where there is none
     "The newest checkpoint that can be read; torn ones are named and skipped"
     logger = logger or get_logger()
     files = [path for path in Path(work_dir).glob('*.pth') if number_of(path)]

@@ -86,7 +86,7 @@ def resume_from(
     path: str | os.PathLike,  # A checkpoint
     resume_optimizer: bool = True,  # Restore the optimizer too?
     map_location: str = 'cpu',  # Where the file's tensors are put first
-) -> dict:  # The checkpoint
+) -> dict: # The checkpoint
     "Restore a run from a checkpoint"
     checkpoint = load_checkpoint(runner.model, path, map_location, logger=runner.logger)
     meta, loop = checkpoint['meta'], checkpoint.get('loop', {})

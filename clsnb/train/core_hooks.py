@@ -47,7 +47,7 @@ class AverageLossHook(Hook):
 def all_broken(
     broken: dict,  # Indices of this process to what is wrong
     world_size: int,
-) -> dict:  # Those of all processes
+) -> dict: # Those of all processes
     "What all processes have left out"
     if world_size==1: return broken
     parts = [None]*world_size
@@ -68,7 +68,7 @@ class BrokenFilesHook(Hook):
     def after_train_epoch(self, runner):
         if self.train_loader is not None: self.report(runner, all_broken(self.train_loader.broken, runner.world_size))
 
-    def close(self, runner):  # in the middle of an epoch
+    def close(self, runner): # in the middle of an epoch
         if self.train_loader is not None: self.report(runner, self.train_loader.broken, log=False)
         self.train_loader = None
 

@@ -96,14 +96,15 @@ class EMAHook(Hook):
     def close(self, runner):
         if self.average is not None: self.average.show(True)
 
-    def state_dict(self): return {} if self.average is None else dict(weights=self.average.plain())
+    def state_dict(self):
+        return {} if self.average is None else dict(weights=self.average.plain())
     def load_state_dict(self, state): self.saved = state['weights']
 
 # %% ../../nbs/train/ema.ipynb #f48c6bd5
 def plain_weights(
     path,  # A checkpoint that mmcv's hook wrote
     model: nn.Module,
-) -> dict | None:  # None where it holds no such thing
+) -> dict | None: # None where it holds no such thing
     "The weights that training continues with, from mmcv's `ema_...` buffers"
     weights = read_checkpoint(path)['state_dict']
     buffers = {name: 'ema_'+name.replace('.', '_') for name, _ in model.named_parameters()}

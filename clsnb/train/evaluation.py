@@ -30,7 +30,7 @@ def predict_loader(
     device: torch.device | str | None = None,  # None: where the model is
     autocast: Callable | None = None,  # Makes the context of each forward pass
     progress: Callable | None = None,  # Called with the number of samples done
-) -> np.ndarray:  # (n, classes), on every process
+) -> np.ndarray: # (n, classes), on every process
     "Scores of all samples, in the order of the dataset"
     device = device or next(model.parameters()).device
     was_training = model.training
@@ -58,7 +58,7 @@ def evaluate_scores(
     dataset,  # With `evaluate`
     logger: logging.Logger | None = None,
     **kwargs,  # For `dataset.evaluate`: `metric`, `metric_options`, ...
-) -> dict:  # Names of metrics to numbers
+) -> dict: # Names of metrics to numbers
     "Metrics of a dataset's scores"
     out = dict(dataset.evaluate(list(scores), logger=logger, **kwargs))
     labels = np.asarray(dataset.get_gt_labels())
@@ -94,7 +94,7 @@ class EvalProgress:
 def run_test(
     runner,  # Its model is tested, its hooks hear of it
     loader,  # Of the samples
-) -> np.ndarray:  # (n, classes), in the order of the dataset
+) -> np.ndarray: # (n, classes), in the order of the dataset
     "Scores of a loader's samples, with averaged weights and autocast where a run has them"
     total = len(loader.dataset)//runner.world_size
     common = total//loader.batch_size if runner.world_size>1 else math.inf
@@ -163,7 +163,8 @@ class EvalHook(Hook):
         "Test, judge, and keep the best checkpoint"
         if self.broadcast: sync_buffers(runner.model, 'first')
         found, scores = self.found, run_test(runner, self.loader)
-        found.scores, found.metrics = scores, evaluate_scores(scores, self.loader.dataset, runner.logger, **self.kwargs)
+        found.scores = scores
+        found.metrics = evaluate_scores(scores, self.loader.dataset, runner.logger, **self.kwargs)
         found.epoch, found.iter = runner.epoch+1, runner.position.iters_done
         runner.evaluation = found
         runner.log_buffer.show(found.metrics, len(self.loader))
@@ -196,7 +197,9 @@ def keep_best(
     by_epoch: bool = True,  # Is it named after the epoch, or the iteration?
 ) -> None:
     "Write the best checkpoint and delete the former best"
-    old, unit, n = found.best_file, 'epoch' if by_epoch else 'iter', runner.epoch+1 if by_epoch else runner.iter+1
+    old = found.best_file
+    unit = 'epoch' if by_epoch else 'iter'
+    n = runner.epoch+1 if by_epoch else runner.iter+1
     found.best_file = f"best_{found.best_name.replace('/', '_')}_{unit}_{n}.pth"
     path = folder/found.best_file
     runner.meta.setdefault('hook_msgs', {}).update(best_score=found.best, best_ckpt=str(path))

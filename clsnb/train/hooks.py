@@ -34,18 +34,26 @@ class Hook:
     def before_val_iter(self, runner): self.before_iter(runner)
     def after_val_iter(self, runner): self.after_iter(runner)
 
-    def before_test(self, runner): "An evaluation begins"
-    def after_test_iter(self, runner): "A batch of an evaluation is done; `runner.testing` counts them"
-    def after_test(self, runner): "`runner.evaluation` holds the metrics"
-    def after_data_error(self, runner): "The loader has failed, and the error is about to leave the run"
+    def before_test(self, runner):
+        "An evaluation begins"
+    def after_test_iter(self, runner):
+        "A batch of an evaluation is done; `runner.testing` counts them"
+    def after_test(self, runner):
+        "`runner.evaluation` holds the metrics"
+    def after_data_error(self, runner):
+        "The loader has failed, and the error is about to leave the run"
 
-    def close(self, runner): "The run is over, whatever ended it"
+    def close(self, runner):
+        "The run is over, whatever ended it"
     def state_dict(self) -> dict: return {}
     def load_state_dict(self, state: dict) -> None: pass
 
-    def every_n_epochs(self, runner, n: int) -> bool: return n>0 and (runner.epoch+1)%n==0
-    def every_n_iters(self, runner, n: int) -> bool: return n>0 and (runner.iter+1)%n==0
-    def every_n_inner_iters(self, runner, n: int) -> bool: return n>0 and (runner.inner_iter+1)%n==0
+    def every_n_epochs(self, runner, n: int) -> bool:
+        return n>0 and (runner.epoch+1)%n==0
+    def every_n_iters(self, runner, n: int) -> bool:
+        return n>0 and (runner.iter+1)%n==0
+    def every_n_inner_iters(self, runner, n: int) -> bool:
+        return n>0 and (runner.inner_iter+1)%n==0
     def end_of_epoch(self, runner) -> bool: return runner.inner_iter+1==len(runner.data_loader)
     def is_last_epoch(self, runner) -> bool: return runner.epoch+1==runner.max_epochs
     def is_last_iter(self, runner) -> bool: return runner.iter+1==runner.max_iters

@@ -30,7 +30,7 @@ class SharedSignal:
         self,
         got: str | None,  # What this process has got
         device: torch.device | str = 'cpu',  # Where processes exchange tensors
-    ) -> str | None:  # None between two questions, too
+    ) -> str | None: # None between two questions, too
         "All processes call this after the same step"
         if self.steps_to_go>0:
             self.steps_to_go -= 1
@@ -52,7 +52,8 @@ def save_interrupted(
 ) -> None:
     "Write the checkpoint that an interrupted run is resumed from"
     folder = runner.checkpoint_dir or runner.work_dir
-    if folder is None: return runner.logger.info(f"Stopped by {name}; without a work folder nothing is saved.")
+    if folder is None:
+        return runner.logger.info(f"Stopped by {name}; without a work folder nothing is saved.")
     n = runner.position.iters_done
     path = Path(folder)/f'iter_{n}.pth'
     try:

@@ -27,9 +27,10 @@ def first_momenta(optimizer) -> list | dict:
 def first_values(
     name: str,
     values: list | dict,  # One for each parameter group; a dict of such lists for several optimizers
-) -> dict:  # `name`, or `name/optimizer`, to a number
+) -> dict: # `name`, or `name/optimizer`, to a number
     "The value of the first group, named as trackers file it"
-    if isinstance(values, dict): return {f'{name}/{key}': groups[0] for key, groups in values.items()}
+    if isinstance(values, dict):
+        return {f'{name}/{key}': groups[0] for key, groups in values.items()}
     return {name: values[0]} if values else {}
 
 # %% ../../nbs/train/loggers.ipynb #8edead36
@@ -52,7 +53,11 @@ def loggable_tags(
         wanted = allow_text if isinstance(value, str) else allow_scalar
         if not wanted or name in tags_to_skip or name=='eval_iter_num': continue
         tags[f'{log_mode(runner)}/{name}' if add_mode else name] = value
-    return tags | first_values('learning_rate', runner.current_lr()) | first_values('momentum', first_momenta(runner.optimizer))
+    return (
+        tags
+        | first_values('learning_rate', runner.current_lr())
+        | first_values('momentum', first_momenta(runner.optimizer))
+    )
 
 # %% ../../nbs/train/loggers.ipynb #4599e41c
 @HOOKS.register
@@ -70,7 +75,8 @@ class LoggerHook(Hook):
         self.reset_flag, self.by_epoch = reset_flag, by_epoch
         self.logged = False  # Has anything been logged in this epoch?
 
-    def log(self, runner) -> None: "Overridden: do something with `self.get_loggable_tags(runner)`"
+    def log(self, runner) -> None:
+        "Overridden: do something with `self.get_loggable_tags(runner)`"
 
     @master_only
     def emit(self, runner) -> None:
@@ -78,7 +84,8 @@ class LoggerHook(Hook):
         if self.reset_flag: runner.log_buffer.clear_output()
 
     def log_due(self, runner) -> bool:
-        if not self.by_epoch: return self.every_n_iters(runner, self.interval) or self.is_last_iter(runner)
+        if not self.by_epoch:
+            return self.every_n_iters(runner, self.interval) or self.is_last_iter(runner)
         if self.every_n_inner_iters(runner, self.interval): return True
         return self.end_of_epoch(runner) and not (self.ignore_last and self.logged)
 
@@ -97,7 +104,7 @@ class LoggerHook(Hook):
     def after_val_epoch(self, runner):
         runner.log_buffer.average()
         self.emit(runner)
-    def before_test(self, runner):  # an evaluation after a step: log the averages before its metrics take their place
+    def before_test(self, runner): # an evaluation after a step: log the averages before its metrics take their place
         if runner.position.event=='after_train_iter': self.after_train_iter(runner)
 
     def state_dict(self): return dict(logged=self.logged)
@@ -150,9 +157,15 @@ class TextLoggerHook(LoggerHook):
     "Log text to the screen and `<time>.log`, and JSON to `<time>.log.json`"
     def __init__(
         self,
-        interval: int = 10, ignore_last: bool = True, reset_flag: bool = False, by_epoch: bool = True,  # Of `LoggerHook`
-        out_dir: str | None = None,  # Folder of the JSON file; None: the work folder
-        interval_exp_name=1000, out_suffix=None, keep_local=True, file_client_args=None,  # Accepted for mmcv's configs
+        interval: int = 10,
+        ignore_last: bool = True,
+        reset_flag: bool = False,
+        by_epoch: bool = True, # Of `LoggerHook`
+        out_dir: str | None = None, # Folder of the JSON file; None: the work folder
+        interval_exp_name=1000,
+        out_suffix=None,
+        keep_local=True,
+        file_client_args=None, # Accepted for mmcv's configs
     ):
         super().__init__(interval, ignore_last, reset_flag, by_epoch)
         self.out_dir, self.file = out_dir, None
@@ -197,5 +210,6 @@ class TextLoggerHook(LoggerHook):
 
     def eta(self, runner) -> str:
         "The time that is left, at the speed since the run began"
-        done, left = max(runner.iter+1-self.first_iter, 1), max(runner.max_iters-runner.iter-1, 0)
+        done = max(runner.iter+1-self.first_iter, 1)
+        left = max(runner.max_iters-runner.iter-1, 0)
         return str(datetime.timedelta(seconds=int((time.time()-self.start)/done*left)))

@@ -20,12 +20,14 @@ from .run_state import RunState, StopRun
 # %% ../../nbs/train/loop.ipynb #e63c2dbd
 def check_workflow(
     workflow: list,  # Pairs of a mode and a number
-) -> list[str]:  # The modes
+) -> list[str]: # The modes
     "Raise `ConfigError` unless a workflow trains"
     modes = [mode for mode, _ in workflow]
     unknown = next((mode for mode in modes if mode not in ('train', 'val')), None)
-    if unknown: raise ConfigError(f"workflow has an unknown mode, {unknown!r}. Choose 'train' or 'val'.")
-    if 'train' not in modes: raise ConfigError("workflow has no ('train', 1), so nothing would be trained.")
+    if unknown:
+        raise ConfigError(f"workflow has an unknown mode, {unknown!r}. Choose 'train' or 'val'.")
+    if 'train' not in modes:
+        raise ConfigError("workflow has no ('train', 1), so nothing would be trained.")
     return modes
 
 def set_length(
@@ -49,7 +51,7 @@ def begin(
     loaders: list,  # A loader for each phase
     workflow: list,  # Pairs of a mode and a number
     max_epochs: int | None = None,  # None: what the runner has
-) -> list:  # The workflow to walk
+) -> list: # The workflow to walk
     "Find out how long the run is and where it begins"
     runner.max_epochs = max_epochs or runner.max_epochs
     runner.stop = runner.failed = None

@@ -59,7 +59,7 @@ class OptimizerHook(Hook):
         full = (runner.inner_iter+1)%self.cumulative_iters==0
         return full or self.end_of_epoch(runner) or self.is_last_iter(runner)
 
-    def before_train_iter(self, runner):  # DDP sums gradients only when a step follows
+    def before_train_iter(self, runner): # DDP sums gradients only when a step follows
         if self.cumulative_iters>1 and hasattr(runner.train_step, 'no_sync'):
             runner.train_step.require_backward_grad_sync = self.window_ends(runner)
 

@@ -20,7 +20,8 @@ def split_state(
     "This process's part of an optimizer's state"
     params = [p for group in optimizer.param_groups for p in group['params']]
     if not any(map(is_split, params)): return state
-    def part(value, p): return split_as(value, p) if torch.is_tensor(value) and value.shape==p.shape else value
+    def part(value, p):
+        return split_as(value, p) if torch.is_tensor(value) and value.shape==p.shape else value
     parts = {i: {key: part(value, params[i]) for key, value in of_one.items()} for i, of_one in state['state'].items()}
     return dict(state, state=parts)
 

@@ -27,7 +27,8 @@ class TrainStep(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-    def forward(self, batch: dict, optimizer) -> dict: return self.model.train_step(batch, optimizer)
+    def forward(self, batch: dict, optimizer) -> dict:
+        return self.model.train_step(batch, optimizer)
 
 # %% ../../nbs/train/run_state.ipynb #304d5445
 class StopRun(Exception):
@@ -47,9 +48,10 @@ def batch_again(
 
 def learning_rates(
     optimizer: torch.optim.Optimizer | dict,  # One, or several by name
-) -> list | dict:  # Lists by name where there are several optimizers
+) -> list | dict: # Lists by name where there are several optimizers
     "The learning rate of each parameter group"
-    if isinstance(optimizer, dict): return {name: learning_rates(o) for name, o in optimizer.items()}
+    if isinstance(optimizer, dict):
+        return {name: learning_rates(o) for name, o in optimizer.items()}
     return [group['lr'] for group in optimizer.param_groups]
 
 # %% ../../nbs/train/run_state.ipynb #8383aa5b

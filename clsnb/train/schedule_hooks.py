@@ -47,7 +47,8 @@ class LrUpdaterHook(Hook):
 class MomentumUpdaterHook(LrUpdaterHook):
     "Set the momentum (Adam's first beta) before each step"
     priority, key, momentum = 'HIGH', 'momentum', True
-    def get(self, group: dict) -> float: return group['momentum'] if 'momentum' in group else group['betas'][0]
+    def get(self, group: dict) -> float:
+        return group['momentum'] if 'momentum' in group else group['betas'][0]
     def set(self, group: dict, value: float) -> None:
         if 'momentum' in group: group['momentum'] = value
         else: group['betas'] = (value, group['betas'][1])
@@ -56,10 +57,11 @@ class MomentumUpdaterHook(LrUpdaterHook):
 def schedule_hook(
     cfg: dict,  # `lr_config` or `momentum_config`
     kind: str = 'LrUpdaterHook',  # Or 'MomentumUpdaterHook'
-) -> dict:  # For `HOOKS.build`
+) -> dict: # For `HOOKS.build`
     "The dict of the hook for a schedule: a class of the user's named after the policy, or ours with that policy"
     policy = cfg.get('policy')
     if isinstance(policy, str):
         theirs = f'{policy.title() if policy.islower() else policy}{kind}'
-        if theirs in HOOKS: return {**{key: value for key, value in cfg.items() if key!='policy'}, 'type': theirs}
+        if theirs in HOOKS:
+            return {**{key: value for key, value in cfg.items() if key!='policy'}, 'type': theirs}
     return {**cfg, 'type': kind}

@@ -103,7 +103,8 @@ class ProfilerHook(Hook):
         json_trace_path: str | None = None,  # Where to write a trace
     ):
         unknown = next((name for name in activities if name not in profiled), None)
-        if unknown: raise ConfigError(f"ProfilerHook: activities has {unknown!r}; choose from 'cpu', 'cuda'.")
+        if unknown:
+            raise ConfigError(f"ProfilerHook: activities has {unknown!r}; choose from 'cpu', 'cuda'.")
         self.by_epoch, self.n, self.ready = by_epoch, profile_iters, on_trace_ready
         self.path, self.profiler = json_trace_path, None
         kinds = [profiled[name] for name in activities if name=='cpu' or torch.cuda.is_available()]

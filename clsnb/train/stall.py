@@ -38,7 +38,7 @@ def frames_of(
 # %% ../../nbs/train/stall.ipynb #8bef9de1
 def where_is(
     thread: int,  # Its `ident`
-) -> dict:  # `at`: file, line and function; `line`: its text; `waits`: for other processes?
+) -> dict: # `at`: file, line and function; `line`: its text; `waits`: for other processes?
     "What a thread is doing now"
     frames = frames_of(thread)
     if not frames: return dict(at='nowhere', line='', waits=False)

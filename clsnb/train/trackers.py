@@ -93,14 +93,17 @@ def prediction_rows(
     scores,  # (n, classes), in its order
     names: list | None = None,  # Of the classes; None: their numbers
     n: int = 100,  # Rows at most
-) -> Iterator[tuple]:  # Index, path or None, truth, prediction, score
+) -> Iterator[tuple]: # Index, path or None, truth, prediction, score
     "Predictions beside the pictures that they are of"
     truths, infos = data.get_gt_labels(), getattr(data, 'data_infos', None)
     for i, row in enumerate(scores[:n]):
         info = infos[i] if infos is not None else {}
         file = (info.get('img_info') or {}).get('filename')
         path = Path(info.get('img_prefix') or '', file) if file else None
-        truth, guess = (str(names[k]) if names and k<len(names) else str(k) for k in (int(truths[i]), int(row.argmax())))
+        truth, guess = (
+            str(names[k]) if names and k<len(names) else str(k)
+            for k in (int(truths[i]), int(row.argmax()))
+        )
         yield i, str(path) if path and path.exists() else None, truth, guess, float(row.max())
 
 # %% ../../nbs/train/trackers.ipynb #8d5a08e5
@@ -174,7 +177,8 @@ class MlflowLoggerHook(LoggerHook):
         if self.tags: self.mlflow.set_tags(self.tags)
         if self.params: self.mlflow.log_params(self.params)
 
-    def log(self, runner): self.mlflow.log_metrics(self.get_loggable_tags(runner), step=self.get_step(runner))
+    def log(self, runner):
+        self.mlflow.log_metrics(self.get_loggable_tags(runner), step=self.get_step(runner))
 
     def close(self, runner):
         if not self.running: return
@@ -227,9 +231,12 @@ class TrackioLoggerHook(LoggerHook):
     def before_run(self, runner):
         name = Path(runner.work_dir).name if runner.work_dir else None
         resume = 'allow' if runner.iter and name else 'never'
-        self.run = self.trackio.init(**{'project': 'clsnb', 'name': name, 'resume': resume, 'embed': False, **self.init_kwargs})
+        self.run = self.trackio.init(
+            **{'project': 'clsnb', 'name': name, 'resume': resume, 'embed': False, **self.init_kwargs}
+        )
 
-    def log(self, runner): self.run.log(self.get_loggable_tags(runner), step=runner.position.iters_done)
+    def log(self, runner):
+        self.run.log(self.get_loggable_tags(runner), step=runner.position.iters_done)
 
     def close(self, runner):
         if self.run is not None: self.run.finish()
@@ -246,5 +253,7 @@ class NeptuneLoggerHook(LoggerHook):
     ):
         super().__init__(**kwargs)
         get_logger().warning(
-            "NeptuneLoggerHook logs nothing: Neptune's service ended in March 2026. Use TrackioLoggerHook (local, no account), "
-            "TensorboardLoggerHook, MlflowLoggerHook or WandbLoggerHook.")
+            "NeptuneLoggerHook logs nothing: Neptune's service ended in March 2026. "
+            "Use TrackioLoggerHook (local, no account), "
+            "TensorboardLoggerHook, MlflowLoggerHook or WandbLoggerHook."
+        )

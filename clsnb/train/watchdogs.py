@@ -27,7 +27,10 @@ class EarlyStopHook(Hook):
         min_delta: float = 0.,  # What counts as better
         rule: str | None = None,  # 'greater' or 'less'; None: known from the metric
     ):
-        self.monitor, self.patience, self.min_delta, self.rule = monitor, patience, min_delta, rule
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.rule = rule
         self.best, self.bad = None, 0  # The best value, negative where less is better; evaluations since then
 
     def after_test(self, runner):
@@ -43,7 +46,8 @@ class EarlyStopHook(Hook):
             runner.stop = f'{name} has not improved for {self.bad} evaluations'
             runner.logger.info(f"Stopped early: {runner.stop}.")
 
-    def state_dict(self): return dict(best=self.best, bad=self.bad) if self.best is not None else {}
+    def state_dict(self):
+        return dict(best=self.best, bad=self.bad) if self.best is not None else {}
     def load_state_dict(self, state): self.best, self.bad = state['best'], state['bad']
 
 # %% ../../nbs/train/watchdogs.ipynb #90d1dcb6

@@ -91,7 +91,8 @@ def make_control(
 def _stepper(slider):
     "The slider with ◀ and ▶ beside it"
     def button(text, steps, tip):
-        def move(_): slider.value = min(slider.max, max(slider.min, slider.value+steps*slider.step))
+        def move(_):
+            slider.value = min(slider.max, max(slider.min, slider.value+steps*slider.step))
         b = W.Button(description=text, tooltip=f'{slider.description}: {tip}', layout=dict(width='40px'))
         b.on_click(move)
         return b
@@ -197,7 +198,8 @@ class Explorer(W.VBox):
         return ', '.join(f'{k} {v}' for k,v in state.items())
 
     @property
-    def state(self)->dict[str, Any]: return {k: w.value for k,w in self._ctl.items()}
+    def state(self)->dict[str, Any]:
+        return {k: w.value for k,w in self._ctl.items()}
     @property
     def alt(self)->str: return self._still.alt
     def snapshot(self)->Still: return self._still

@@ -33,7 +33,8 @@ def _stack_tensors(values):
     if first.dtype==torch.uint8 and first.ndim==3 and not first.is_contiguous(): # channels last
         return _stack_tensors([o.permute(1,2,0) for o in values]).permute(0,3,1,2)
     worker = get_worker_info()
-    if worker is None or not getattr(worker.dataset, 'memory_checked', False): return torch.stack(values)
+    if worker is None or not getattr(worker.dataset, 'memory_checked', False):
+        return torch.stack(values)
     return default_collate(list(values))
 
 def _stack(key, values, tokens):

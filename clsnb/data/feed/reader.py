@@ -119,4 +119,5 @@ class BatchReader:
     def substitutes(self, token:tuple)->Iterator[tuple]:
         "Tokens of the samples that may take the place of a broken one"
         epoch,_,copy = token
-        for k in range(1, ReplaceBroken.tries): yield epoch,mix(self.seed, *token, k)%len(self.dataset),copy
+        for k in range(1, ReplaceBroken.tries):
+            yield epoch,mix(self.seed, *token, k)%len(self.dataset),copy

@@ -73,7 +73,8 @@ def repeat_shards(
         for sample in _shuffle_buffer(samples, buffer, rng, waiting) if buffer else samples:
             empty = False
             yield turn,sample
-        if empty and not waiting: raise DataError(f"The {len(shards)} shards of this stream have no pictures.")
+        if empty and not waiting:
+            raise DataError(f"The {len(shards)} shards of this stream have no pictures.")
         rng.shuffle(waiting)
         for sample in waiting: yield turn,sample
 
@@ -179,8 +180,11 @@ class StreamReader(BatchReader, torch.utils.data.IterableDataset):
     def prepare_workers(self, num_workers, timeout, prefetch_factor):
         super().prepare_workers(num_workers, timeout, prefetch_factor)
         if num_workers and self.interleave%num_workers:
-            warnings.warn(f"ShardStream: {num_workers} workers read {self.interleave} streams, so some shards are fetched "
-                          "more than once: let workers_per_gpu divide interleave.", stacklevel=4)
+            warnings.warn(
+                f"ShardStream: {num_workers} workers read {self.interleave} streams, so some shards are fetched "
+                "more than once: let workers_per_gpu divide interleave.",
+                stacklevel=4,
+            )
     def open_streams(self, epoch:int)->list[Iterator]:
         "The streams of this process in an epoch"
         n = len(self.dataset.paths)

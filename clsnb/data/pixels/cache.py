@@ -119,7 +119,8 @@ class SharedFile:
         data = np.ascontiguousarray(data) if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         n = len(data)
         with self.locked():
-            if (head := self._read_head()) is None: return stop_filling(self, 'another program has damaged it: ')
+            if (head := self._read_head()) is None:
+                return stop_filling(self, 'another program has damaged it: ')
             end,count = head
             if end-self.first+n>self.limit or 2*count>=self.slots:
                 return stop_filling(self)

@@ -13,7 +13,9 @@ from ...core.errors import ConfigError, DataError
 from ..pixels.file_client import file_client
 from .labels import check_label_range, warn_missing
 from ..transforms.pipeline import Compose
-from .samples import ArraySamples, FileSamples, PackedSamples # noqa: F401, so that subclasses find all here
+from clsnb.data.sets.samples import ( # noqa: F401, so that subclasses find all here
+    ArraySamples, FileSamples, PackedSamples,
+)
 from ...metrics.registry import compute_metrics
 
 # %% ../../../nbs/data/sets/dataset.ipynb #cf4ad38e
@@ -45,7 +47,8 @@ def _resolve_classes(dataset_class, classes):
     return classes
 
 # %% ../../../nbs/data/sets/dataset.ipynb #fafd2f76
-def _expand_home(path): return os.path.expanduser(path) if isinstance(path, (str, os.PathLike)) else path
+def _expand_home(path):
+    return os.path.expanduser(path) if isinstance(path, (str, os.PathLike)) else path
 
 def _file_of(info):
     "The file of a sample that is a dict, if it has one"
@@ -107,12 +110,14 @@ class BaseDataset:
     "Samples, classes and a pipeline; subclasses define `load_annotations`"
     CLASSES:Sequence[str]|None = None
     numbered = False # Are labels published as numbers, in the order of CLASSES?
-    def __init__(self,
-                 data_prefix, # Folder of the pictures, or an address
-                 pipeline:Sequence, # List of steps
-                 classes:Sequence[str]|str|os.PathLike|None=None, # Names, or a text file of names; None: the class's own
-                 ann_file:str|os.PathLike|None=None, # Where the labels are written
-                 test_mode:bool=False): # For validation or test?
+    def __init__(
+        self,
+        data_prefix, # Folder of the pictures, or an address
+        pipeline:Sequence, # List of steps
+        classes:Sequence[str]|str|os.PathLike|None=None, # Names, or a text file of names; None: the class's own
+        ann_file:str|os.PathLike|None=None, # Where the labels are written
+        test_mode:bool=False, # For validation or test?
+    ):
         self.data_prefix = _expand_home(data_prefix)
         self.pipeline = Compose(pipeline)
         self.ann_file = ann_file
@@ -125,7 +130,8 @@ class BaseDataset:
         raise NotImplementedError
     def __len__(self): return len(self.data_infos)
     def __getitem__(self, idx): return self.prepare_data(idx)
-    def __repr__(self): return f"{type(self).__name__}: {len(self)} samples, {len(self.CLASSES or ())} classes"
+    def __repr__(self):
+        return f"{type(self).__name__}: {len(self)} samples, {len(self.CLASSES or ())} classes"
     @classmethod
     def get_classes(cls, classes=None)->Sequence[str]|None:
         "Class names from a list, a tuple or a text file"
@@ -160,11 +166,13 @@ class BaseDataset:
         "Some samples as they come out of the pipeline; see `looking.show_samples`"
         from clsnb.data.looking import show_samples # only to look: drawing is imported when it is asked for
         return show_samples(self, *args, **kwargs)
-    def evaluate(self,
-                 results:Sequence, # Scores of each sample
-                 metric:str|list[str]='accuracy', # Names of `METRICS`: accuracy, precision, recall, f1_score, support, ...
-                 metric_options:dict|None=None, # dict(topk=(1,5), thrs=..., average_mode='macro' or 'none')
-                 indices:Sequence[int]|None=None, # The samples that were tested; None: all
-                 logger=None)->dict: # Not used; for mmcls
+    def evaluate(
+        self,
+        results:Sequence, # Scores of each sample
+        metric:str|list[str]='accuracy', # Names of `METRICS`: accuracy, precision, recall, f1_score, support, ...
+        metric_options:dict|None=None, # dict(topk=(1,5), thrs=..., average_mode='macro' or 'none')
+        indices:Sequence[int]|None=None, # The samples that were tested; None: all
+        logger=None,
+    )->dict: # Not used; for mmcls
         "Metrics of predictions"
         return judge_scores(self, results, metric, metric_options, indices, 'single_label')

@@ -38,7 +38,8 @@ def _open_table(path, split):
         reason = str(e).splitlines()[0] if str(e) else ''
         raise DataError(f"HuggingFaceDataset: {path} cannot be opened ({type(e).__name__}: {reason}).") from e
     if not isinstance(table, dict): return table
-    if split not in table: raise ConfigError(f"HuggingFaceDataset: there is no split {split!r}.{near(split, table)}")
+    if split not in table:
+        raise ConfigError(f"HuggingFaceDataset: there is no split {split!r}.{near(split, table)}")
     return table[split]
 
 def _label_texts(table, column, where):

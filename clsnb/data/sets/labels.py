@@ -69,7 +69,8 @@ def match_folders(
     names = {c:i for i,c in enumerate(classes)}
     alike = _alike(folders, classes)
     for numbers in (known, names, alike):
-        if all(f in numbers for f in folders): return ClassNames(classes, {f:numbers[f] for f in folders})
+        if all(f in numbers for f in folders):
+            return ClassNames(classes, {f:numbers[f] for f in folders})
     strange = [f for f in folders if f not in known and f not in names and f not in alike]
     _check_folders(folders, classes, strange, where)
     return ClassNames(classes, {f:i for i,f in enumerate(folders)})
@@ -132,7 +133,8 @@ def check_same_classes(
             f"but {whose} has {len(like)} ({_some(list(like))}). {hint}"
         )
     for i,(own,other) in enumerate(zip(classes, like)):
-        if own!=other: raise ConfigError(f"{where}: class {i} is {own!r}, but in {whose} it is {other!r}. {hint}")
+        if own!=other:
+            raise ConfigError(f"{where}: class {i} is {own!r}, but in {whose} it is {other!r}. {hint}")
 
 # %% ../../../nbs/data/sets/labels.ipynb #ddcc40a6
 _whole_number = re.compile(r'-?\d+')

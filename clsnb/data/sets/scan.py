@@ -53,7 +53,8 @@ class _ClassFolder:
         folders,pictures,others = _list_folder(path, valid)
         self.others |= others
         self.names += [os.path.join(relative, o) for o in pictures]
-        for o in folders: self.walk(os.path.join(path, o), os.path.join(relative, o), valid, (*above, identity))
+        for o in folders:
+            self.walk(os.path.join(path, o), os.path.join(relative, o), valid, (*above, identity))
         return self
 
 # %% ../../../nbs/data/sets/scan.ipynb #ddff22e6
@@ -84,7 +85,8 @@ def _find_class_folders(root):
         raise DataError(
             f"No such folder: {root}. The nearest that exists is {nearest_folder(root)}: check data_prefix."
         )
-    try: return sorted(o.name for o in os.scandir(root) if _is_dir(o) and not o.name.startswith('.'))
+    try:
+        return sorted(o.name for o in os.scandir(root) if _is_dir(o) and not o.name.startswith('.'))
     except OSError as e:
         raise DataError(f"Cannot read the folder {root}: {e.strerror}. Check its permissions.") from e
 
@@ -141,7 +143,8 @@ def _files_below(fs, root, threads):
     files = [e['name'] for e in entries if e['type']!='directory']
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(fs.find, folders)
-        for part in tqdm(found, 'Reading folders', len(folders), leave=False, delay=progress_after): files += part
+        for part in tqdm(found, 'Reading folders', len(folders), leave=False, delay=progress_after):
+            files += part
     return [relative(o) for o in files]
 
 def _files_first(name):
@@ -180,7 +183,8 @@ def _cache_file(root, key):
     try: return cache_dir('scans')/f'{name}.npz'
     except OSError: return None
 
-def _to_bytes(names): return np.frombuffer('\0'.join(names).encode('utf-8', 'surrogateescape'), np.uint8)
+def _to_bytes(names):
+    return np.frombuffer('\0'.join(names).encode('utf-8', 'surrogateescape'), np.uint8)
 def _from_bytes(array): return array.tobytes().decode('utf-8', 'surrogateescape').split('\0')
 
 def _write_cache(path, scan, watched, now):
@@ -201,7 +205,8 @@ def _read_cache(path, threads):
     try:
         with np.load(path, allow_pickle=False) as z:
             with ThreadPoolExecutor(threads) as pool:
-                if not all(pool.map(unchanged, _from_bytes(z['watched']), z['times'].tolist())): return None
+                if not all(pool.map(unchanged, _from_bytes(z['watched']), z['times'].tolist())):
+                    return None
             return Scan(_from_bytes(z['folders']), PackedNames(z['blob'], z['starts'], z['ends']), z['counts'])
     except Exception: return None # missing, or cut off: scan again
 

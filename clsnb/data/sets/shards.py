@@ -27,7 +27,8 @@ def _find_paths(pattern, client):
     "Paths or addresses that fit a pattern with `*`"
     if '://' not in pattern: return sorted(glob.glob(pattern))
     if '*' not in pattern: return [pattern]
-    try: return sorted(client.ask(pattern, lambda fs,path: [fs.unstrip_protocol(o) for o in fs.glob(path)]))
+    try:
+        return sorted(client.ask(pattern, lambda fs,path: [fs.unstrip_protocol(o) for o in fs.glob(path)]))
     except OSError as e: raise DataError(f"Cannot look for {pattern}: {e.strerror or e}.") from e
 
 def expand_shards(
@@ -92,7 +93,8 @@ class RangeReader:
         start,future = self.upcoming or (-self.piece,None)
         if not start<=self.position<start+self.piece: start,future = self.position,None
         data = future.result() if future else self._fetch(start)
-        if not data: raise OSError(f"the server sends nothing after byte {start:,} of {self.size:,}")
+        if not data:
+            raise OSError(f"the server sends nothing after byte {start:,} of {self.size:,}")
         is_whole_file = len(data)>self.piece # the server ignores ranges
         self.start = 0 if is_whole_file else start
         self.data = data
@@ -163,7 +165,8 @@ def _list_shard(path, ext, key, client):
             elif ending==ext:
                 labels[stem] = label_of(ext, tar.extractfile(entry).read(), key, f'{path}: {entry.name}')
     for stem,(name,*_) in places.items():
-        if stem not in labels: raise DataError(f"{path}: {name} has no {stem}.{ext} beside it to tell its label.")
+        if stem not in labels:
+            raise DataError(f"{path}: {name} has no {stem}.{ext} beside it to tell its label.")
     return [(*place, labels[stem]) for stem,place in places.items()]
 
 # %% ../../../nbs/data/sets/shards.ipynb #6c09ad48
@@ -184,7 +187,8 @@ def _cached_list(path, ext, key, client):
     with suppress(OSError, ValueError): # not there, or cut off
         return json.loads((cache_dir('shards')/f'{name}.json').read_text())
     rows = _list_shard(path, ext, key, client)
-    with suppress(OSError), atomic_write(cache_dir('shards')/f'{name}.json', 'w') as f: # full or read-only: no reason to stop
+    # full or read-only: no reason to stop
+    with suppress(OSError), atomic_write(cache_dir('shards')/f'{name}.json', 'w') as f:
         json.dump(rows, f)
     return rows
 

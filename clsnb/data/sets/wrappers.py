@@ -160,7 +160,8 @@ class ConcatDataset:
                  **kwargs)->dict: # For `evaluate` of the data sets
         "Metrics for each data set, or for all together"
         at = _rows(len(self), indices)
-        if len(results)!=len(at): raise DataError(f"evaluate: {len(results)} results for {len(at)} samples.")
+        if len(results)!=len(at):
+            raise DataError(f"evaluate: {len(results)} results for {len(at)} samples.")
         if self.separate_eval: return _evaluate_separately(self, results, at, args, indices, kwargs)
         if indices is not None: kwargs['indices'] = indices
         return _evaluate_together(self, results, *args, **kwargs)
@@ -251,9 +252,11 @@ class KFoldDataset(SubsetDataset):
         self.stratified = stratified
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #62e34b31
-def build_dataset(cfg:dict|list|BaseDataset, default_args:dict|None=None,
-                  like:BaseDataset|list|None=None # The training data set, or names of classes: others get its numbers, and must fit them
-                  )->BaseDataset:
+def build_dataset(
+    cfg:dict|list|BaseDataset,
+    default_args:dict|None=None,
+    like:BaseDataset|list|None=None, # The training data set, or names of classes: others get its numbers, and must fit them
+)->BaseDataset:
     "A data set from its dict; from a list of dicts, all of them in a row"
     if like is not None: return _fitted(cfg, default_args, getattr(like, 'CLASSES', like))
     if isinstance(cfg, (list, tuple)):

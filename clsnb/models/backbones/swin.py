@@ -145,7 +145,8 @@ class SwinBlockSequence(BaseModule):
             merging = dict(in_channels=embed_dims, out_channels=2*embed_dims, norm_cfg=dict(type='LN'))
             self.downsample = PatchMerging(**{**merging, **downsample_cfg})
     @property
-    def out_channels(self) -> int: return self.downsample.out_channels if self.downsample else self.embed_dims
+    def out_channels(self) -> int:
+        return self.downsample.out_channels if self.downsample else self.embed_dims
     def forward(self, x:torch.Tensor, hw_shape:tuple, do_downsample:bool=True) -> tuple:
         for block in self.blocks: x = block(x, hw_shape)
         if self.downsample is not None and do_downsample: return self.downsample(x, hw_shape)
