@@ -38,7 +38,7 @@ from ..train.run_state import TrainStep
 KEYS.declare('model', dict, 'The network: type, backbone, neck and head with their arguments')
 
 def _fill_num_classes(facts, count):
-    "Write the number of classes where it is missing: in augmentations, in the head, or in a backbone that ends in classes"
+    "Write the number of classes where it is missing: in augmentations, in the head, or in the backbone"
     for augment in facts.augments: augment.setdefault('num_classes', count)
     head, backbone = facts.part('model.head'), facts.part('model.backbone')
     for part, given in ((head, head), (backbone, {**backbone, **head})):

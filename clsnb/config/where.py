@@ -128,7 +128,7 @@ def _uses(tree):
     return out
 
 def _made_from(files, variable):
-    "Parts of the config that files make from a variable, also through other variables: (file, path, name that is all of it)"
+    "Parts of the config that come from a variable, also through others: (file, path, name that is all of it)"
     uses = [(f, *use) for f in files for use in _uses(source_tree(f))]
     names,before = {variable},set()
     while names!=before:

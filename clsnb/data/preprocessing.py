@@ -17,7 +17,7 @@ def inference_pipeline(
     model:nn.Module, # From `init_model`
     loads:bool, # Does the pipeline begin by reading a file?
 )->Compose:
-    "The model's own preprocessing, with or without reading a file first; raises `ConfigError` where its config has none"
+    "The model's own preprocessing, with or without reading a file first; raises `ConfigError` if it has none"
     return Compose(model.cfg.facts.steps('test', loads))
 
 def picture_sample(

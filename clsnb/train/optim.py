@@ -45,7 +45,7 @@ def quickest(
     cfg, # Of an optimiser
     model, # Already where it is trained
 )->dict: # What to add to `cfg`
-    "On a GPU the fused implementation, where there is one and the config does not choose; on a CPU the plain one, step for step that of a torch script"
+    "The fused implementation on a GPU, unless the config chooses; on a CPU the plain one"
     ps = list(model.parameters())
     if isinstance(cfg.get('type'), str) and OPTIMIZERS.get(cfg['type']):
         names = accepted_args(OPTIMIZERS.get(cfg['type']))
@@ -111,7 +111,7 @@ def as_optimizer(o):
 
 def build_optimizer(
     model:nn.Module, # Whose parameters are trained
-    cfg:dict, # `type`, its arguments, and perhaps `constructor` and `paramwise_cfg`; or a dict of such dicts by submodule
+    cfg:dict, # `type`, arguments, `constructor`, `paramwise_cfg`; or a dict of such dicts by submodule
 )->torch.optim.Optimizer|dict:
     "The optimiser of a config; raises `ConfigError` for unknown names"
     cfg = dict(cfg)

@@ -126,7 +126,7 @@ def one_cycle(
     final_div_factor=1e4,
     three_phase=False,
 ):
-    "Up from `max_lr/div_factor`, down to a tiny end ([super-convergence](https://arxiv.org/abs/1708.07120)); `base` is not used"
+    "Up from `max_lr/div_factor`, down to a tiny end (arXiv 1708.07120); `base` is not used"
     n = total_steps or T
     first = max_lr/div_factor
     up = float(pct_start*n)-1

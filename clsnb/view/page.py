@@ -48,7 +48,8 @@ table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-num
 th,td { text-align:right; padding:6px 10px; border-bottom:1px solid var(--line);
   overflow-wrap:break-word }
 .n { white-space:nowrap }
-th:first-child,td:first-child { text-align:left } th { color:var(--muted); font-weight:600; font-size:.82rem; vertical-align:bottom }
+th:first-child,td:first-child { text-align:left }
+th { color:var(--muted); font-weight:600; font-size:.82rem; vertical-align:bottom }
 tbody tr:last-child td { border-bottom:0 }
 .bar { display:inline-block; vertical-align:middle; width:84px; height:8px; border-radius:4px; background:#e6eaee;
   margin-right:8px; text-align:left }

@@ -204,9 +204,10 @@ def zoo_entry(
     if not hits:
         try: name = find_config(name).name.removesuffix('.py')
         except ConfigError:
+            known = {r['name'] for r in rows} | {r['config'] for r in rows}
             raise ConfigError(
                 "The zoo has no model "
-                f"{name!r}.{near(name, {r['name'] for r in rows} | {r['config'] for r in rows}) or ' clsnb zoo WORD searches in it.'}"
+                f"{name!r}.{near(name, known) or ' clsnb zoo WORD searches in it.'}"
             ) from None
         hits = [r for r in rows if r['config']==name]
     if not hits: raise ConfigError(f"The zoo has no model {name!r}: it is a config of your own.")
@@ -223,7 +224,7 @@ def zoo_config(
     "The name of the config that belongs to a model of the zoo; raises `ConfigError`"
     r = zoo_entry(name)
     if r['config']: return r['config']
-    raise ConfigError(f"{name} is a backbone to start from and has no config; in yours, say backbone=dict(..., "
+    raise ConfigError(f"{name} is a backbone to start from and has no config; in yours, set backbone=dict(..., "
                       f"init_cfg=dict(type='Pretrained', checkpoint='zoo://{name}', prefix='backbone')).")
 
 # %% ../../nbs/zoo/index.ipynb #4209c85e

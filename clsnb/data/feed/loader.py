@@ -210,8 +210,8 @@ def build_dataloader(
     drop_last:bool=False, # Leave out a last batch that is smaller?
     collate_fn:Callable|None=None, # samples -> batch
     max_broken:float|None=None, # Share of broken pictures that is left out; None: 1 % when shuffled, else none
-    fast_decode:bool|str|None=None, # Decode little more than the crop: True, or 'scaled' for other pixels; see the function
-    device_normalize:bool|str|None=None, # Bytes, which `to_device` normalises: True, or 'bfloat16'; see `normalize_later`
+    fast_decode:bool|str|None=None, # Decode only what the crop keeps: True, or 'scaled' (other pixels)
+    device_normalize:bool|str|None=None, # Bytes that `to_device` normalises: True, or 'bfloat16'; see `normalize_later`
     **kwargs, # For torch's DataLoader
 )->Loader:
     "Batches of a data set"

@@ -255,7 +255,7 @@ class KFoldDataset(SubsetDataset):
 def build_dataset(
     cfg:dict|list|BaseDataset,
     default_args:dict|None=None,
-    like:BaseDataset|list|None=None, # The training data set, or names of classes: others get its numbers, and must fit them
+    like:BaseDataset|list|None=None, # Training data set, or names of classes, whose numbers the others get
 )->BaseDataset:
     "A data set from its dict; from a list of dicts, all of them in a row"
     if like is not None: return _fitted(cfg, default_args, getattr(like, 'CLASSES', like))

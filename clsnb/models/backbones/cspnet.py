@@ -145,25 +145,14 @@ class CSPNet(Backbone):
     def enter(self, x): return self.stem(x)
 
 # %% ../../../nbs/models/backbones/cspnet.ipynb #46a36e4a
-#                           block              in_channels               out_channels              num_blocks       expand_ratio     bottle_ratio     down_growth
+_csp_cols = ('block_fn', 'in_channels', 'out_channels', 'num_blocks', 'expand_ratio', 'bottle_ratio', 'down_growth')
 _csp_rows = dict(
-    darknet = (
-        DarknetBottleneck, (32, 64, 128, 256, 512), (64, 128, 256, 512, 1024),
-        (1, 2, 8, 8, 4), (2, 1, 1, 1, 1),
-        (2, 1, 1, 1, 1), True
-    ),
-    resnet = (
-        Bottleneck, (64, 128, 256, 512), (128, 256, 512, 1024), (3, 3, 5, 2), 4,
-        2, False
-    ),
-    resnext = (
-        ResNeXtBottleneck, (64, 256, 512, 1024), (256, 512, 1024, 2048), (3, 3, 5, 2),
-        (4, 2, 2, 2), 4, False
-    ),
+    darknet=(DarknetBottleneck, (32, 64, 128, 256, 512), (64, 128, 256, 512, 1024),
+             (1, 2, 8, 8, 4), (2, 1, 1, 1, 1), (2, 1, 1, 1, 1), True),
+    resnet=(Bottleneck, (64, 128, 256, 512), (128, 256, 512, 1024), (3, 3, 5, 2), 4, 2, False),
+    resnext=(ResNeXtBottleneck, (64, 256, 512, 1024), (256, 512, 1024, 2048), (3, 3, 5, 2), (4, 2, 2, 2), 4, False),
 )
-_csp_cols = (
-    'block_fn', 'in_channels', 'out_channels', 'num_blocks', 'expand_ratio', 'bottle_ratio', 'down_growth',
-)
+
 def _csp(name, **kw):
     return {**dict(zip(_csp_cols, _csp_rows[name])), **kw}
 _late = (False, True, True, True) # the stem has halved twice

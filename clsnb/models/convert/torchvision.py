@@ -16,7 +16,7 @@ def pick_pair(before):
     return (rf'({before})\.([01])\.', r'\1.<\2|conv|bn>.')
 
 def vgg_rows(depth, norm):
-    "Rows for the layers before the classifier: each convolution has an activation behind it, and perhaps a norm between"
+    "Rows for the layers before the classifier: convolution, perhaps a norm, activation"
     sizes = ','.join(','.join(['3' if norm else '2']*n + ['1']) for n in vgg_depths[depth])
     return [(r'^features\.(\d+)\.', rf'features.<\1/{sizes}>.'), pick_pair(r'^features\.\d+')]
 
