@@ -1,20 +1,33 @@
-"""What a training loop costs: microseconds per step of our Runner with its default hooks, of Lightning and of fastai (where installed) over a bare PyTorch loop;
+"""What a training loop costs: microseconds per step of our Runner with its default hooks, of Lightning and of fastai
+(where installed) over a bare PyTorch loop;
 then how long a checkpoint of ResNet-50 holds training up.
 
-usage: loop.py [--only TEXT] [--loops bare,again,ours,Lightning,fastai] [--rounds N] [--threads 1] [--device cpu] [--precision float32|bfloat16] [--no-checkpoint]
+usage: loop.py [--only TEXT] [--loops bare,again,ours,Lightning,fastai] [--rounds N] [--threads 1] [--device cpu]
+[--precision float32|bfloat16] [--no-checkpoint]
 
-All loops run in one process, each in a thread of its own, and one at a time: whoever asks its loader for a batch gives the turn away, and the clock runs
-from the moment the loader answers to the moment it is asked again. So a slow second of the machine hits all alike, and everything that happens in a step
-counts: hooks, logging, progress. A turn is one step of ResNet-50, and a block of steps where a step is tiny. Order is drawn anew in every round.
-Numbers are medians of differences within rounds, with a bootstrapped 95 % interval; `cpu` is the same by the thread's own clock, which other processes on
-the machine cannot slow by taking the core. `again` is a second bare loop: what it is off by is what cannot be told from nothing.
+All loops run in one process, each in a thread of its own, and one at a time: whoever asks its loader for a batch
+gives the turn away, and the clock runs
+from the moment the loader answers to the moment it is asked again. So a slow second of the machine hits all alike,
+and everything that happens in a step
+counts: hooks, logging, progress. A turn is one step of ResNet-50, and a block of steps where a step is tiny. Order
+is drawn anew in every round.
+Numbers are medians of differences within rounds, with a bootstrapped 95 % interval; `cpu` is the same by the
+thread's own clock, which other processes on
+the machine cannot slow by taking the core. `again` is a second bare loop: what it is off by is what cannot be told
+from nothing.
 All optimise with torch's SGD, change the rate by a cosine every step and log the loss every 50 steps.
 
-Measured in November 2026, one thread of two shared CPU cores, torch 2.15, Lightning 2.6.6, fastai 2.8.12; median over the bare loop [95 % interval]:
-a model of two parameters (bare 157 us a step): again -2 us [-8, +1], ours +86 us [+81, +104], Lightning +934 us [+897, +984], fastai +990 us [+983, +1,033];
-a thin ResNet-50 (12.4 ms): again -117 us [-306, +135], ours +98 us [-69, +456], Lightning +1,392 us [+1,145, +1,750], fastai +1,853 us [+1,575, +1,984].
-ResNet-50 with 32 pictures of 64 pixels (1.07 s, 70 turns, another process on the other core): again +0.08 % [-2.71, +1.42], ours -0.89 % [-3.11, +0.08], so
-at most 0.1 % over bare. With 224 pixels a step takes 14 s there, 0.1 ms is 0.001 % of it; on a GPU with 15 ms a step it would be 0.7 %. A checkpoint of it, 205 MB with its hash and on the disk, holds training up for 0.74 s; torch.save alone takes 0.27 s.
+Measured in November 2026, one thread of two shared CPU cores, torch 2.15, Lightning 2.6.6, fastai 2.8.12; median
+over the bare loop [95 % interval]:
+a model of two parameters (bare 157 us a step): again -2 us [-8, +1], ours +86 us [+81, +104], Lightning +934 us
+[+897, +984], fastai +990 us [+983, +1,033];
+a thin ResNet-50 (12.4 ms): again -117 us [-306, +135], ours +98 us [-69, +456], Lightning +1,392 us [+1,145,
++1,750], fastai +1,853 us [+1,575, +1,984].
+ResNet-50 with 32 pictures of 64 pixels (1.07 s, 70 turns, another process on the other core): again +0.08 % [-2.71,
++1.42], ours -0.89 % [-3.11, +0.08], so
+at most 0.1 % over bare. With 224 pixels a step takes 14 s there, 0.1 ms is 0.001 % of it; on a GPU with 15 ms a
+step it would be 0.7 %. A checkpoint of it, 205 MB with its hash and on the disk, holds training up for 0.74 s;
+torch.save alone takes 0.27 s.
 """
 import argparse, contextlib, functools, importlib.util, logging, os, tempfile, threading, time
 import types, warnings
@@ -77,7 +90,8 @@ works = {
         Nothing, lambda: dict(img=torch.ones(32, 1), gt_label=torch.arange(32)), 500, 60
     ),
     'LeNet, 32x32 pixels, batch 32': (lenet, lambda: images(32, 1, 32, 32), 20, 40),
-    'ResNet-50, a 16th as wide, 32 pixels, batch 2': (thin, lambda: images(2, 3, 32, 32), 10, 40), # all its layers and 161 parameters, little arithmetic
+    # all layers and 161 parameters of a ResNet-50, little arithmetic
+    'ResNet-50, a 16th as wide, 32 pixels, batch 2': (thin, lambda: images(2, 3, 32, 32), 10, 40),
     'ResNet-50, 64 pixels, batch 32': (resnet50, lambda: images(32, 3, 64, 64), 1, 30),
     'ResNet-50, 224 pixels, batch 32': (resnet50, lambda: images(32, 3, 224, 224), 1, 8),
 }
@@ -258,7 +272,8 @@ def report(work, times):
 # ---- Checkpoints
 
 def stall(rounds=5):
-    "Seconds that training stands still for a checkpoint of ResNet-50 with momentum, beside torch.save of the same, and where they go"
+    """Seconds that training stands still for a checkpoint of ResNet-50 with momentum, beside torch.save of the same,
+    and where they go"""
     m = resnet50()
     opt = build_optimizer(m, cfg.optimizer)
     sum(p.sum() for p in m.parameters()).backward()

@@ -1,8 +1,10 @@
-"""Forward, and forward with backward, of our models beside timm's (torchvision's where timm has none): in one process, taking turns, median of ratios.
+"""Forward, and forward with backward, of our models beside timm's (torchvision's where timm has none): in one process,
+taking turns, median of ratios.
 
 usage: models.py [PATTERN ...] [--rounds 7] [--batch 4] [--threads 1] [--device cpu|cuda] [--compile]
 
-`kept` is what the forward keeps for the backward pass, in MB a picture (ours, theirs); on CUDA the peak of allocated memory.
+`kept` is what the forward keeps for the backward pass, in MB a picture (ours, theirs); on CUDA the peak of
+allocated memory.
 """
 import argparse, copy, fnmatch, math, statistics, time
 import torch

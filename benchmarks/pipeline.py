@@ -1,10 +1,15 @@
-"""Images per second and core: reading, augmenting and normalising JPEGs, beside torchvision, timm and plain OpenCV; how fast lists open.
+"""Images per second and core: reading, augmenting and normalising JPEGs, beside torchvision, timm and plain OpenCV;
+how fast lists open.
 
-usage: pipeline.py [--size 500x375] [--images 48] [--rounds 9] [--size-large 1600x1200,3200x2400] [--lists 1300000,14000000] [--files 100000] [--only TEXT]
+usage: pipeline.py [--size 500x375] [--images 48] [--rounds 9] [--size-large 1600x1200,3200x2400] [--lists
+1300000,14000000] [--files 100000] [--only TEXT]
 
-The pictures are the packaged photographs, enlarged, with some grain, saved as JPEG of quality 90. One process, one thread. All contestants take turns, each with
-all pictures (a loading process stays with its task, too) and the same random numbers; times are the processor's, not the clock's. Each round gives one rate for
-each, the table has medians, and ratios are medians of ratios within rounds. `--files` pictures (empty ones) are made in 1,000 folders for torchvision's ImageFolder and ours to open; 0: none.
+The pictures are the packaged photographs, enlarged, with some grain, saved as JPEG of quality 90. One process, one
+thread. All contestants take turns, each with
+all pictures (a loading process stays with its task, too) and the same random numbers; times are the processor's,
+not the clock's. Each round gives one rate for
+each, the table has medians, and ratios are medians of ratios within rounds. `--files` pictures (empty ones) are
+made in 1,000 folders for torchvision's ImageFolder and ours to open; 0: none.
 """
 import argparse, os, random, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -145,7 +150,8 @@ def table(title, rates, marks):
     ratio = lambda k,o: statistics.median(a/b for a,b in zip(rates[k], rates[o]))
     for k,v in rates.items():
         print(
-            f'{k:32}{statistics.median(v):10,.0f}{ratio(k, "bare decode"):16.2f}{ratio(k, "torchvision v2, tensors"):20.2f}{ratio(k, "timm"):10.2f}'
+            f'{k:32}{statistics.median(v):10,.0f}{ratio(k, "bare decode"):16.2f}'
+            f'{ratio(k, "torchvision v2, tensors"):20.2f}{ratio(k, "timm"):10.2f}'
         )
     for text,k,o,want in marks:
         print(

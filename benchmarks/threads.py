@@ -14,8 +14,10 @@ class Clock(Hook):
     def after_train_epoch(self, run): t.append(time.perf_counter()-self.t)
 HOOKS.register(Clock)
 with tempfile.TemporaryDirectory() as d:
-    fit('resnet18-tiny_1xb16_photos', d, dict(results=False, log_level='ERROR', custom_hooks=[dict(type='Clock', priority='HIGHEST')], checkpoint_config=None,
-        **{'runner.max_epochs': 6, 'evaluation.interval': 99, 'evaluation.save_best': None}))
+    changes = {'runner.max_epochs': 6, 'evaluation.interval': 99, 'evaluation.save_best': None}
+    clock = [dict(type='Clock', priority='HIGHEST')]
+    changes |= dict(results=False, log_level='ERROR', custom_hooks=clock, checkpoint_config=None)
+    fit('resnet18-tiny_1xb16_photos', d, changes)
 print(sum(t[1:])/len(t[1:]))
 """
 

@@ -47,7 +47,8 @@ def mobilenet_weights(tmp_path_factory):
 
 @pytest.fixture
 def pretrained_home(mobilenet_weights, tmp_path, monkeypatch):
-    "Caches of our own and of torch hub, holding those weights: `torchvision://mobilenet_v2` then works without a network"
+    """Caches of our own and of torch hub, holding those weights: `torchvision://mobilenet_v2` then works without a
+    network"""
     for var, folder in (('CLSNB_HOME', 'checkpoints'), ('TORCH_HOME', 'hub/checkpoints')):
         home = tmp_path/var.lower()
         (home/folder).mkdir(parents=True)

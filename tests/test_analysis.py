@@ -277,7 +277,8 @@ def test_hook_reports_a_run(tmp_path, monkeypatch):
     assert 'Left out' not in (tmp_path/'run/report.html').read_text()
 
 def test_report_is_about_the_best_checkpoint(tmp_path):
-    "The last epochs spoil the model: report, results, metrics and the model of a run speak of the best epoch, also after a resume"
+    """The last epochs spoil the model: report, results, metrics and the model of a run speak of the best epoch, also
+    after a resume"""
     from clsnb.apis.fit import fit
     from clsnb.apis.test import evaluate_config
     from clsnb.core.registry import HOOKS

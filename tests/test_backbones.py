@@ -1,5 +1,7 @@
-"""Every registered backbone keeps the same promises. `data/backbones.json` has a small variant of each class: its arguments, the shape of a picture,
-`odd` (a picture of awkward shape; null where one size only is possible) and `untrained` (a pattern of parameters that rightly get no gradient).
+"""Every registered backbone keeps the same promises. `data/backbones.json` has a small variant of each class: its
+arguments, the shape of a picture,
+`odd` (a picture of awkward shape; null where one size only is possible) and `untrained` (a pattern of parameters
+that rightly get no gradient).
 All are captured as one graph; with CLSNB_ALL_MODELS=1 inductor compiles them all (about half an hour)."""
 import inspect, json, os, re
 from pathlib import Path

@@ -546,7 +546,8 @@ def test_yaml_and_json_of_other_people(tree):
 
 
 def test_yaml_merge_keys(tree):
-    "`<<` of several mappings: the first one wins (as the specification says, whatever the release of PyYAML), own keys win over all"
+    """`<<` of several mappings: the first one wins (as the specification says, whatever the release of PyYAML), own
+    keys win over all"""
     tree(**{'merge.yaml': """
 mine: &mine {lr: 1, steps: 3}
 base: &base {lr: 2, steps: 4, decay: 5}

@@ -1,5 +1,7 @@
-"""Models of torchvision and timm, and ours with their weights converted: equal outputs for equal inputs, in double precision.
-The plain run takes a few rows; `CLSNB_ALL_CONVERSIONS=1 pytest tests/test_convert.py` takes all (some minutes; give `-k NAME` for one)."""
+"""Models of torchvision and timm, and ours with their weights converted: equal outputs for equal inputs, in double
+precision.
+The plain run takes a few rows; `CLSNB_ALL_CONVERSIONS=1 pytest tests/test_convert.py` takes all (some minutes; give
+`-k NAME` for one)."""
 import os, pytest, torch
 from torch import nn
 from clsnb.core.load import load_state_dict

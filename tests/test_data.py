@@ -134,7 +134,8 @@ def stuck(results):
     if results['img_info']['filename'].endswith('moose.jpg'): time.sleep(1e5)
     return dict(img=torch.zeros(1))
 def test_timeout_names_the_stuck_sample():
-    "That it ends shows that it does not wait; on a machine so busy that quick samples seem stuck, longer waits tell them apart"
+    """That it ends shows that it does not wait; on a machine so busy that quick samples seem stuck, longer waits tell
+    them apart"""
     for timeout in (2, 15, 60):
         with pytest.raises(DataError, match='stuck|No batch came') as e:
             for _ in build_dataloader(
@@ -183,9 +184,12 @@ for default in ['fork', 'spawn', 'forkserver']:
         multiprocessing.set_start_method(default, force=True)
         with warnings.catch_warnings(record=True) as w:
             warnings.simplefilter('always')
-            loader = build_dataloader(Mine('', []), 4, 2, seed=1, persistent_workers=False, **({} if asked is None else dict(multiprocessing_context=asked)))
+            context = {} if asked is None else dict(multiprocessing_context=asked)
+            loader = build_dataloader(Mine('', []), 4, 2, seed=1, persistent_workers=False, **context)
             got = [b['img'].sum().item() for b in loader]
-        out.append((default, asked, loader.num_workers, [str(o.message).split(':')[0][:22] for o in w if 'orkers' in str(o.message) and 'otebook' in str(o.message)], got))
+        told = [str(o.message) for o in w]
+        told = [o.split(':')[0][:22] for o in told if 'orkers' in o and 'otebook' in o]
+        out.append((default, asked, loader.num_workers, told, got))
 """
 def test_classes_of_a_notebook():
     "Forked where they may be, else loaded here with a reason; never a hang, and always the same batches"

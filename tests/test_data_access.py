@@ -632,7 +632,8 @@ def shard(files, label=lambda f: f.parent.name, ext='cls'):
 pytestmark = pytest.mark.filterwarnings('ignore:This DataLoader will create', 'ignore:.*has no samples of')
 pics = sorted(photos.glob('*/*.jpg'))[:96]
 def test_a_fork_leaves_its_parents_connections_alone(server):
-    "A loading process begins with its parent's connections; what it does with them must not make the parent wait for ever"
+    """A loading process begins with its parent's connections; what it does with them must not make the parent wait for
+    ever"""
     server.files['a.jpg'] = b'x'*9
     url,client = server.url+'/a.jpg',FileClient()
     client.get(url)

@@ -1,6 +1,7 @@
 """ImageNet's 1,000 names and folders against two lists made by others; what differs, differs for a reason.
 
-torchvision gives the first synonym of each class, and tells two pairs apart that WordNet gives one first name; timm gives all synonyms, and the folders.
+torchvision gives the first synonym of each class, and tells two pairs apart that WordNet gives one first name; timm
+gives all synonyms, and the folders.
 """
 import re
 from collections import Counter

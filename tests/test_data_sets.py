@@ -461,7 +461,8 @@ def test_shards(tmp_path, monkeypatch):
     )
     assert a.equal(b)
 def test_shards_whose_classes_are_called_by_numbers(tmp_path, monkeypatch):
-    "A number is never taken for the place of another number's name; what is below 0 is no class; a cache that cannot be written stops nothing"
+    """A number is never taken for the place of another number's name; what is below 0 is no class; a cache that cannot
+    be written stops nothing"""
     import io
     from clsnb.data.feed.streams import ShardStream
     (tmp_path/'file').write_text('')

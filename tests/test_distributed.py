@@ -1,4 +1,5 @@
-"Several processes: split models, nodes, launchers, hangs, deaths, interrupts. gloo on the CPU; every wait has its limit"
+"""Several processes: split models, nodes, launchers, hangs, deaths, interrupts. gloo on the CPU; every wait has its
+limit"""
 import json, os, shutil, signal, socket, subprocess, sys, time
 from pathlib import Path
 import pytest, torch

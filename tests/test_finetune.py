@@ -1,4 +1,5 @@
-"finetune, lr_find, find_batch_size: what is left as it was, what a folder must be, and the same result by the command line"
+"""finetune, lr_find, find_batch_size: what is left as it was, what a folder must be, and the same result by the
+command line"""
 import copy, os, random, shutil, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path

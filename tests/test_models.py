@@ -1,4 +1,5 @@
-"""Every distinct model of the 280 configs: names, shapes, types and order of its weights; settings of norms, dropout and drop path.
+"""Every distinct model of the 280 configs: names, shapes, types and order of its weights; settings of norms, dropout
+and drop path.
 `data/models.json` holds facts about MMClassification 0.25: digests of state_dict keys, and settings."""
 import collections, hashlib, json, os, socket
 from pathlib import Path

@@ -1,5 +1,7 @@
-"""Features, scores, losses and gradients of models with prescribed weights, beside numbers measured with MMClassification 0.25 (`parity/`: facts, the rule
-that fills weights, and what compares). The quickest model of each family, and RepVGG and RepMLP folded; with CLSNB_ALL_MODELS=1 all 171 (a quarter of an hour)."""
+"""Features, scores, losses and gradients of models with prescribed weights, beside numbers measured with
+MMClassification 0.25 (`parity/`: facts, the rule
+that fills weights, and what compares). The quickest model of each family, and RepVGG and RepMLP folded; with
+CLSNB_ALL_MODELS=1 all 171 (a quarter of an hour)."""
 import argparse, gzip, json, os, sys
 from pathlib import Path
 import pytest, torch

@@ -250,7 +250,8 @@ def test_file_and_terminal(tmp_path):
     ), said[-500:]
 
 def test_a_notebook_gets_one_output(tmp_path):
-    "Forty epochs with evaluations, run by nbclient as nbconvert does: one display, changed in place, at most twice a second"
+    """Forty epochs with evaluations, run by nbclient as nbconvert does: one display, changed in place, at most twice a
+    second"""
     nbformat,nbclient = pytest.importorskip('nbformat'),pytest.importorskip('nbclient')
     cells = [
         f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_progress import *\nfrom '

@@ -132,7 +132,8 @@ class Boom(BaseException): pass
 
 @pytest.mark.parametrize('kind', kinds)
 def test_broken_off_anywhere(kind, whole, tmp_path, caplog):
-    "Broken off in hooks, steps, evaluations and the writing of checkpoints: at several moments of one run, until it gets through"
+    """Broken off in hooks, steps, evaluations and the writing of checkpoints: at several moments of one run, until it
+    gets through"""
     rng,end = random.Random(kind),whole(kind)
     for attempt in range(40):
         left = rng.randrange(20, 450) if attempt<5 else 10**9

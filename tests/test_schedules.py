@@ -1,4 +1,5 @@
-"Learning rates and momenta as the optimiser sees them in a real run, point by point equal to those of mmcls (facts measured from it)"
+"""Learning rates and momenta as the optimiser sees them in a real run, point by point equal to those of mmcls (facts
+measured from it)"""
 import gzip, json
 from pathlib import Path
 

@@ -174,7 +174,8 @@ def test_memory_stays_flat(tmp_path):
     assert seen[-1]-seen[len(seen)//3] < 8, seen[::max(1, len(seen)//10)]
 
 def two_ranks(work_dir):
-    "What `launch` runs: accumulation with one all-reduce per step, an evaluation of 13 samples, a signal that one process hears"
+    """What `launch` runs: accumulation with one all-reduce per step, an evaluation of 13 samples, a signal that one
+    process hears"""
     import os, signal, time, torch, torch.distributed as dist
     from torch import nn
     from torch.nn.parallel import DistributedDataParallel as DDP
@@ -344,7 +345,8 @@ except (AssertionError, RuntimeError): print(len(names))"""
     'kind', ['epoch', 'epoch amp', 'epoch val', 'iter', 'iter val', 'epoch ema', 'iter ema amp seed']
 )
 def test_the_same_runner_goes_on(kind, where, tmp_path):
-    "Interrupted three times, in steps or in evaluations, `run` is called again: the end is that of an uninterrupted run"
+    """Interrupted three times, in steps or in evaluations, `run` is called again: the end is that of an uninterrupted
+    run"""
     import signal
     from test_resume import final, namespace, same
     def loaders():
@@ -474,7 +476,8 @@ left = (
 
 @pytest.mark.parametrize('how', ['forward', 'attribute', 'hook', 'chained', 'interrupts'])
 def test_memory_comes_back_after_a_failure(how, tmp_path, monkeypatch):
-    "Somebody keeps the error, as a notebook does; model, batch, activations, optimiser and workers are gone all the same"
+    """Somebody keeps the error, as a notebook does; model, batch, activations, optimiser and workers are gone all the
+    same"""
     space = {'__name__': 'failing'}
     exec(fails.format(how=how, workers=0), space)
     try:
@@ -680,7 +683,8 @@ def test_broken_files_of_all_processes_are_listed(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork')
 def test_loading_processes_keep_quiet_about_signals():
-    "A terminal sends Ctrl-C to all processes: one line is enough, and a batch under way is finished; a stuck one can still be ended"
+    """A terminal sends Ctrl-C to all processes: one line is enough, and a batch under way is finished; a stuck one can
+    still be ended"""
     code = '''
 import os, signal
 from types import SimpleNamespace

@@ -1,4 +1,5 @@
-"Transforms, pipelines and metrics give the numbers that MMClassification 0.25 gave (recorded on OpenCV 4.10 and Pillow 10.4)"
+"""Transforms, pipelines and metrics give the numbers that MMClassification 0.25 gave (recorded on OpenCV 4.10 and
+Pillow 10.4)"""
 import copy, gzip, json, pickle, random
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -226,7 +227,8 @@ steps = [
 
 @pytest.mark.parametrize('cfg', [pytest.param(o, id=f"{o['type']}{i}") for i,o in enumerate(steps)])
 def test_odd_pictures(cfg):
-    "Any picture comes out, unharmed itself and repeatable also from a pickled or copied step and in threads; or one line says why not"
+    """Any picture comes out, unharmed itself and repeatable also from a pickled or copied step and in threads; or one
+    line says why not"""
     t = build_transform(cfg)
     others = [pickle.loads(pickle.dumps(t)), copy.deepcopy(t)]
     for name,x in pictures().items():

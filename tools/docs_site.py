@@ -40,7 +40,8 @@ def prepare(src):
     return proc_nbs(src, force=True)
 
 def page_of(rel, nb):
-    "The page of a notebook, without `.html`: nbdev drops a number from the front of the name and says so in the front matter"
+    """The page of a notebook, without `.html`: nbdev drops a number from the front of the name and says so in the
+    front matter"""
     first = nb['cells'][0] if nb['cells'] else {}
     if first.get('cell_type') == 'raw':
         m = re.search(r'^output-file:\s*(\S+)\.html\s*$', join(first.get('source')), re.M)
@@ -66,7 +67,8 @@ def localise(rel, nb, names, base):
     return nb
 
 def renamed(o, names):
-    "The values of a config with notebooks under their page's name; entries for notebooks that do not exist yet are left out"
+    """The values of a config with notebooks under their page's name; entries for notebooks that do not exist yet are
+    left out"""
     if isinstance(o, dict):
         return {k: renamed(v, names) for k, v in o.items()}
     if isinstance(o, list):
