@@ -136,6 +136,7 @@ def _class_bars(ax, counts, order, names):
     ax.set_yticks(range(len(order)), labels)
     ax.invert_yaxis()
     ax.set_xticks([])
+    ax.grid(False)
     ax.spines['bottom'].set_visible(False)
 
 def _class_areas(ax, counts, order):
