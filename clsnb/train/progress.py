@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['status_colors', 'progress_position', 'progress_values', 'time_left', 'progress_text', 'LossCurve', 'sparkline',
-           'status_card', 'progress_html', 'in_notebook', 'NotebookCard', 'process_born', 'ProgressHook']
+           'status_card', 'progress_html', 'in_notebook', 'NotebookCard', 'memory_in_use', 'process_born', 'RunMeter',
+           'current_loss', 'write_progress', 'ProgressHook']
 
 # %% ../../nbs/train/progress.ipynb #28854183
 import json, math, os, socket, sys, time
 from collections.abc import Sequence
-from fastcore.basics import patch
 from pathlib import Path
 import torch
 from ..core.markup import Markup, element
@@ -31,7 +31,8 @@ def progress_position(
     "Epoch or iteration, of how many; of a run that has ended, how and why"
     state = f.get('state', 'running')
     if state=='running':
-        kind, n, most = ('epoch', f['epoch'], f['max_epochs']) if f['by_epoch'] else ('iteration', f['iter'], f['max_iters'])
+        iteration = ('iteration', f['iter'], f['max_iters'])
+        kind, n, most = ('epoch', f['epoch'], f['max_epochs']) if f['by_epoch'] else iteration
         part = f", {f['phase']} {f['part'][0]:,} of {f['part'][1]:,}" if f.get('part') else ''
         return f'{kind} {n:,} of {most:,}{part}'
     whole_epochs = f['by_epoch'] and state in ('finished', 'stopped')
@@ -190,186 +191,163 @@ class _TermBar:
         print(progress_text(f), file=sys.stderr)
 
 # %% ../../nbs/train/progress.ipynb #92b17cdd
-def _memory():
-    "In use: of the GPU if there is one, else of this process, in GB"
+def memory_in_use() -> dict: # `memory` in GB, and what it is of
+    "Memory of the GPU if there is one, else of this process"
     if torch.cuda.is_initialized():
         return dict(memory=torch.cuda.max_memory_allocated()/2**30, memory_of='GPU memory')
-    try:
-        return dict(
-            memory=int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/2**30
-        )
-    except (OSError, ValueError, AttributeError): return {}
+    try: pages = int(Path('/proc/self/statm').read_text().split()[1])
+    except (OSError, ValueError): return {}
+    return dict(memory=pages*os.sysconf('SC_PAGE_SIZE')/2**30)
 
-def process_born(pid):
-    "When a process of this machine began, in its own units; '' when it is dead, None where that cannot be known"
+def process_born(
+    pid:int, # of this machine
+) -> str|None: # '' where the process is dead, None where that cannot be known
+    "When a process began, in the system's own units"
     if not Path('/proc/self/stat').exists(): return None
-    try:
-        state,*rest = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    try: state,*rest = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError: return ''
     return '' if state in 'ZX' else rest[18]
 
+# %% ../../nbs/train/progress.ipynb #f3614647
+class RunMeter:
+    "Where a run is, how fast it is, and what its loss and learning rate are"
+    def __init__(self):
+        self.facts = {}
+        self.curve = LossCurve()
+    def begin(self, runner):
+        self.began = self.step_ended = time.perf_counter()
+        self.first_iter = runner.iter
+        self.facts = dict(
+            state='running', by_epoch=runner.by_epoch, max_epochs=runner.max_epochs, max_iters=runner.max_iters,
+            losses=self.curve.values, timestamp=runner.timestamp, started=time.time(), pid=os.getpid(),
+            born=process_born(os.getpid()), host=socket.gethostname())
+        self.start_over()
+    def start_over(self): self.images,self.waited,self.busy = 0,0.,0.
+    def add_step(self, runner, now:float): # now: seconds, of `time.perf_counter`
+        "Count a step: its time, and the part of it that was spent waiting for data"
+        self.waited += max(runner.fetched_at-self.step_ended, 0.)
+        self.busy += now-self.step_ended
+        self.step_ended = now
+        self.images += runner.outputs.get('num_samples', 0)
+    def locate(self, runner, extra_iters:int=1): # extra_iters: 1 in the step that has just been done
+        "Where the run is"
+        epoch = min(runner.epoch+1, runner.max_epochs)
+        self.facts.update(epoch=epoch, epochs_done=runner.epoch, iter=runner.iter+extra_iters, phase='training', part=None)
+    def read_averages(self, runner):
+        "What has been averaged for the loggers anyway"
+        averages = {k: v for k,v in runner.log_buffer.output.items() if isinstance(v, (int, float))}
+        if runner.mode=='val' or runner.log_buffer.eval_iters:
+            shown = [k for k in averages if k!='eval_iter_num'][:1] + ['loss'] # the first metric
+            if averages: self.facts['metrics'] = {k: averages[k] for k in dict.fromkeys(shown) if k in averages}
+        elif 'loss' in averages:
+            self.facts['loss'] = averages['loss']
+            self.curve.add(averages['loss'])
+            self.facts['losses'] = self.curve.values
+    def measure(self, runner):
+        "Loss, learning rate, speed, memory and time left"
+        loss = current_loss(runner)
+        if loss is not None: self.facts['loss'] = float(loss)
+        lr = runner.current_lr()
+        lr = next(iter(lr.values())) if isinstance(lr, dict) else lr
+        if self.busy > 0: self.smooth(speed=self.images*runner.world_size/self.busy, wait=min(self.waited/self.busy, 1.))
+        self.start_over()
+        per_iter = (self.step_ended-self.began)/max(self.facts['iter']-self.first_iter, 1)
+        left = per_iter*max(self.facts['max_iters']-self.facts['iter'], 0)
+        self.facts.update(lr=lr[0] if lr else None, left=left, **memory_in_use())
+    def smooth(self, **values):
+        "Half of the new value, half of those before"
+        for k,v in values.items(): self.facts[k] = (v+self.facts[k])/2 if k in self.facts else v
+    def end(self, runner):
+        "How the run ended, and why"
+        if runner.failed: state = 'failed'
+        elif getattr(runner.stop, 'unfinished', False): state = 'interrupted'
+        else: state = 'stopped' if runner.stop else 'finished'
+        reason = (runner.failed or '').split('\n')[0][:300] or str(runner.stop or '')
+        self.facts.update(state=state, left=None)
+        self.locate(runner, extra_iters=0)
+        self.facts['why'] = reason
+
+def current_loss(runner): # a tensor, a number, or None
+    "The mean since the last line of the log, else the last one known"
+    buffer,last = runner.log_buffer,runner.outputs.get('loss')
+    if 'loss' in buffer.sums: return buffer.sums['loss']/buffer.counts['loss']
+    return buffer.output.get('loss', last.detach() if torch.is_tensor(last) and last.numel()==1 else None)
+
+# %% ../../nbs/train/progress.ipynb #a343ec9e
+def write_progress(
+    path:Path, # of the file
+    facts:dict,
+):
+    "Replace the file in one step, so that a reader never sees half of it"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name('.progress.json.new')
+    tmp.write_text(json.dumps(dict(facts, written=time.time())))
+    os.replace(tmp, path)
+
+# %% ../../nbs/train/progress.ipynb #85e08a69
 @HOOKS.register
 class ProgressHook(Hook):
     "Show where the run is, at most twice a second, and leave it in the work folder"
     priority = 95 # after loggers, before their numbers are cleared
-    def __init__(self, every=.5, save_every=2.): # Seconds between pictures, and between notes in the work folder
+    def __init__(
+        self,
+        every:float=.5, # seconds between pictures
+        save_every:float=2., # seconds between notes in the work folder
+    ):
         self.every = every
         self.save_every = save_every
         self.bar = None
-        self.facts = {}
-        self.curve = LossCurve()
+        self.meter = RunMeter()
         self.on = False
+    @property
+    def facts(self) -> dict: return self.meter.facts
     def before_run(self, runner):
         self.on = runner.rank==0
         if not self.on: return
-        self.first = runner.iter
-        self.images = 0
-        self.waited = 0.
-        self.busy = 0.
-        self.saved = -math.inf
-        self.facts = dict(
-            state='running', by_epoch=runner.by_epoch, max_epochs=runner.max_epochs,
-            max_iters=runner.max_iters, losses=self.curve.values, timestamp=runner.timestamp,
-            started=time.time(), pid=os.getpid(), born=process_born(os.getpid()), host=socket.gethostname()
-        )
-        self.t = self.began = self.shown = time.perf_counter()
-        if runner.work_dir: self.path = Path(runner.work_dir)/WorkFiles.progress
-        else: self.path = None
-        if in_notebook(): make = _HtmlBar
-        elif sys.stderr.isatty(): make = _TermBar
-        else: make = None
-        self.count(runner, 0)
-        self.bar = make and self.safely(make, self.facts)
-        runner.bar = self.bar
+        self.saved,self.shown = -math.inf,time.perf_counter()
+        self.path = Path(runner.work_dir)/WorkFiles.progress if runner.work_dir else None
+        self.meter.begin(runner)
+        self.meter.locate(runner, extra_iters=0)
+        terminal_bar = _TermBar if sys.stderr.isatty() else None
+        make = _HtmlBar if in_notebook() else terminal_bar
+        self.bar = runner.bar = make and self.without_failing(make, self.facts)
         self.show(runner)
-    def before_train_epoch(self, runner): self.t = time.perf_counter()
+    def before_train_epoch(self, runner): self.meter.step_ended = time.perf_counter()
     def after_train_iter(self, runner):
         if not self.on: return
         now = time.perf_counter()
-        self.waited += max(runner.fetched_at-self.t, 0.)
-        self.busy += now-self.t
-        self.t = now
-        self.images += runner.outputs.get('num_samples', 0)
-        if runner.log_buffer.ready: self.read(runner)
-        if now-self.shown>=self.every:
-            self.count(runner)
-            self.measure(runner)
+        self.meter.add_step(runner, now)
+        if runner.log_buffer.ready: self.meter.read_averages(runner)
+        if now-self.shown >= self.every:
+            self.meter.locate(runner)
+            self.meter.measure(runner)
             self.show(runner)
-    def after_train_epoch(self, runner): self.read(runner)
-    def after_val_iter(self, runner):
-        self.tell(runner, 'validation', runner.inner_iter+1, len(runner.data_loader))
-    def after_test_iter(self, runner):
-        self.tell(runner, 'evaluation', runner.testing.samples, runner.testing.total)
-    def after_val_epoch(self, runner): self.read(runner)
-
-# %% ../../nbs/train/progress.ipynb #85e08a69
-@patch
-def count(self:ProgressHook, runner, now=1):
-    "Where the run is; `now`: in the step that has just been done"
-    self.facts.update(
-        epoch=min(runner.epoch+1, runner.max_epochs),
-        epochs_done=runner.epoch,
-        iter=runner.iter+now,
-        phase='training',
-        part=None,
-    )
-
-@patch
-def read(self:ProgressHook, runner):
-    "What has been averaged for the loggers anyway"
-    out = {k: v for k,v in runner.log_buffer.output.items() if isinstance(v, (int, float))}
-    if not self.on or not out: return
-    if runner.mode=='val' or runner.log_buffer.eval_iters:
-        self.facts['metrics'] = {
-            k: v
-            for i,(k, v) in enumerate(out.items())
-            if k=='loss' or i==0 and k!='eval_iter_num'
-        }
-    elif 'loss' in out:
-        self.facts['loss'] = out['loss']
-        self.curve.add(out['loss'])
-        self.facts['losses'] = self.curve.values
-
-@patch
-def measure(self:ProgressHook, runner):
-    "Loss, learning rate, speed, memory and time left; the loss is the mean since the last line of the log"
-    f,b = self.facts,runner.log_buffer
-    out = runner.outputs.get('loss')
-    if 'loss' in b.sums:
-        loss = b.sums['loss']/b.counts['loss']
-    else:
-        loss = b.output.get(
-            'loss', out.detach() if torch.is_tensor(out) and out.numel()==1 else None
-        )
-    if loss is not None: f['loss'] = float(loss)
-    lr = runner.current_lr()
-    lr = next(iter(lr.values())) if isinstance(lr, dict) else lr
-    if self.busy>0:
-        speed,wait = self.images*runner.world_size/self.busy,min(self.waited/self.busy, 1.)
-        if 'speed' in f: k = .5
-        else: k = 1.
-        f.update(
-            speed=k*speed+(1-k)*f.get('speed', 0),
-            wait=k*wait+(1-k)*f.get('wait', 0),
-        )
-    self.images,self.waited,self.busy = 0,0.,0.
-    f.update(
-        lr=lr[0] if lr else None,
-        left=(self.t-self.began)
-        / max(f['iter']-self.first, 1)
-        * max(f['max_iters']-f['iter'], 0),
-        **_memory(),
-    )
-
-# %% ../../nbs/train/progress.ipynb #025e0d24
-@patch
-def safely(self:ProgressHook, f, *args):
-    "What cannot be shown or written must not end a run"
-    try: return f(*args)
-    except Exception: self.bar = None
-
-@patch
-def save(self:ProgressHook):
-    if self.path is None: return
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = self.path.with_name('.progress.json.new')
-    tmp.write_text(json.dumps(dict(self.facts, written=time.time())))
-    os.replace(tmp, self.path)
-
-@patch
-def show(self:ProgressHook, runner, last=False):
-    "Draw, and write when it is time"
-    self.shown = now = time.perf_counter()
-    if self.bar:
-        self.safely(self.bar.close if last else self.bar.show, self.facts)
-        runner.bar = self.bar
-    if last or now-self.saved>=self.save_every:
-        self.saved = now
-        self.safely(self.save)
-
-@patch
-def tell(self:ProgressHook, runner, what, n, of):
-    "How far an evaluation is"
-    if self.on and time.perf_counter()-self.shown>=self.every:
-        self.facts.update(phase=what, part=[n, of])
-        self.show(runner)
-
-@patch
-def close(self:ProgressHook, runner):
-    if not self.on: return
-    unfinished = getattr(runner.stop, 'unfinished', False)
-    self.facts.update(
-        state='failed' if runner.failed
-        else 'interrupted' if unfinished
-        else 'stopped' if runner.stop
-        else 'finished',
-        left=None,
-    )
-    self.count(runner, 0)
-    self.facts['why'] = (
-        (runner.failed or '').split('\n')[0][:300]
-        or (str(runner.stop) if runner.stop else '')
-    )
-    self.show(runner, last=True)
-    self.bar = runner.bar = None
-    self.on = False
+    def after_train_epoch(self, runner):
+        if self.on: self.meter.read_averages(runner)
+    def after_val_iter(self, runner): self.show_part(runner, 'validation', runner.inner_iter+1, len(runner.data_loader))
+    def after_test_iter(self, runner): self.show_part(runner, 'evaluation', runner.testing.samples, runner.testing.total)
+    def after_val_epoch(self, runner): self.after_train_epoch(runner)
+    def close(self, runner):
+        if not self.on: return
+        self.meter.end(runner)
+        self.show(runner, last=True)
+        self.bar = runner.bar = None
+        self.on = False
+    def show_part(self, runner, phase:str, done:int, total:int):
+        "How far an evaluation is"
+        if self.on and time.perf_counter()-self.shown >= self.every:
+            self.facts.update(phase=phase, part=[done, total])
+            self.show(runner)
+    def show(self, runner, last:bool=False):
+        "Draw, and write when it is time"
+        self.shown = now = time.perf_counter()
+        if self.bar:
+            self.without_failing(self.bar.close if last else self.bar.show, self.facts)
+            runner.bar = self.bar
+        if self.path and (last or now-self.saved >= self.save_every):
+            self.saved = now
+            self.without_failing(write_progress, self.path, self.facts)
+    def without_failing(self, function, *args):
+        "A display or file that fails is given up; the run continues"
+        try: return function(*args)
+        except Exception: self.bar = None
