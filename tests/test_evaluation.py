@@ -42,17 +42,19 @@ def test_finetune_with_early_stopping_before_the_evaluation(tmp_path):
         size=32,
         options={**digits, 'results': False, **early},
     )
-    assert res.metric=='f1_score' and abs(res.best-res.history.f1_score.max())<1e-3
+    found = res.runner.evaluation
+    assert found.best_name=='f1_score' and abs(found.best-res.log.f1_score.max())<1e-3
 
 def test_hooks_of_a_user_are_not_taken_for_ours(tmp_path, monkeypatch):
     monkeypatch.setattr('clsnb.apis.fit.fit', lambda cfg, launcher, **kw: fit(cfg, **kw))  # one process
-    summary = train_config(
+    run = train_config(
         'lenet5_1xb32_digits',
         work_dir=tmp_path,
         options={**digits, **looks_like_others, 'evaluation.save_best': 'auto'},
     )
-    assert summary['best']>10 and summary['best_file'].startswith('best_accuracy')
-    assert (tmp_path/summary['best_file']).exists() and (tmp_path/'report.html').exists()
+    found = run.runner.evaluation
+    assert found.best>10 and found.best_file.startswith('best_accuracy')
+    assert run.best==tmp_path/found.best_file and run.best.exists() and run.report.exists()
 
 def test_an_interrupt_saves_in_the_folder_of_checkpoints(tmp_path, capsys):
     @HOOKS.register(force=True)
@@ -64,7 +66,7 @@ def test_an_interrupt_saves_in_the_folder_of_checkpoints(tmp_path, capsys):
         'lenet5_1xb32_digits',
         tmp_path/'run',
         {**digits, **hooks, 'checkpoint_config.out_dir': str(tmp_path/'elsewhere')},
-    )
+    ).runner
     assert run.stop=='SIGINT' and (tmp_path/'elsewhere/run/iter_4.pth').exists()
 
 def test_the_result_of_a_run(tmp_path):
@@ -79,7 +81,7 @@ def test_the_result_of_a_run(tmp_path):
         'lenet5_1xb32_digits',
         tmp_path,
         {**digits, 'results': False, 'evaluation.save_best': 'loss', 'custom_hooks': [dict(type='Hear')]},
-    )
+    ).runner
     found, n = run.evaluation, len(run.evaluation.dataset)
     assert heard==['before', 128, 256, 384, 512, n, 1, 'before', 128, 256, 384, 512, n, 2]
     assert run.testing is None
@@ -93,7 +95,7 @@ def test_the_result_of_a_run(tmp_path):
         tmp_path,
         {**digits, 'results': False, 'evaluation.save_best': 'loss'},
         resume_from=str(tmp_path/found.best_file),
-    )
+    ).runner
     assert (again.evaluation.best, again.evaluation.best_file)==(found.best, found.best_file)  # nothing was left to do
 
 def test_evaluation_by_iteration_logs_the_steps_first(tmp_path):

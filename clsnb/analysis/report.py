@@ -19,6 +19,7 @@ from ..core.io import atomic_write
 from ..core.log import get_logger
 from ..core.registry import HOOKS
 from ..core.work_dir import CheckpointName, WorkFiles
+from ..data.sets.dataset import BaseDataset
 from ..runs.folder import Run
 from ..runs.logs import plot_curves
 from ..runs.results import Results
@@ -74,7 +75,7 @@ def make_report(
     work_dir: str|os.PathLike, # The run's folder; gets `figures/`, `results.npz` and `report.html`
     results: Results|None = None, # Of the validation pictures; None: those in the folder
     model: nn.Module|None = None, # With `cfg`, for the maps
-    dataset=None, # The training set, for its class counts
+    dataset: BaseDataset|None=None, # The training set, for its class counts
     extra: dict|None = None, # Title to text, DataFrame, chart, or a list of these: shown after the headline
     name: str|None = None, # Headline; None: the config's name
 )->Path: # Of the page

@@ -92,8 +92,12 @@ class RunState:
 
     @property
     def epoch(self) -> int: return self.position.epoch
+    @epoch.setter
+    def epoch(self, value: int): self.position.epoch = value
     @property
     def iter(self) -> int: return self.position.iter
+    @iter.setter
+    def iter(self, value: int): self.position.iter = value
     @property
     def unfinished(self) -> bool: return getattr(self.stop, 'unfinished', False)
     @property

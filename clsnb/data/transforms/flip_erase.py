@@ -21,7 +21,7 @@ class RandomFlip(ImageTransform):
     def __init__(self, flip_prob=.5, direction='horizontal'): # or 'vertical', 'diagonal'
         store_attr()
         check_range(self, 'flip_prob')
-        check_known(direction, list(_flips), 'RandomFlip: no direction')
+        check_known([direction], list(_flips), 'RandomFlip: no direction')
     def apply(self, img): return imflip(img, self.direction)
     def __call__(self, results):
         results['flip'],results['flip_direction'] = bool(np.random.rand()<self.flip_prob),self.direction
