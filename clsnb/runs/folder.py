@@ -213,7 +213,9 @@ class Run:
         if self.runner is not None: return self.runner.cfg
         return Config.fromfile(self.config_file) if self.config_file else Config({})
     @property
-    def name(self)->str: return (self.config_file or self.folder.resolve()).stem
+    def name(self)->str: # Of its config; a config without a name of its own has that of the folder
+        stem = self.config_file.stem if self.config_file else 'config'
+        return self.folder.resolve().stem if stem=='config' else stem
     @property
     def log(self)->'pd.DataFrame': # Of all starts of the run, see `read_log`; without rows where there is none
         return self._fresh(WorkFiles.logs, lambda _: read_log(self.folder), log_table([]))
