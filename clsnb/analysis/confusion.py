@@ -6,6 +6,7 @@
 __all__ = ['confused_pairs', 'plot_confusion', 'confused_classes']
 
 # %% ../../nbs/analysis/confusion.ipynb #0db148ca
+import math
 import numpy as np
 from typing import TYPE_CHECKING
 from ..core.errors import DataError
@@ -90,7 +91,8 @@ def plot_confusion(src:object, # Results, or a matrix of counts
         classes = [classes[i] for i in only]
     c = len(m)
     eye = np.eye(len(m), dtype=bool)
-    size = min(9., max(3., 1.6+(.62 if c<=12 else .32 if c<=30 else .12)*c))
+    inches = next(inches for most,inches in ((12, .62), (30, .32), (math.inf, .12)) if c<=most) # for a class
+    size = min(9., max(3., 1.6+inches*c))
     worst = confused_pairs(m, 1, classes)
     said = '; no mistakes'
     if len(worst):

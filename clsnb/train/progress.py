@@ -69,7 +69,8 @@ def progress_text(
 class LossCurve:
     "Values as they come; when they are many, means of as many neighbours each"
     def __init__(self, most: int = 240): # Values that are kept
-        self.most, self.each, self.values, self.group = most, 1, [], []
+        self.most, self.each = most, 1
+        self.values, self.group = [], []
     def add(self, value: float)->None:
         "Take in a value"
         self.group.append(value)
@@ -232,7 +233,8 @@ class RunMeter:
     def locate(self, runner, extra_iters:int=1): # extra_iters: 1 in the step that has just been done
         "Where the run is"
         epoch = min(runner.epoch+1, runner.max_epochs)
-        self.facts.update(epoch=epoch, epochs_done=runner.epoch, iter=runner.iter+extra_iters, phase='training', part=None)
+        self.facts.update(epoch=epoch, epochs_done=runner.epoch, iter=runner.iter+extra_iters)
+        self.facts.update(phase='training', part=None)
     def read_averages(self, runner):
         "What has been averaged for the loggers anyway"
         averages = {k: v for k,v in runner.log_buffer.output.items() if isinstance(v, (int, float))}
@@ -249,7 +251,8 @@ class RunMeter:
         if loss is not None: self.facts['loss'] = float(loss)
         lr = runner.current_lr()
         lr = next(iter(lr.values())) if isinstance(lr, dict) else lr
-        if self.busy > 0: self.smooth(speed=self.images*runner.world_size/self.busy, wait=min(self.waited/self.busy, 1.))
+        if self.busy > 0:
+            self.smooth(speed=self.images*runner.world_size/self.busy, wait=min(self.waited/self.busy, 1.))
         self.start_over()
         per_iter = (self.step_ended-self.began)/max(self.facts['iter']-self.first_iter, 1)
         left = per_iter*max(self.facts['max_iters']-self.facts['iter'], 0)
@@ -325,7 +328,8 @@ class ProgressHook(Hook):
     def after_train_epoch(self, runner):
         if self.on: self.meter.read_averages(runner)
     def after_val_iter(self, runner): self.show_part(runner, 'validation', runner.inner_iter+1, len(runner.data_loader))
-    def after_test_iter(self, runner): self.show_part(runner, 'evaluation', runner.testing.samples, runner.testing.total)
+    def after_test_iter(self, runner):
+        self.show_part(runner, 'evaluation', runner.testing.samples, runner.testing.total)
     def after_val_epoch(self, runner): self.after_train_epoch(runner)
     def close(self, runner):
         if not self.on: return

@@ -174,7 +174,8 @@ class CIFAR100(CIFAR10):
     meta = dict(filename='meta', key='fine_label_names', md5='7973b15100ade9c7d40fb424638fde48')
     CLASSES = '''apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
         camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
-        dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
+        dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard
+        lamp lawn_mower leopard lion lizard
         lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
         pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
         shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone

@@ -28,9 +28,10 @@ def _reading(pd, path, ext, text):
     kw = dict(dtype={o:str for o in text}, keep_default_na=False, na_values=[''])
     if ext=='.xlsx': return kw
     if ext=='.txt': return dict(kw, skipinitialspace=True, sep=None, engine='python')
-    head = list(pd.read_csv(path, nrows=0, sep='\t' if ext=='.tsv' else ','))
+    usual = '\t' if ext=='.tsv' else ','
+    head = list(pd.read_csv(path, nrows=0, sep=usual))
     other = [o for o in ';\t|' if len(head)==1 and o in head[0]]
-    return dict(kw, skipinitialspace=True, sep=other[0] if other else '\t' if ext=='.tsv' else ',')
+    return dict(kw, skipinitialspace=True, sep=other[0] if other else usual)
 
 def read_table(path, text=() # Columns that stay text, though they may look like numbers
                ):
