@@ -5,10 +5,10 @@ Unlike nbdev_docs, the code of exported cells is shown: it is what the text besi
 
 usage: docs_site.py [--out FOLDER] [--no-check]
 """
-import argparse, html, json, os, re, shutil, subprocess, sys, tempfile
+import argparse, html, inspect, json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 from posixpath import normpath, relpath
-import yaml
+import fastcore.docments, yaml
 from linkcheck import Page, main as check
 
 root = Path(__file__).resolve().parents[1]
@@ -26,6 +26,13 @@ def show_exports(nb):
         if c['cell_type'] == 'code' and not only_imports(src):
             c['source'] = re.sub(r'^#\| *export\b', '#| exports', src, flags=re.M)
     return nb
+
+def signature_as_written(obj, eval_str=False):
+    "A signature; annotations that name a library which is imported later stay texts, as type checkers read them"
+    try: return inspect.signature(obj, eval_str=eval_str)
+    except NameError: return inspect.signature(obj)
+
+fastcore.docments.signature = signature_as_written  # here, since the processes that run notebooks import this file
 
 def prepare(src):
     "Copy the notebooks to `src` with their exported code shown, and run nbdev's processors; the folder with the result"

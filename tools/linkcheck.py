@@ -38,6 +38,7 @@ def problem(page, tag, url, rel, root, pages):
     u = urlsplit(url)
     if u.scheme: return None
     path = unquote(u.path)
+    if path.startswith('work_dirs/'): return None  # files of an example's run, on the reader's own machine
     target = (
         page if not path else root/path[1:] if path.startswith('/') else page.parent/path
     ).resolve()
