@@ -1,5 +1,5 @@
 "What the tests share: real weights, a browser, one live notebook page"
-import hashlib, json, os, re, secrets, shutil, signal, socket, subprocess, sys, time
+import hashlib, importlib.util, json, os, re, secrets, shutil, signal, socket, subprocess, sys, time
 import urllib.request, zipfile
 from pathlib import Path
 import pytest
@@ -7,6 +7,15 @@ import pytest
 root = Path(__file__).resolve().parents[1]
 required = os.environ.get('CLSNB_REQUIRE_BROWSER') == '1'
 patience = 1000*int(os.environ.get('CLSNB_BROWSER_TIMEOUT', '30'))  # milliseconds
+
+# ---- Tests of development itself
+
+def pytest_collection_modifyitems(items):
+    "Skip what is marked `dev` where clsnb is installed without its development requirements"
+    if importlib.util.find_spec('nbdev'): return
+    skip = pytest.mark.skip(reason="needs the development requirements: pip install -e '.[dev]'")
+    for item in items:
+        if item.get_closest_marker('dev'): item.add_marker(skip)
 
 # ---- Real ImageNet weights
 

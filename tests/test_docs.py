@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest, yaml
 import docs_site, linkcheck, readme
 
+pytestmark = pytest.mark.dev
 root = Path(__file__).resolve().parents[1]
 
 def entries(o):

@@ -1,6 +1,8 @@
 "Real ImageNet weights: what they see, and what fine-tuning makes of them"
 import subprocess, sys
+import pytest
 
+@pytest.mark.dev  # scikit-image has her picture
 def test_chelsea_is_a_cat(pretrained_home):
     from skimage import data
     from torchvision.models import MobileNet_V2_Weights

@@ -4,6 +4,7 @@ from configparser import ConfigParser
 from pathlib import Path
 import pytest
 
+pytestmark = pytest.mark.dev
 root = Path(__file__).resolve().parents[1]
 leave_out = shutil.ignore_patterns('__pycache__', '_modidx.py', '*.egg-info', '.ipynb_checkpoints')
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+import constraints
 
 root = Path(__file__).resolve().parents[1]
 ini = ConfigParser(delimiters=['='])
@@ -40,6 +41,23 @@ def test_the_oldest_set_is_the_lower_bounds():
         assert oldest[name] >= bound and oldest[name].release[:digits] == bound.release, (
             f'{name}{spec} and {oldest[name]}'
         )
+
+def test_the_tested_set_is_that_of_this_version():
+    "constraints.txt names a release of every requirement; tools/constraints.py writes it anew for each version"
+    assert f"clsnb {settings['version']} " in (root/'constraints.txt').read_text(encoding='utf-8').splitlines()[0]
+    tested = pinned('constraints.txt')
+    for name, spec in requirements().items(): assert tested[name] in spec, f'{name}{spec} and {tested[name]}'
+
+def test_the_tested_set_is_read_from_what_is_installed(tmp_path):
+    releases = constraints.tested_releases('pytest')
+    assert {'pluggy', 'iniconfig', 'packaging'} <= releases.keys()
+    assert not {'pytest', 'hypothesis'} & releases.keys()  # itself, and what only an extra needs
+    file = tmp_path/'constraints.txt'
+    file.write_text(constraints.constraints_text(releases))
+    assert constraints.read_constraints(file) == releases
+    assert list(constraints.differences(releases, releases)) == []
+    said, = constraints.differences(releases, releases | {'pluggy': '0.1'})
+    assert said == f"pluggy: {releases['pluggy']} is installed, 0.1 is in constraints.txt"
 
 def test_the_oldest_python_can_parse_it():
     major, minor = map(int, settings['min_python'].split('.'))

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from clsnb.selection import Selection, changed_files, select_changed, select_path
 
+pytestmark = pytest.mark.dev
 root = Path(__file__).resolve().parents[1]
 
 def notebook(*sources):

@@ -11,6 +11,7 @@ import warnings
 import torch
 from torch import nn
 from torch.nn import functional as F
+from ..core.compat import is_exporting
 from ..core.registry import MODELS
 from ..core.errors import ConfigError, DataError
 from ..layers.module import BaseModule, ModuleList
@@ -42,7 +43,7 @@ def check_labels(label, n):
 
 def as_arrays(pred):
     "The scores as a list of arrays, as `simple_test` returns them; a tensor while a model is traced or exported"
-    if torch.jit.is_tracing() or torch.compiler.is_exporting(): return pred
+    if torch.jit.is_tracing() or is_exporting(): return pred
     return list(pred.detach().float().cpu().numpy())
 
 # %% ../../nbs/models/heads.ipynb #1e432af1
