@@ -14,16 +14,14 @@ def links(text):
     "Links of the notebook's folder, as seen from the top"
     return re.sub(r'(\]\(|src="|href=")(?!https?:|#|/|mailto:|data:)([^)"\s]+)', r'\1nbs/\2', text)
 
+def has_directive(cell, directives):
+    "Does the cell hold one of these directives (a regular expression)?"
+    return bool(re.search(rf'^#\| *({directives})', join(cell['source']), re.M))
+
 def code(cell):
     "The code of a cell, less its directives; nothing where it is hidden"
-    src = join(cell['source'])
-    if re.search(r'^#\| *(hide|default_exp|echo: *false|include: *false)', src, re.M): return ''
-    return re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
-
-def hidden(cell):
-    return bool(re.search(
-        r'^#\| *(hide\b|default_exp|include: *false|output: *false)', join(cell['source']), re.M
-    ))
+    if has_directive(cell, r'echo: *false'): return ''
+    return re.sub(r'^#\|.*\n?', '', join(cell['source']), flags=re.M).strip('\n')
 
 def alt(cell):
     "What a picture shows: the cell's `fig-alt` or `fig-cap`"
@@ -51,8 +49,9 @@ def readme(nb):
     parts, files = [], {}
     for c in nb['cells']:
         if c['cell_type'] == 'markdown': parts.append(links(join(c['source'])))
-        if c['cell_type'] != 'code' or hidden(c): continue
+        if c['cell_type'] != 'code' or has_directive(c, r'hide\b|default_exp|include: *false'): continue
         if code(c): parts.append(f'```python\n{code(c)}\n```')
+        if has_directive(c, r'output: *false'): continue
         parts += [output(o, f"{c['id']}-{i}", alt(c), files) for i, o in enumerate(c['outputs'])]
     return note + '\n' + '\n\n'.join(filter(None, parts)) + '\n', files
 
