@@ -146,6 +146,7 @@ def check(
     def collect(rule):
         try:
             for finding in rule(cfg): found.add(cfg, finding)
+        except ClsnbError: raise
         except (TypeError, AttributeError, LookupError, ValueError) as e:
             text = f"cannot be checked, because a part has an unexpected form ({type(e).__name__}: {e})."
             found.add(cfg, Finding(rule.__name__.removeprefix('check_'), text, 'warning'))

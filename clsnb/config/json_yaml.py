@@ -10,7 +10,7 @@ import json, re, yaml
 from .read import READ_ERRORS, error_text
 from .safe import Meter
 from .templates import Templates, fill_environment
-from ..core.errors import ConfigError
+from ..core.errors import ClsnbError, ConfigError
 
 # %% ../../nbs/config/json_yaml.ipynb #52d05a07
 _Loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
@@ -126,6 +126,7 @@ def read_data(
         if not isinstance(value, dict): raise ValueError('it must hold names and values')
         meter.weigh(value)
         return templates.tree(value)
+    except ClsnbError: raise
     except (*READ_ERRORS, yaml.YAMLError) as e:
         line,why = _data_problem(e)
         raise ConfigError(f"{name}:{line}: this {suffix[1:]} cannot be read: {why}.") from None

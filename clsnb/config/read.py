@@ -11,7 +11,7 @@ import ast, functools, inspect
 from .evaluate import Evaluator, bind, node
 from .safe import IMPORTABLE, Meter
 from .templates import TemplateError, Templates, fill_environment, template_path, template_pattern
-from ..core.errors import ConfigError
+from ..core.errors import ClsnbError, ConfigError
 
 # %% ../../nbs/config/read.ipynb #2ece040b
 @node(ast.Assign)
@@ -136,6 +136,7 @@ def read_statements(
     evaluator = Evaluator(names, templates, meter)
     for statement in tree.body:
         try: evaluator(statement)
+        except ClsnbError: raise
         except READ_ERRORS as e: raise unreadable(name, evaluator.line, e) from None
     try: meter.changed(names)
     except ValueError as e: raise unreadable(name, 1, e) from None

@@ -13,11 +13,13 @@ from types import ModuleType
 # %% ../../nbs/core/errors.ipynb #bce7bae6
 class ClsnbError(Exception):
     "A mistake that a user can repair; its message is one readable line"
-class ConfigError(ClsnbError):
+    def __str__(self) -> str: return Exception.__str__(self) # without the quotes that KeyError adds
+
+class ConfigError(ClsnbError, ValueError, TypeError, KeyError, AssertionError):
     "A config asks for something that does not exist or does not fit"
-class DataError(ClsnbError):
+class DataError(ClsnbError, ValueError, TypeError, KeyError, AssertionError):
     "A folder, file, picture or label is not what it should be"
-class CheckpointError(ClsnbError):
+class CheckpointError(ClsnbError, RuntimeError):
     "A checkpoint cannot be read, or belongs to another model"
 class DependencyError(ClsnbError, ImportError):
     "An optional package is missing"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
-from .errors import DataError
+from .errors import ClsnbError, DataError
 
 # %% ../../nbs/core/io.ipynb #a0ffdf71
 def _umask():
@@ -141,6 +141,7 @@ def download(
             if hash_prefix and not digest.startswith(hash_prefix.lower()):
                 raise DataError(f"{url}: the hash of what came ({digest[:8]}...) is not {hash_prefix}...; "
                                 "nothing was kept. Try again.")
+    except ClsnbError: raise
     except (OSError, ValueError) as e:
         raise DataError(f"{url} cannot be fetched ({e}); check the address and the network.") from None
     return Path(path)

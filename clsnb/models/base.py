@@ -9,7 +9,7 @@ __all__ = ['BaseBackbone', 'freeze_module', 'norms_to_eval', 'keep_frozen', 'Sta
 # %% ../../nbs/models/base.ipynb #62a5bd57
 import re, torch
 from torch import nn
-from ..core.errors import ConfigError, DataError
+from ..core.errors import ClsnbError, ConfigError, DataError
 from ..layers.module import BaseModule
 
 # %% ../../nbs/models/base.ipynb #6c793f41
@@ -123,6 +123,7 @@ class Backbone(Staged):
         self._freeze_stages()
     def __call__(self, *args, **kwargs):
         try: return super().__call__(*args, **kwargs)
+        except ClsnbError: raise
         except (RuntimeError, ValueError):
             explain_size(self, args[0] if args else kwargs.get('x'))
             raise

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core.errors import DataError
+from ..core.errors import ClsnbError, DataError
 from ..core.io import atomic_write, dump_json
 from ..data.pixels.file_client import join_path
 from ..data.pixels.loading import read_bytes
@@ -182,6 +182,7 @@ def load_parts(
 )->dict: # Arguments of `Results`
     "Read a file of results; raises `DataError`"
     try: return _read_parts(Path(path))
+    except ClsnbError: raise
     except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as e:
         raise DataError(
             f"{path}: these are no results that Results.save wrote ({type(e).__name__}: {e})."

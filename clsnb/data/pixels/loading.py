@@ -9,7 +9,7 @@ __all__ = ['nearest_folder', 'printable', 'BrokenPicture', 'read_bytes', 'imdeco
 import functools, os
 import numpy as np
 from fastcore.basics import store_attr
-from ...core.errors import ConfigError, DataError, DependencyError, check_known, near, need
+from ...core.errors import ClsnbError, ConfigError, DataError, DependencyError, check_known, near, need
 from ...core.registry import TRANSFORMS
 from .cache import PictureCache, file_stamp
 from .kinds import jpeg_size, kind_of
@@ -62,6 +62,7 @@ def read_bytes(path, client=_disk):
         raise BrokenPicture(f"No such picture: {_told(path, client)}. {_where(client.address(path))}") from e
     except IsADirectoryError as e:
         raise BrokenPicture(f"{path} is a folder, not a picture: take it out of the list.") from e
+    except ClsnbError: raise
     except (OSError, ValueError) as e:
         local = '://' not in client.address(path)
         if local: check = "its permissions and the disk"
