@@ -34,7 +34,7 @@ import types, warnings
 import numpy as np, torch
 from torch import nn
 from clsnb.all import Runner, build_optimizer
-from clsnb.apis.fit import add_hooks
+from clsnb.apis.run_hooks import add_hooks
 from clsnb.config.config import Config
 from clsnb.core.io import sha256
 from clsnb.core.registry import MODELS

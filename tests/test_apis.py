@@ -5,7 +5,8 @@ import cv2, pytest, torch
 
 import clsnb
 from clsnb.apis.finetune import finetune, picture_folders
-from clsnb.apis.fit import fit, loader_args, set_backends
+from clsnb.apis.fit import fit, set_backends
+from clsnb.apis.loaders import loader_args
 from clsnb.cli import main
 from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError, DataError

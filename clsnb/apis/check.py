@@ -10,7 +10,8 @@ __all__ = ['foreign_config', 'check_keys_of', 'check_variables', 'check_types', 
 import warnings
 import numpy as np
 from contextlib import suppress
-from .fit import fit_classes, loader_args
+from .fit import fit_classes
+from .loaders import loader_args
 from ..config.config import Config, import_custom
 from ..config.facts import config_part, count_classes
 from ..config.findings import Finding, Findings, complaint

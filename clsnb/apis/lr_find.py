@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np, torch
 from torch import nn
 from torch.utils.data import DataLoader
-from .fit import fit_classes, layout, loader_args, read_config, step_hook
+from .build_runner import layout
+from .fit import fit_classes, read_config
+from .loaders import loader_args
+from .run_hooks import step_hook
 from ..core.load import load_checkpoint
 from ..config.config import Config
 from ..core.dist import default_device

@@ -10,7 +10,7 @@ import os
 from typing import Literal
 import numpy as np, torch
 from .inference import init_model
-from .fit import loader_args
+from .loaders import loader_args
 from ..core.dist import default_device, init_dist
 from ..data.feed.loader import build_dataloader
 from ..data.sets.dataset import BaseDataset
