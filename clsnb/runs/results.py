@@ -17,7 +17,8 @@ from ..core.io import atomic_write, dump_json
 from ..data.pixels.file_client import join_path
 from ..data.pixels.loading import read_bytes
 from ..metrics.registry import compute_metrics, metrics_for
-from ..metrics.single_label import confusion_counts, predicted_classes, top_scores
+from ..metrics.ranking import label_ranks, predicted_classes
+from ..metrics.single_label import confusion_counts
 
 # %% ../../nbs/runs/results.ipynb #df641dc3
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def class_table(
             values[m.name]/100 if m.unit=='%' else values[m.name]
         )
     columns['support'] = columns['support'].astype(int)
-    columns['predicted'] = np.bincount(predicted_classes(scores), minlength=len(classes))
+    predicted = predicted_classes(scores)
+    columns['predicted'] = np.bincount(predicted[predicted>=0], minlength=len(classes))
     return pd.DataFrame(columns, index=pd.Index(classes, name='class'))
 
 # %% ../../nbs/runs/results.ipynb #23bc6bb1
@@ -128,7 +130,8 @@ def picture_table(
     import pandas as pd
     pred, rows, of_class = predicted_classes(scores), np.arange(len(labels)), np.array(classes, dtype=object)
     score, p_true = (scores[rows, pred], scores[rows, labels]) if len(rows) else ([], [])
-    return pd.DataFrame(dict(file=names, label=of_class[labels], predicted=of_class[pred], score=score, p_true=p_true,
+    predicted = np.where(pred<0, 'none', of_class[pred]) # where all scores are NaN
+    return pd.DataFrame(dict(file=names, label=of_class[labels], predicted=predicted, score=score, p_true=p_true,
                              correct=pred==labels))
 
 # %% ../../nbs/runs/results.ipynb #e4d69d8b
@@ -229,7 +232,7 @@ class Results:
     def topk(self, k: int)->float:
         "Share of pictures whose label is among the `k` highest scores"
         if not len(self): return float('nan')
-        return float((top_scores(self.scores, k)[1].numpy()==self.labels[:, None]).any(1).mean())
+        return float((label_ranks(self.scores, self.labels).numpy()<k).mean())
     def measure(self, metrics: str|Sequence[str] = 'accuracy', **options)->dict:
         "Any metrics of `METRICS`, with the keys and numbers of the log"
         return compute_metrics(self.scores, self.labels, metrics, options)

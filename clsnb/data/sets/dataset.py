@@ -10,8 +10,9 @@ import copy, os
 import numpy as np
 from collections.abc import Sequence
 from ...core.errors import ConfigError, DataError
+from ...core.log import get_logger
 from ..pixels.file_client import file_client
-from .labels import check_label_range, warn_missing
+from .labels import check_label_range, label_counts, warn_missing
 from ..transforms.pipeline import Compose
 from clsnb.data.sets.samples import ( # noqa: F401, so that subclasses find all here
     ArraySamples, FileSamples, PackedSamples,
@@ -92,6 +93,28 @@ def _stacked_scores(results, labels):
         )
     return np.vstack(rows) if rows else np.zeros((0, 1))
 
+def _warn_nan(scores):
+    "Log how many samples have scores that are not numbers"
+    bad = np.isnan(scores).any(1)
+    if not bad.any(): return
+    get_logger().warning(
+        f"{bad.sum()} of {len(bad)} samples have scores that are not numbers (NaN), sample {bad.argmax()} first: "
+        "such a score is never a prediction. Check the model and its inputs."
+    )
+
+def _log_absent(ds, labels, found):
+    "Log, once for a data set, which classes have no samples, where this changes a mean over the classes"
+    if not any('_present' in key for key in found): return
+    classes = ds.CLASSES or ()
+    absent = np.flatnonzero(label_counts(labels, len(classes))==0)
+    if getattr(ds, '_absent_logged', None)==absent.tolist(): return
+    ds._absent_logged = absent.tolist()
+    names = ', '.join(str(classes[i]) for i in absent[:5]) if classes else ''
+    get_logger().info(
+        f"{len(absent)} classes have no samples here ({names}{', ...' if len(absent)>5 else ''}). They count as 0 in "
+        "means over the classes, as in mmcls; the entries ending in _present are means over the other classes."
+    )
+
 def judge_scores(
     ds, # With `get_gt_labels`
     results:Sequence, # Scores of each sample
@@ -103,7 +126,11 @@ def judge_scores(
     "Metrics of some scores on a data set"
     labels = ds.get_gt_labels()
     if indices is not None: labels = labels[indices]
-    return compute_metrics(_stacked_scores(results, labels), labels, metric, metric_options, kind)
+    scores = _stacked_scores(results, labels)
+    _warn_nan(scores)
+    found = compute_metrics(scores, labels, metric, metric_options, kind)
+    _log_absent(ds, labels, found)
+    return found
 
 # %% ../../../nbs/data/sets/dataset.ipynb #1b5fc576
 class BaseDataset:
