@@ -344,6 +344,12 @@ def test_a_process_that_is_no_more_but_whose_parent_sleeps(tmp_path):
     p = subprocess.Popen([sys.executable, '-c', ''])
     f = dict(
         state='running',
+        by_epoch=True,
+        epoch=1,
+        epochs_done=0,
+        max_epochs=2,
+        iter=3,
+        max_iters=8,
         pid=p.pid,
         born=progress.process_born(p.pid),
         host=socket.gethostname(),

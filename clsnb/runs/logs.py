@@ -7,16 +7,15 @@ __all__ = ['curve_panels', 'continued_rows', 'log_table', 'read_log', 'metrics_a
            'plot_curves']
 
 # %% ../../nbs/runs/logs.ipynb #441334d6
-import json
 import numpy as np
 from itertools import takewhile
 from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core.errors import DataError
-from ..core.io import read_json_lines
+from ..core.errors import ConfigError, DataError, check_known
 from ..core.work_dir import WorkFiles
 from ..metrics.registry import lower_is_better, metric_of
+from .log_lines import log_row, log_rows
 from ..view.style import new_chart, style_axes, chart_legend, chart_colors, percent
 
 # %% ../../nbs/runs/logs.ipynb #f0ab2fdf
@@ -88,9 +87,7 @@ def read_log(
         )
     rows, facts = [], {}
     for file in files:
-        try: lines = [o for o in read_json_lines(file) if isinstance(o, dict)]
-        except (OSError, UnicodeDecodeError) as e:
-            raise DataError(f"{file}: this log cannot be read ({e}).") from None
+        lines = log_rows(file)
         for o in lines:
             if 'mode' not in o: facts.update(o)
         rows = continued_rows(rows, [o for o in lines if 'mode' in o])
@@ -153,11 +150,10 @@ class GrowingLog:
                 for line in lines: self._take(line)
         return self.position>before
     def _take(self, line):
-        try: o = json.loads(line)
-        except ValueError: return
-        if not isinstance(o, dict): return
-        if 'mode' in o: self.add(o)
-        else: self.facts.update(o)
+        row = log_row(line)
+        if row is None: return
+        if 'mode' in row: self.add(row)
+        else: self.facts.update(row)
     def add(self, row: dict)->None:
         "Keep a line; as many lines of training as `each` says become one"
         train = row['mode']=='train'
@@ -186,6 +182,11 @@ class LiveLog:
         return log_table(rows, facts)
 
 # %% ../../nbs/runs/logs.ipynb #c48168dc
+def _numbers(column):
+    "A column as numbers that can be drawn: other values, infinite ones and those beyond 1e100 become NaN"
+    numbers = np.array([v if isinstance(v, Number) else np.nan for v in column], float)
+    return np.where(np.abs(numbers)<1e100, numbers, np.nan)
+
 def _smooth(y, steps):
     "Mean over the last values, weights halving every so many steps, unbiased at the start"
     decay = .5**(1/max(steps, 1e-9))
@@ -201,8 +202,8 @@ def _smooth(y, steps):
 def _curve(ax, df, key, color, label, smooth=True):
     "One curve: smoothed over its raw values where there are many, dots where there are few"
     if key not in df: return
-    d = df[df[key].notna()]
-    x, y = d['at'].to_numpy(), d[key].to_numpy(float)
+    y = _numbers(df[key])
+    x, y = df['at'].to_numpy()[~np.isnan(y)], y[~np.isnan(y)]
     if not len(x): return
     style = dict(marker='o', ms=3) if len(x)<=60 else {}
     if len(x)>20 and smooth:
@@ -220,14 +221,15 @@ def shown_metric(
         for k in val
         if k not in (*_bookkeeping, 'loss')
             and val[k].dtype.kind in 'fi'
-            and val[k].notna().any()
+            and np.isfinite(_numbers(val[k])).any()
     ]
     return next((k for k in numbers if metric_of(k)), numbers[0] if numbers else None)
 
 def _mark_best(ax, df, key):
     "Write the best value over its point"
-    at = df[key].idxmin() if lower_is_better(key) else df[key].idxmax()
-    x, y = df.loc[at, 'at'], df.loc[at, key]
+    y = _numbers(df[key])
+    i = np.nanargmin(y) if lower_is_better(key) else np.nanargmax(y)
+    x, y = df['at'].iloc[i], y[i]
     ax.annotate(f'{y:.4g}' if abs(y)<10 else f'{y:.1f}', (x, y), xytext=(0, 5), textcoords='offset points', ha='center',
                 fontsize=8, fontweight='bold', color=chart_colors['ink'])
 
@@ -271,11 +273,8 @@ def _curves_in_words(df, val, parts):
         unit, n = 'epochs', df.epoch.max()
     else:
         unit, n = 'iterations', df['at'].max()
-    last = {
-        k: val[k].dropna().iloc[-1]
-        for k in ('loss', shown_metric(val))
-        if k in val and val[k].notna().any()
-    }
+    shown = [k for k in ('loss', shown_metric(val)) if k in val]
+    last = {k: y[~np.isnan(y)][-1] for k in shown if not np.isnan(y := _numbers(val[k])).all()}
     ends = ''.join(
         f"; validation {k.replace('accuracy_top-1', 'accuracy')} ends at {v:.3g}"
         for k, v in last.items()
@@ -290,6 +289,7 @@ def plot_curves(
     w:float=3.2, h:float=2.4, dpi:float=80, # Of one panel
 )->'Figure': # A chart
     "Loss, a metric and learning rate over the run"
+    check_known(parts, curve_panels, 'plot_curves has no panel', ConfigError)
     df = src if hasattr(src, 'columns') else read_log(src)
     train, val = df[df['mode']=='train'], df[df['mode']!='train']
     alt = _curves_in_words(df, val, parts)

@@ -6,14 +6,14 @@
 __all__ = ['dataset_pictures', 'open_picture', 'class_table', 'picture_table', 'load_parts', 'Results']
 
 # %% ../../nbs/runs/results.ipynb #f0f3fb61
-import io, json, zipfile
+import io
 import numpy as np
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core.errors import ClsnbError, DataError
-from ..core.io import atomic_write, dump_json
+from ..core.errors import ClsnbError, DataError, brief
+from ..core.io import atomic_write, dump_json, parse_json
 from ..data.pixels.file_client import join_path
 from ..data.pixels.loading import read_bytes
 from ..metrics.registry import compute_metrics, metrics_for
@@ -53,11 +53,20 @@ def _checked_labels(scores, labels, classes, names):
     if len(classes)!=c:
         raise DataError(f"Results: the scores have {c} columns and there are {len(classes)} class names; "
                         "does the model belong to this dataset?")
-    if n and (labels.min()<0 or labels.max()>=c):
+    _check_label_numbers(labels, c)
+    return labels.astype(np.int64)
+
+def _check_label_numbers(labels, c):
+    "Raise `DataError` where labels are not the numbers of `c` classes"
+    if not len(labels): return
+    whole = labels==np.floor(labels) if labels.dtype.kind in 'biuf' else np.zeros(len(labels), bool)
+    if not whole.all():
+        wrong = brief(labels[~whole].tolist()[0])
+        raise DataError(f"Results: labels are the numbers of the classes, and one of them is {wrong}.")
+    if labels.min()<0 or labels.max()>=c:
         raise DataError(
             f"Results: labels run from {labels.min()} to {labels.max()}, the classes from 0 to {c-1}."
         )
-    return labels.astype(np.int64)
 
 # %% ../../nbs/runs/results.ipynb #4bd1b774
 def dataset_pictures(
@@ -160,7 +169,7 @@ def _write_npz(r, path):
 def _read_parts(path):
     "The arguments of `Results` that a file holds"
     if path.suffix=='.json':
-        d = json.loads(path.read_text(encoding='utf-8'))
+        d = parse_json(path.read_bytes())
         return dict(
             scores=d['class_scores'],
             labels=d['labels'],
@@ -186,10 +195,9 @@ def load_parts(
     "Read a file of results; raises `DataError`"
     try: return _read_parts(Path(path))
     except ClsnbError: raise
-    except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as e:
-        raise DataError(
-            f"{path}: these are no results that Results.save wrote ({type(e).__name__}: {e})."
-        ) from None
+    except OSError as e: raise DataError(f"{path}: these results cannot be read ({e.strerror or e}).") from None
+    except Exception as e: # what NumPy and its zip reader raise for a damaged file is not documented
+        raise DataError(f"{path}: these are not results that Results.save wrote ({type(e).__name__}: {e}).") from None
 
 # %% ../../nbs/runs/results.ipynb #fab2f32d
 class Results:
@@ -215,7 +223,9 @@ class Results:
         return cls(scores, dataset.get_gt_labels(), classes, checkpoint=checkpoint, **pictures)
     @classmethod
     def load(cls, path: str|Path)->'Results': # What `save` wrote; raises `DataError`
-        return cls(**load_parts(path))
+        parts = load_parts(path)
+        try: return cls(**parts)
+        except (DataError, TypeError, ValueError, OverflowError) as e: raise DataError(f"{path}: {e}") from None
     def save(self, path: str|Path)->None: # To `.npz`, or to `.json` without pictures that are held in memory
         (_write_json if Path(path).suffix=='.json' else _write_npz)(self, Path(path))
 
