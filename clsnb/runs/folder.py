@@ -194,7 +194,8 @@ class Run:
     @property
     def config_file(self)->Path|None: # The config as it was run
         names = [str(self.log.attrs.get('exp_name', '')), f'{self.folder.resolve().name}.py']
-        paths = [self.folder/Path(o).name for o in names if o and '\0' not in o] + sorted(self.folder.glob(WorkFiles.configs))
+        named = [self.folder/Path(o).name for o in names if o and '\0' not in o]
+        paths = named + sorted(self.folder.glob(WorkFiles.configs))
         return next((p for p in paths if p.is_file()), None)
     @cached_property
     def config(self)->Config: # Empty where the folder has none

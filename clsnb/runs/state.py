@@ -55,7 +55,7 @@ def process_alive(
 def run_state(
     work_dir:str|os.PathLike, # Of a run
     silent:float=180., # Seconds without a word after which a run on another machine is taken for dead
-)->dict|None: # `state` is running, finished, stopped, interrupted, failed or died; None without a usable `progress.json`
+)->dict|None: # `state` is running, finished, stopped, interrupted, failed or died; None without a usable file
     "Where a run is, by what it left in its folder"
     facts = read_progress(work_dir)
     if facts and facts['state']=='running' and not process_alive(facts, silent):
