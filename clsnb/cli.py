@@ -93,7 +93,7 @@ def show_predictions(
 
 # %% ../nbs/cli.ipynb #5e0fc864
 def open_config(
-    cfg:str, # Config file, or the name of a packaged config
+    cfg:str, # Config file, or name of a packaged config
     options:dict|None=None, # Overrides, such as optimizer.lr=0.01
     trust:bool=False, # Run the config file as Python, and import what it names
 )->'clsnb.config.config.Config':
@@ -105,7 +105,7 @@ def print_config(
     config:object, # From `open_config`
     where:bool=False, # Show the file and line of every value instead
 )->None:
-    "Print a config with everything inherited resolved"
+    "Print a config with its inheritance resolved"
     if where:
         for key,value in config.leaves():
             print(f"{'.'.join(map(str, key))} = {value!r}  # {config.where(key)}")
@@ -156,14 +156,14 @@ def convert_weights(
     from_:str|None=None, # Whose they are: twins, van, repvgg, vgg16_bn, torchvision/NAME, timm/NAME ...
     config:str|None=None, # Check that they fit the model of this config
 )->None:
-    "Turn weights of another library or release into a checkpoint"
+    "Convert weights of another library or an official release"
     from clsnb.config.config import Config
     from clsnb.core.load import load_state_dict
     from clsnb.models.classifier import build_classifier
     from clsnb.models.convert.convert import convert_file, official_tables
     if from_ is None:
         raise ConfigError(
-            f"The origin of the weights is missing: --from {', '.join(sorted(official_tables))}, "
+            f"Set the origin of the weights: --from {', '.join(sorted(official_tables))}, "
             "torchvision/NAME or timm/NAME."
         )
     weights = convert_file(src, dst, from_)
@@ -253,24 +253,24 @@ verb_rows = [
     train_verb,
     dist_verb(train_verb, 'config nprocs'),
     slurm_verb(train_verb, 'partition job-name config work-dir'),
-    Verb('finetune', 'model folder', 'Train a model on a folder of pictures, with choices made for you and explained',
+    Verb('finetune', 'model folder', 'Fine-tune a model on a folder of pictures, with explained settings',
          show_finetuning, dict(finetuned='clsnb.apis.finetune:finetune')),
     test_verb,
     dist_verb(test_verb, 'config [checkpoint] nprocs'),
     slurm_verb(test_verb, 'partition job-name config [checkpoint]'),
-    Verb('predict', 'model images...', 'Name what is in pictures',
+    Verb('predict', 'model images...', 'Classify pictures',
          show_predictions, dict(predictions='clsnb.apis.inference:predict_files')),
-    Verb('attach', 'work-dir', 'Watch a run from another terminal',
+    Verb('attach', 'work-dir', 'Follow a run from another terminal',
          'clsnb.analysis.attach:attach', hidden=('once', 'parts', 'live')),
-    Verb('demo', '', 'Train on the packaged photographs and write a report, in about a minute', 'clsnb.demo:demo'),
+    Verb('demo', '', 'Train on the packaged photographs and write a report (about a minute)', 'clsnb.demo:demo'),
     Verb('zoo', '[query...]', 'List models: size, accuracy, training data', show_models),
     Verb('configs', '[text]', 'List the packaged configs', show_configs),
-    Verb('print-config', 'config', 'Print a config with everything inherited resolved', print_config, config_parts),
-    Verb('check', 'config', 'Look for mistakes in a config, in seconds', check_config, config_parts),
-    Verb('copy-config', 'name', 'Write a packaged config beside your work, to edit',
+    Verb('print-config', 'config', 'Print a config with its inheritance resolved', print_config, config_parts),
+    Verb('check', 'config', 'Check a config for mistakes, in seconds', check_config, config_parts),
+    Verb('copy-config', 'name', 'Copy a packaged config into the current folder, to edit it',
          show_written, dict(path='clsnb.config.config:copy_config')),
-    Verb('convert-weights', 'src dst', 'Turn weights of another library or release into a checkpoint', convert_weights),
-    Verb('verify', 'folders...', 'Decode every picture and list broken, odd and duplicate ones',
+    Verb('convert-weights', 'src dst', 'Convert weights of another library or an official release', convert_weights),
+    Verb('verify', 'folders...', 'Decode every picture and list broken, unusual and duplicate ones',
          show_findings, dict(found='clsnb.data.verify:verify_dataset', data='clsnb.cli:picture_splits')),
 ]
 verbs = {o.name: o for o in verb_rows}

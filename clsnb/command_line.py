@@ -86,7 +86,7 @@ def help_text(
 # %% ../nbs/command_line.ipynb #fe5b1d57
 typed_names = dict(cfg='config', options='cfg-options', data='folder', from_='from')
 typed_help = dict( # where the comment speaks of Python's values
-    cfg='Config file, or the name of a packaged config',
+    cfg='Config file, or name of a packaged config',
     options='Overrides of the config, such as optimizer.lr=0.01 data.samples_per_gpu=64',
 )
 
@@ -174,7 +174,7 @@ class VerbParser(argparse.ArgumentParser):
         values,unknown = self.parse_known_intermixed_args(words)
         if unknown:
             flag = unknown[0].split('=')[0]
-            if not flag.startswith('-'): self.error(f'{flag!r} is one argument too many')
+            if not flag.startswith('-'): self.error(f'{flag!r} is an unexpected argument')
             known = [o for action in self._actions for o in action.option_strings if o.startswith('--')]
             raise ConfigError(f'{self.prog} has no option {flag!r}.{near(flag, known)}')
         return vars(values)

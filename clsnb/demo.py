@@ -18,7 +18,7 @@ from .runs.results import Results
 
 # %% ../nbs/demo.ipynb #b7fdb62d
 demo_configs = dict(scratch='resnet18-tiny_1xb16_photos', pretrained='mobilenet-v2_1xb16-ft_photos')
-demo_titles = dict(scratch='A small network from nothing', pretrained='MobileNetV2, pretrained on ImageNet')
+demo_titles = dict(scratch='A small network from scratch', pretrained='MobileNetV2, pretrained on ImageNet')
 
 # %% ../nbs/demo.ipynb #ca5fb2e7
 def summary(

@@ -68,7 +68,7 @@ def select_path(
         found = Selection()
     if not found:
         raise SystemExit(
-            f"Nothing can be run in {path}: name a notebook, a test file or a folder that has some."
+            f"There are no notebooks or tests in {path}: name a notebook, a test file or a folder that has some."
         )
     return found
 

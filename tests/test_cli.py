@@ -220,7 +220,7 @@ def test_slurm_script(tmp_path, capsys):
     ('dist-train mine.py 2 --no-valdate', "Did you mean '--no-validate'"),
     ('train', 'required: CONFIG'),
     ('train mine.py --seed three', "invalid int value: 'three'"),
-    ('train mine.py yours.py', "'yours.py' is one argument too many"),
+    ('train mine.py yours.py', "'yours.py' is an unexpected argument"),
     ('train mine.py --gpu-id x', '--gpu-id'),
     ('train mine.py --launcher torchrun', "invalid choice: 'torchrun'"),
     ('train nowhere.py', 'nowhere.py'),

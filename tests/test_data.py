@@ -162,7 +162,7 @@ def test_the_one_that_is_longest_at_work_is_named():
     busy[:] = [[7, now-2], [3, now-31], [-1, now-99]] # the last one has nothing to do
     assert f'sample 3 ({loader.dataset.sample_name(3)}) for 31 s' in loader.explain(timed_out, None)
     busy[:,0] = -1
-    assert loader.explain(timed_out, None)=='No batch came for 5 s.'
+    assert loader.explain(timed_out, None)=='No batch arrived for 5 s.'
 
 def test_shared_memory_is_checked(monkeypatch):
     monkeypatch.setattr('clsnb.data.feed.workers.free_shared_memory', lambda: 1e5)

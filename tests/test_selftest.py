@@ -121,7 +121,7 @@ def test_what_cannot_be_run_is_named(repo, tmp_path_factory):
     (repo/'notes.txt').write_text('')
     messages = {
         'nbs/none.ipynb': 'There is no nbs/none.ipynb',
-        'notes.txt': 'Nothing can be run in notes.txt',
+        'notes.txt': 'There are no notebooks or tests in notes.txt',
         str(elsewhere): 'is not in the checkout'}
     for path, said in messages.items():
         with pytest.raises(SystemExit, match=said): select_path(path, repo)

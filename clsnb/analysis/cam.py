@@ -27,7 +27,7 @@ def model_input(model, # From `init_model`: has `cfg`
     norm = next((t for t in pipe.transforms if type(t).__name__=='Normalize'), None)
     if not torch.is_tensor(x) or x.ndim!=3:
         raise ConfigError(
-            "data.test.pipeline: it must end in a tensor 'img' of (channels, height, width) for a CAM."
+            "data.test.pipeline: it must produce a tensor 'img' of (channels, height, width) for a CAM."
         )
     return x[None].float().to(next(model.parameters()).device),_shown(x, norm)
 
@@ -64,7 +64,7 @@ def cam_target(model, x): # A classifier, and a batch to try
     finally:
         for h in handles: h.remove()
     if not found:
-        raise ConfigError(f"{type(net).__name__}: no layer gives a map of (n, channels, height, width); "
+        raise ConfigError(f"{type(net).__name__}: no layer returns a map of (n, channels, height, width); "
                           "a CAM needs one. Set `cam_layer` on the backbone to the name of a layer that does.")
     return found[-1]
 
@@ -175,7 +175,7 @@ def plot_cams(
     imgs:list, # Paths or arrays
     target_class:int|str|None=None,
     method:str='gradcam',
-    title:str='Where the evidence was found',
+    title:str='Class activation maps',
     dpi:float=80,
 )->'Figure':
     "Pictures and their class activation maps, with the predicted class and its score"

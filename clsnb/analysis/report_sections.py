@@ -164,8 +164,8 @@ def classes_section(f: ReportFacts, most: int = 60): # Classes shown at most
     left = len(t)-most
     if left>0: t = t.sort_values('recall', kind='stable').head(most)
     rest = P(f'The {most} hardest classes; {left} more are in {WorkFiles.results}.', cls='muted') if left>0 else None
-    lead = ('Found: of the pictures of this class, the share that was recognised. '
-            'Right when predicted: of the pictures that were given this name, the share that deserved it.')
+    lead = ('Recall: of the pictures of this class, the share that was recognised. '
+            'Precision: of the pictures predicted as this class, the share that really are.')
     return page_section('Class by class', html_table(t, ['recall', 'precision', 'f1'], names), rest, lead=lead)
 
 # %% ../../nbs/analysis/report_sections.ipynb #fc350691
@@ -175,7 +175,7 @@ def confusion_section(f: ReportFacts):
     pairs = confused_pairs(r, 8)
     side = P('No mistakes.')
     if len(pairs):
-        named = dict(label='is', predicted='was taken for', count='times', share='of the class')
+        named = dict(label='is', predicted='was predicted as', count='times', share='of the class')
         table = html_table(pairs, ['share'], named)
         side = Div(P('Most frequent confusions', style='font-weight:600'), table, style='flex:1 1 330px')
     few = confused_classes(r) if len(r.classes)>24 else None
@@ -184,7 +184,7 @@ def confusion_section(f: ReportFacts):
         lead += (f' Shown are the {len(few)} classes that are confused most; '
                  f'{WorkFiles.figures}/confusion.png has all {len(r.classes)}.')
     chart = chart_figure(plot_confusion(r, only=few, title=''))
-    return page_section('What is taken for what', Div(Div(chart, style='flex:0 1 auto'), side, cls='row'), lead=lead)
+    return page_section('Confusion matrix', Div(Div(chart, style='flex:0 1 auto'), side, cls='row'), lead=lead)
 
 # %% ../../nbs/analysis/report_sections.ipynb #2d4caa5d
 def _cards(results, rows, size=300):
@@ -201,12 +201,12 @@ def mistakes_section(f: ReportFacts, n: int = 12): # Pictures at most
     total = int((f.results.pred!=f.results.labels).sum())
     if not total: return page_section(title, P('There are none on these pictures.'))
     lead = (f'{min(n, total)} of {total}. Orange: the prediction and its score. Green: the true class and its score. '
-            'These pictures show wrong labels, pictures of two things, and habits of the model.')
+            'Look for wrong labels, pictures of two things, and systematic errors of the model.')
     return page_section(title, _cards(f.results, f.results.mistakes(n)), lead=lead)
 
 def sample_section(f: ReportFacts, n: int = 12): # Pictures at most
     "Pictures drawn at random"
-    lead = 'A fair sample, so that the everyday is seen, too.'
+    lead = 'A random sample, so that you see typical cases too.'
     return page_section('Pictures drawn at random', _cards(f.results, f.results.samples(n)), lead=lead)
 
 # %% ../../nbs/analysis/report_sections.ipynb #88755fba
@@ -253,7 +253,7 @@ def use_section(f: ReportFacts):
         f"init_model({str(weights or run.folder)!r})\ninference_model(model, 'your_picture.jpg')"
     )
     about = [
-        (weights, 'the model of these results'),
+        (weights, 'the weights that gave these results'),
         (run.best, 'the checkpoint that did best on the validation pictures'),
         (run.folder/WorkFiles.latest, 'the newest checkpoint, from which training resumes'),
         (run.config_file, 'the whole configuration'),
@@ -263,7 +263,7 @@ def use_section(f: ReportFacts):
     texts = {p: text for p, text in reversed(about) if p is not None and p.exists()}
     items = [Li(Code(p.name), ' – ', texts[p]) for p in dict.fromkeys(p for p, _ in about) if p in texts]
     return page_section('Use it', P('Everything is in ', Code(str(run.folder)), ':'), Ul(*items),
-                        P('Predict the class of a picture:'), Pre(Code(code)))
+                        P('To classify a picture:'), Pre(Code(code)))
 
 def what_ran_section(f: ReportFacts):
     "Config, environment and seed"

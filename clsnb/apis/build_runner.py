@@ -33,7 +33,7 @@ def share_cores(
 # %% ../../nbs/apis/build_runner.ipynb #ef0015c5
 KEYS.declare(
     'channels_last', bool,
-    'Store pictures and weights channels last, which makes convolutions faster',
+    'Use the channels-last memory format, which makes convolutions faster',
     default=False,
 )
 
@@ -81,20 +81,20 @@ KEYS.declare('runner', dict, 'Type and length of the run', closed=True)
 KEYS.declare('runner.type', str, 'EpochBasedRunner or IterBasedRunner', default='EpochBasedRunner')
 KEYS.declare('runner.max_epochs', int|None, 'Length in epochs')
 KEYS.declare('runner.max_iters', int|None, 'Length in iterations, for an IterBasedRunner')
-KEYS.declare('runner.meta', dict|None, 'Facts to write into checkpoints')
-KEYS.declare('total_epochs', int|None, 'Length in epochs, in older configs; `runner.max_epochs` counts more')
+KEYS.declare('runner.meta', dict|None, 'Metadata to save in checkpoints')
+KEYS.declare('total_epochs', int|None, 'Length in epochs, in older configs; `runner.max_epochs` takes precedence')
 KEYS.declare('optimizer', dict, 'The optimiser: type, lr, its arguments, paramwise_cfg and constructor')
 KEYS.declare(
     'find_unused_parameters',
     bool,
-    'With several processes: look for parameters without a gradient',
+    'For several processes: look for parameters without a gradient',
     default=False,
 )
 
 def build_runner(
     model:nn.Module, # On its device
     cfg:Config, # With `runner` and `optimizer`
-    meta:dict|None, # Facts to write into checkpoints
+    meta:dict|None, # Metadata to save in checkpoints
 )->Runner:
     "A runner with the optimiser, and with DDP where several processes train"
     optimizer = build_optimizer(model, cfg.optimizer)

@@ -40,7 +40,7 @@ def check_keys_of(cfg):
     for key,text in [*mistyped_keys(cfg), *mistyped_values(cfg)]: yield Finding(key, text)
     for key in ('model', 'data', 'optimizer'):
         if not isinstance(cfg.get(key), dict):
-            yield Finding(key, f"there is no {key!r}, so this config cannot be trained.")
+            yield Finding(key, f"there is no {key!r}, so this config cannot be used for training.")
     if problem := complaint(import_custom, cfg, prefixes=(cfg.filename, 'custom_imports')):
         yield Finding('custom_imports', problem)
 
@@ -85,7 +85,7 @@ def check_split_classes(cfg):
         if not counts['train'] or not counts[split] or counts[split]==counts['train']: continue
         text = f"data.{split} has {counts[split]} classes, but data.train has {counts['train']}"
         fewer = counts[split] < counts['train'] and 'classes' not in data[split] # missing folders change no number
-        if fewer: yield Finding(f'data.{split}', text + ': some are never judged.', 'warning')
+        if fewer: yield Finding(f'data.{split}', text + ': some are never evaluated.', 'warning')
         else: yield Finding(f'data.{split}', text + '.')
 
 def check_head_classes(cfg):
@@ -149,7 +149,7 @@ def check(
             for finding in rule(cfg): found.add(cfg, finding)
         except ClsnbError: raise
         except (TypeError, AttributeError, LookupError, ValueError) as e:
-            text = f"cannot be checked, because a part has an unexpected form ({type(e).__name__}: {e})."
+            text = f"cannot be checked: a part has an unexpected form ({type(e).__name__}: {e})."
             found.add(cfg, Finding(rule.__name__.removeprefix('check_'), text, 'warning'))
     collect(check_keys_of)
     wrong_keys = {row[1] for row in found.errors}

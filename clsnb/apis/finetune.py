@@ -293,17 +293,17 @@ def choose_model(
         model.backbone['img_size'] = facts.size
     whys = [
         f"{facts.name} with a head of {count} classes; smoothed labels, "
-        "so that a few pictures are not learnt by heart"
+        "so that the network does not memorise a few pictures"
     ]
     if facts.mixes:
         model['train_cfg'] = dict(augments=[dict(type='BatchMixup', alpha=.2, num_classes=count, prob=.5),
                                             dict(type='BatchCutMix', alpha=1., num_classes=count, prob=.5)])
         whys.append(
             f"mixup and CutMix, as {facts.folder.n/count:.0f} pictures of each class and "
-            f"{facts.epochs} epochs are enough to gain from it"
+            f"{facts.epochs} epochs are enough to benefit from it"
         )
     if start.weights:
-        begin = "trained weights; layers of another shape (the head) start from scratch"
+        begin = "pretrained weights; layers of another shape (the head) start from scratch"
     else:
         begin = f"from scratch: {start.why_none}"
     return [Choice('model', model, why) for why in whys] + [Choice('load_from', start.weights, begin)]
@@ -314,13 +314,13 @@ def _jitter(strength):
 def _erase(probability): return dict(type='RandomErasing', erase_prob=probability)
 
 _augmentations = [ # up to so many pictures, least part of a picture, further steps, reason
-    (1000, .35, [_jitter(.3)], 'few pictures, so large parts of them are shown, in varied colours'),
+    (1000, .35, [_jitter(.3)], 'few pictures, so large crops of them are used, with varied colours'),
     (
         10_000, .2,
         [_jitter(.3), _erase(.1)],
-        'smaller parts of the pictures, in varied colours, sometimes with a piece erased',
+        'smaller crops of the pictures, with varied colours, sometimes with a part erased',
     ),
-    (float('inf'), .08, [_jitter(.4), _erase(.25)], 'many pictures, so the changes may be strong'),
+    (float('inf'), .08, [_jitter(.4), _erase(.25)], 'many pictures, so strong augmentation helps'),
 ]
 
 def _train_steps(facts, least, extra):
@@ -375,7 +375,7 @@ def choose_optimizer(
     optimizer = dict(
         type='AdamW', lr=lr, weight_decay=.05, paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.)
     )
-    why = 'the same for all layers, since none are trained yet'
+    why = 'the same for all layers, because none is pretrained'
     if trained and layered:
         optimizer['constructor'] = 'LearningRateDecayOptimizerConstructor'
         optimizer['paramwise_cfg']['decay_rate'] = .75
@@ -385,7 +385,7 @@ def choose_optimizer(
         )
     elif trained:
         optimizer['paramwise_cfg'] = dict(custom_keys=dict(backbone=dict(lr_mult=.1)))
-        why = 'a tenth of it for the trained backbone'
+        why = 'a tenth of it for the pretrained backbone'
     schedule = dict(
         policy='CosineAnnealing', by_epoch=False, min_lr_ratio=.01, warmup='linear', warmup_iters=1,
         warmup_by_epoch=True
@@ -395,9 +395,9 @@ def choose_optimizer(
         Choice(
             'optimizer_config',
             dict(grad_clip=dict(max_norm=5.)),
-            'one odd batch must not undo what was learnt',
+            'gradients are clipped, so that one unusual batch cannot undo what was learned',
         ),
-        Choice('lr_config', schedule, 'an epoch of warm-up, then half a cosine'),
+        Choice('lr_config', schedule, 'one epoch of warm-up, then cosine annealing'),
     ]
 
 # %% ../../nbs/apis/finetune.ipynb #322feea2
@@ -407,13 +407,13 @@ def _hooks_with_reasons(facts):
     if frozen:
         yield (
             dict(type='FreezeHook', upto='backbone', epochs=frozen),
-            f"the new head alone for {frozen} epoch{'s'*(frozen>1)}, then all layers; "
+            f"only the new head is trained for {frozen} epoch{'s'*(frozen>1)}, then all layers; "
             "frozen batch norms keep their statistics",
         )
     if steps>=100:
         yield (
             dict(type='EMAHook', momentum=round(10/steps, 5), priority='ABOVE_NORMAL'),
-            'weights averaged over about the last tenth of the steps are evaluated and kept',
+            'an average of the weights over about the last tenth of the steps is evaluated and saved',
         )
 
 def choose_schedule(
@@ -421,7 +421,7 @@ def choose_schedule(
 )->list[Choice]:
     "The length of the run, and hooks"
     long = (
-        'few pictures are seen more often'
+        'small data sets take more epochs'
         + ('' if facts.start.weights else ', and training from scratch takes longer')
     )
     why = (
@@ -433,7 +433,7 @@ def choose_schedule(
     choices += [Choice('custom_hooks', [hook for hook,_ in hooks], why) for _,why in hooks]
     if facts.frozen_epochs:
         choices.append(Choice(
-            'find_unused_parameters', True, 'with several processes, frozen layers have no gradient'
+            'find_unused_parameters', True, 'frozen layers have no gradient, which DDP has to know'
         ))
     return choices
 
@@ -444,7 +444,7 @@ def choose_evaluation(
     "Metrics, checkpoints and logs"
     uneven = facts.folder.skew>3
     topk = (1, 5) if len(facts.folder.classes)>10 else (1,)
-    best = 'f1_score: accuracy would forgive forgetting rare classes' if uneven else 'accuracy'
+    best = 'f1_score, because accuracy hides errors in rare classes' if uneven else 'accuracy'
     evaluation = dict(interval=1, metric=['accuracy', 'f1_score'], metric_options=dict(topk=topk),
                       save_best='f1_score' if uneven else 'accuracy_top-1')
     log = dict(
@@ -455,16 +455,16 @@ def choose_evaluation(
         Choice(
             'checkpoint_config',
             dict(interval=1, max_keep_ckpts=1),
-            'the newest checkpoint is kept too, to resume from',
+            'the newest checkpoint is also kept, for resuming',
         ),
-        Choice('log_config', log, 'two lines or more in an epoch'),
+        Choice('log_config', log, 'log at least twice per epoch'),
     ]
 
 def choose_machine(
     facts:FinetuneFacts,
 )->list[Choice]:
     "Seed, memory format and precision"
-    choices = [Choice('seed', facts.seed, 'the same seed gives the same result')]
+    choices = [Choice('seed', facts.seed, 'the same seed gives the same results')]
     if not facts.is_transformer:
         choices.append(Choice('channels_last', True, 'makes convolutions faster'))
     if torch.device(facts.device or default_device()).type=='cuda':
@@ -502,7 +502,7 @@ def collect_facts(
     for key, value in dict(epochs=epochs, batch_size=batch_size, size=size).items():
         if value is not None and value<1:
             raise ConfigError(
-                f"finetune: {key} must be at least 1, not {value}. Leave it out to have it chosen."
+                f"finetune: {key} must be at least 1, not {value}. Leave it out to let finetune choose it."
             )
     folder, start = picture_folders(data, work_dir, seed), start_from(model, weights)
     steps, side = preprocessing_steps(start.cfg, size)
@@ -577,7 +577,7 @@ def finetune(
     epochs:int|None=None, # How long; None: by the number of pictures
     batch_size:int|None=None, # Pictures in a step; None: by the number of pictures
     size:int|None=None, # Side of the pictures in pixels; None: the model's
-    seed:int=0, # Seed of everything random
+    seed:int=0, # Seed of all random numbers
     options:dict|None=None, # Dotted overrides of the config
     device:str|torch.device|None=None, # Such as cpu or cuda; None: the accelerator, if there is one
 )->Run:

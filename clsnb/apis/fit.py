@@ -77,7 +77,7 @@ def fit_classes(
 # %% ../../nbs/apis/fit.ipynb #f7bd4804
 KEYS.declare(
     'workflow', list,
-    "Pairs (split, epochs) to repeat: [('train', 1)], or with ('val', 1) for a validation loss",
+    "Pairs (split, epochs) that repeat: [('train', 1)], or with ('val', 1) for a validation loss",
     default=[('train', 1)],
 )
 KEYS.declare('load_from', str|None, 'Checkpoint whose weights to start from')
@@ -91,7 +91,7 @@ def train_model(
     validate:bool=False, # Evaluate on `data.val`
     timestamp:str|None=None, # Begins the names of log files
     device:str|torch.device|None=None, # None: the accelerator, if there is one
-    meta:dict|None=None, # Facts to write into checkpoints
+    meta:dict|None=None, # Metadata to save in checkpoints
 )->Runner:
     "Train a model as a config says"
     datasets = dataset if isinstance(dataset, (list, tuple)) else [dataset]
@@ -121,14 +121,14 @@ def train_model(
 KEYS.declare(
     'cudnn_benchmark',
     bool,
-    'Let cuDNN try which algorithms are fastest; for pictures of one size',
+    'Let cuDNN benchmark its algorithms; for inputs of one size',
     default=False,
 )
 KEYS.declare(
-    'deterministic', bool, 'Use only algorithms that repeat their bits, which may be slower', default=False
+    'deterministic', bool, 'Use deterministic algorithms only, which may be slower', default=False
 )
 KEYS.declare(
-    'opencv_num_threads', int, 'Threads of OpenCV in each process; 0: all work in the calling thread'
+    'opencv_num_threads', int, 'OpenCV threads in each process; 0: no extra threads'
 )
 
 def set_backends(
@@ -188,18 +188,18 @@ def _set_start(cfg, text, resume_from, load_from):
         folder = out_folder(cfg.work_dir, cfg.facts.part('checkpoint_config').get('out_dir'))
         cfg.resume_from = latest_checkpoint(folder)
     if resume_from is None and interrupted=='same':
-        return "Resumes the interrupted run; resume_from=False would start it again."
+        return "Resumes the interrupted run. Set resume_from=False to start from scratch."
     if interrupted and not cfg.resume_from:
         return (
-            "Starts again: the run that was interrupted here had another config. "
-            "resume_from='auto' would resume it."
+            "Starts from scratch: the run that was interrupted here had another config. "
+            "Set resume_from='auto' to resume it."
         )
 
 # %% ../../nbs/apis/fit.ipynb #a0f325f9
-KEYS.declare('seed', int|None, 'Seed of everything random', default=0)
+KEYS.declare('seed', int|None, 'Seed of all random numbers', default=0)
 KEYS.declare('dist_params', dict|None, 'Arguments of `init_dist`, e.g. the backend')
-KEYS.declare('work_dir', str|None, 'Where everything goes; None: work_dirs/NAME')
-KEYS.declare('log_level', str|int, 'Least level of the messages that are shown', default='INFO')
+KEYS.declare('work_dir', str|None, 'Output folder; None: work_dirs/NAME')
+KEYS.declare('log_level', str|int, 'Lowest level of the messages that are shown', default='INFO')
 
 def _build_datasets(cfg):
     "The training data, and those for a validation loss where the workflow asks for it"

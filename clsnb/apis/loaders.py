@@ -26,7 +26,7 @@ KEYS.declare(
 KEYS.declare(
     'mp_start_method',
     str|None,
-    'How loading processes start: fork, spawn or forkserver; None: as the system does',
+    'How worker processes start: fork, spawn or forkserver; None: the default of the system',
 )
 
 def _shared_loader_args(cfg, split):

@@ -35,9 +35,9 @@ def step_hook(
 KEYS.declare(
     'evaluation', dict|None, 'Arguments of `EvalHook`: interval, metric, metric_options, save_best, ...'
 )
-KEYS.declare('results', bool, 'Keep the results of the last evaluation, and write a report', default=True)
-KEYS.declare('log_config', dict|None, 'Loggers, and how often they write')
-KEYS.declare('log_config.interval', int, 'Iterations between two lines', default=10)
+KEYS.declare('results', bool, 'Save the results of the last evaluation and write a report', default=True)
+KEYS.declare('log_config', dict|None, 'Loggers and their interval')
+KEYS.declare('log_config.interval', int, 'Iterations between two log lines', default=10)
 KEYS.declare('log_config.hooks', list, "Loggers: dict(type='TextLoggerHook'), ...")
 
 def _counting(runner): return {} if runner.by_epoch else dict(by_epoch=False)
@@ -67,7 +67,7 @@ KEYS.declare(
     dict|None,
     'Arguments of `CheckpointHook`: interval, max_keep_ckpts, ...; None: no checkpoints',
 )
-KEYS.declare('custom_hooks', list|None, 'More hooks, each with a type and perhaps a priority')
+KEYS.declare('custom_hooks', list|None, 'Further hooks, each with a type and optionally a priority')
 
 def hooks_of(
     cfg:Config, # Has the arguments of the hooks

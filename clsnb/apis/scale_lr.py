@@ -39,12 +39,12 @@ class LrScaling:
 # %% ../../nbs/apis/scale_lr.ipynb #b1311421
 KEYS.declare('auto_scale_lr', dict|None, 'Scale the learning rate with the batch size', closed=True)
 KEYS.declare(
-    'auto_scale_lr.enable', bool, 'Scale it; otherwise a different batch is only reported', default=False
+    'auto_scale_lr.enable', bool, 'Scale it; otherwise a different batch size is only reported', default=False
 )
 KEYS.declare(
     'auto_scale_lr.base_batch_size',
     int|None,
-    'Batch that `optimizer.lr` is meant for; None: as the name of the config says',
+    'Batch size that `optimizer.lr` is meant for; None: from the name of the config',
 )
 
 def base_batch_size(
@@ -84,7 +84,7 @@ def scale_lr(
     scaling = lr_scaling(cfg, gpus)
     if not enable: return _unscaled_note(cfg, scaling)
     if scaling is None:
-        raise ConfigError("auto_scale_lr: nothing says for which batch the learning rate is meant. "
+        raise ConfigError("auto_scale_lr: the batch size that the learning rate is meant for is unknown. "
                           "Set auto_scale_lr=dict(enable=True, base_batch_size=256), and optimizer.lr.")
     cfg.optimizer['lr'] = scaling.new_lr
     schedule = cfg.facts.part('lr_config')

@@ -133,7 +133,7 @@ def _file_text(cfg, path):
     for k in cfg:
         if not is_variable(k) or k.startswith('__'):
             raise ConfigError(
-                f"{path}: {k!r} cannot be the name of a variable; write a .json file, or rename the key."
+                f"{path}: {k!r} cannot be the name of a variable; use a .json file, or rename the key."
             )
     return cfg.pretty_text
 
@@ -154,7 +154,7 @@ def import_custom(
     for module in map(str, [modules] if isinstance(modules, str) else modules):
         if module in sys.modules: continue
         if module.split('.')[0]=='mmcls':
-            config_notice(f"{name}: custom_imports names {module!r}: what mmcls registers is here already.")
+            config_notice(f"{name}: custom_imports: clsnb already registers the classes of {module!r}.")
             continue
         why = _import_problem(module, trust)
         if why is None: continue
@@ -216,7 +216,7 @@ def copy_config(
     for path,text in files.items():
         if path.exists() and path.read_text(encoding='utf-8')!=text:
             raise ConfigError(
-                f"{path} is there already, and is different; move it, or choose another folder."
+                f"{path} already exists with other contents; move it, or choose another folder."
             )
     for path,text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

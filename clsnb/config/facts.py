@@ -242,7 +242,7 @@ class RunFacts(FactGroup):
 
     @property
     def seed(self)->int:
-        "Seed of everything random"
+        "Seed of all random numbers"
         return self.cfg.get('seed') or 0
 
     @property
@@ -266,7 +266,7 @@ class RunFacts(FactGroup):
         if epochs: return RunLength(epochs, 'epochs')
         if iters: return RunLength(iters, 'iterations')
         raise ConfigError(
-            "Nothing says how long to train: runner = dict(type='EpochBasedRunner', max_epochs=...)."
+            "The config does not set the length of the run: runner = dict(type='EpochBasedRunner', max_epochs=...)."
         )
 
     @property

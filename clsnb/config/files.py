@@ -79,12 +79,12 @@ def _find_packaged(name):
 def _no_config(name, path):
     "The error for a name that is no config file"
     if not str(name).strip():
-        return ConfigError("Which config? Give a path, or the name of a packaged config.")
+        return ConfigError("No config was given: give a path or the name of a packaged config.")
     shown = repr(str(path)[-200:])
     if _ask(path.is_dir):
         return ConfigError(f"{shown} is a folder, not a config file.{near('', _configs_beside(path/'x'))}")
     if _ask(lambda: path.is_symlink() or path.exists()):
-        return ConfigError(f"{shown} cannot be read: it is a broken link, or no ordinary file.")
+        return ConfigError(f"{shown} cannot be read: it is a broken link, or not a regular file.")
     stem = Path(name).name[-100:].removesuffix('.py')
     known = _configs_beside(path)
     if '_base_' not in path.parts: known = [*known, *_packaged()[0]]
@@ -128,7 +128,7 @@ def _read_bytes(path, trust):
     "The bytes of an ordinary file; without trust, one more than allowed at most"
     with open(path, 'rb', opener=_open_at_once) as f:
         facts = os.fstat(f.fileno())
-        if not stat.S_ISREG(facts.st_mode): raise OSError(0, 'it is no ordinary file')
+        if not stat.S_ISREG(facts.st_mode): raise OSError(0, 'it is not a regular file')
         if not facts.st_size: return b'' # files of the system's own have no size
         return f.read(-1 if trust else _max_bytes+1)
 
@@ -143,12 +143,12 @@ def read_config_file(path:Path, name:str, # For messages
         raise ConfigError(f"{name}: this file cannot be read: {e.strerror}.") from None
     if len(raw) > _max_bytes and not trust:
         raise ConfigError(
-            f"{name}: more than {_max_bytes:,} bytes are too long for a config file. {TRUST_HINT}"
+            f"{name}: more than {_max_bytes:,} bytes is too long for a config file. {TRUST_HINT}"
         )
     try: text = raw.decode('utf-8-sig')
     except UnicodeDecodeError: text = '\0'
     if '\0' in text:
-        raise ConfigError(f"{name}: this file is not text (UTF-8), so it is no config.")
+        raise ConfigError(f"{name}: this file is not text (UTF-8), so it cannot be a config.")
     return text
 
 # %% ../../nbs/config/files.ipynb #2f7e45e5
@@ -249,7 +249,7 @@ class ConfigReader:
     def count_file(self, path, name, chain):
         "Raise `ConfigError` for a file that extends itself, and for too many files"
         self.files += 1
-        if path.resolve() in chain: raise ConfigError(f"{name}: its _base_ leads back to itself.")
+        if path.resolve() in chain: raise ConfigError(f"{name}: its _base_ refers back to itself.")
         if self.files > 100 or len(chain) > 20:
             raise ConfigError(f"{name}: more than 100 bases, or bases of bases over 20 files.")
     def read_own(self, path, text, name, templates, names)->dict:
@@ -270,7 +270,7 @@ class ConfigReader:
         for o in spec:
             try: found = find_config(o, path.parent)
             except ConfigError as e:
-                raise ConfigError(f"{name}: its _base_ is not there. {e}") from None
+                raise ConfigError(f"{name}: its _base_ does not exist. {e}") from None
             bases.append(self(found, chain=chain))
             _check_last_base(name, bases)
         return bases

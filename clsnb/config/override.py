@@ -141,7 +141,7 @@ def _merged(old, value, path, allow_list_keys):
 def _put_item(items, words, value, path, allow_list_keys, depth):
     "A list with a value at one of its items, changed in place; a tuple as a new one"
     if not allow_list_keys:
-        raise ConfigError(f"{path}: {words[0]!r} picks from a list, which allow_list_keys=False forbids.")
+        raise ConfigError(f"{path}: {words[0]!r} is an index into a list, which allow_list_keys=False forbids.")
     number = _item_number(items, words[0], path)
     new = items if isinstance(items, list) else list(items)
     new[number] = _put(items[number], words[1:], value, path, allow_list_keys, depth+1)

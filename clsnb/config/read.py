@@ -114,7 +114,7 @@ def parse_config(text:str, name:str, # Of the file, for messages
                  )->ast.Module:
     "The syntax tree of a text; raises `ConfigError`"
     if len(text) > _longest_text and not trust:
-        raise ConfigError(f"{name}: {len(text):,} characters are too long for a config file. {TRUST_HINT}")
+        raise ConfigError(f"{name}: {len(text):,} characters is too long for a config file. {TRUST_HINT}")
     try: return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         line = getattr(e, 'lineno', None) or '?'

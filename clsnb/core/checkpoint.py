@@ -185,7 +185,7 @@ def _kind_of_file(head):
 
 def _zip_problem(path):
     "What is wrong with a zip archive, or None"
-    if not zipfile.is_zipfile(path): return "it is cut short: copy or download it again"
+    if not zipfile.is_zipfile(path): return "it is incomplete: copy or download it again"
     names = {o.split('/', 1)[-1] for o in zipfile.ZipFile(path).namelist()}
     if 'constants.pkl' in names:
         return "it is a TorchScript program: load it with torch.jit.load and save its state_dict()"
@@ -200,10 +200,10 @@ def _error_problem(error, head):
     "What is wrong with a file, from the error of torch's reader and the first bytes"
     if found := re.search(r'GLOBAL ([\w.]+)', str(error)):
         harmless = '.' in found[1] and not re.match(_dangerous, found[1])
-        advice = '; where that class is known, load it and save the state_dict() alone' if harmless else ''
+        advice = '; load it where that class is defined, and save only the state_dict()' if harmless else ''
         return f"it holds {found[1]}, and loading that could run code{advice}"
     if isinstance(error, EOFError) or re.search(_torn, str(error), re.I):
-        return "it is cut short or torn: copy or download it again"
+        return "it is incomplete or damaged: copy or download it again"
     if head[:1]==b'\x80' and not head.startswith(_old_magic):
         return "it is a plain pickle, not one of torch, and loading that could run code"
     why = re.search(r'WeightsUnpickler error: *(.*)', str(error))
@@ -211,7 +211,7 @@ def _error_problem(error, head):
         said = why[1]
     else:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return f"it is of no known kind ({said[:120]})"
+    return f"its format is unknown ({said[:120]})"
 
 def _file_problem(path, error):
     "Why a file cannot be read as a checkpoint"
@@ -297,10 +297,10 @@ def _read_shards(index, address, map_location):
     try:
         files = sorted(set(json.loads(index.read_text())['weight_map'].values()))
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise CheckpointError(f"{index} is a JSON file without a weight_map: it is no checkpoint.") from None
+        raise CheckpointError(f"{index} is a JSON file without a weight_map, so it is not a checkpoint.") from None
     for o in files:
         if Path(o).name!=o:
-            raise CheckpointError(f"{index} names the file {o!r}, which is not beside it.")
+            raise CheckpointError(f"{index} names the file {o!r}, which is not in the same folder.")
     base = address.rsplit('/', 1)[0] if '://' in address else index.parent
     weights = {}
     for o in files:
@@ -326,7 +326,7 @@ def read_checkpoint(
         read = CHECKPOINT_SCHEMES.get(scheme)
         if read is None:
             known = ', '.join([*CHECKPOINT_SCHEMES, 'https', 'file'])
-            raise CheckpointError(f"{address}: {scheme}:// is not known; known are {known}.")
+            raise CheckpointError(f"{address}: {scheme}:// is not supported; supported are {known}.")
         return _unified(read(name), address)
     path = local_checkpoint(address)
     if path.name.endswith('.json'):

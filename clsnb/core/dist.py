@@ -165,9 +165,9 @@ def _no_meeting(e, took):
         return (f"{process} cannot open {at}: another program has that port. Set another one: "
                 "MASTER_PORT=..., or dist_params=dict(port=...).")
     if 'imed out' in str(e) or 'timeout' in str(e):
-        return (f"{process} waited {took:.0f} s at {at}, and not all others came. Did they all start, "
+        return (f"{process} waited {took:.0f} s at {at}, but not all others connected. Did they all start, "
                 f"and is that the address of the first one? ({first_line[:200]})")
-    return f"{process} cannot join the others at {at}: {first_line[:300]}"
+    return f"{process} cannot connect to the others at {at}: {first_line[:300]}"
 
 # %% ../../nbs/core/dist.ipynb #ce69573b
 def _fresh_start(timeout):
@@ -187,7 +187,7 @@ def agree_on_name(
     def read(k):
         return store.get(k).decode() if store.check([k]) else ''
     def wait():
-        if time.monotonic()>end: raise RuntimeError('timed out: some processes did not say hello')
+        if time.monotonic()>end: raise RuntimeError('timed out: waited for processes that did not connect')
         time.sleep(.02)
     if rank==0:
         while any(read(f'heard{r}')!=me for r in range(1, world)):

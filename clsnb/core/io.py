@@ -154,8 +154,8 @@ def download(
             f.seek(0)
             digest = _digest(f) if hash_prefix else ''
             if hash_prefix and not digest.startswith(hash_prefix.lower()):
-                raise DataError(f"{url}: the hash of what came ({digest[:8]}...) is not {hash_prefix}...; "
-                                "nothing was kept. Try again.")
+                raise DataError(f"{url}: the hash of the downloaded file ({digest[:8]}...) is not {hash_prefix}...; "
+                                "the file was not kept. Try again.")
     except ClsnbError: raise
     except (OSError, ValueError) as e:
         raise DataError(f"{url} cannot be fetched ({e}); check the address and the network.") from None

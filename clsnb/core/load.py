@@ -187,7 +187,7 @@ def _weight_names(model):
 def _does_not_fit(name, report, weights, own):
     "The error for a checkpoint of which too little matches"
     if ' of ' in f' {report.prefix}':
-        advice = f"Is {report.prefix.split()[-1]} the right part of it?"
+        advice = f"Is {report.prefix.split()[-1]} the right prefix?"
     else:
         advice = ("Is it a checkpoint of another architecture? Weights of other libraries are turned into ours by "
                   "clsnb convert-weights.")

@@ -71,7 +71,7 @@ def show_samples(ds, n=9, seed=0, cols=None, size=112):
     norm = lambda s: (s.get('img_metas') or s).get('img_norm_cfg')
     if not samples: raise ConfigError("show: there is nothing to show.")
     if 'img' not in samples[0]:
-        raise ConfigError("show: the pipeline gives no 'img': begin it with LoadImageFromFile.")
+        raise ConfigError("show: the pipeline returns no 'img': start it with LoadImageFromFile.")
     return show_images(
         [denormalize(s['img'], norm(s)) for s in samples],
         [_title(labels[i], ds.CLASSES) for i in idx],
@@ -113,7 +113,7 @@ def imbalance_note(
     if len(counts)==1: return 'One class.'
     note = f"{empty} of {len(counts)} classes have no samples. " if empty else ''
     ratio = filled.max()/filled.min()
-    if ratio<2: return note+f"Even: the largest class is {ratio:.1f} times the smallest."
+    if ratio<2: return note+f"Balanced: the largest class is {ratio:.1f} times the smallest."
     note += f"The largest class has {ratio:.0f} times the pictures of the smallest "
     note += f"({filled.max():,} and {filled.min():,})"
     if ratio<5: return note+'.'

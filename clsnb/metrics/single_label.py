@@ -70,7 +70,7 @@ def confusion_counts(
     scores, # (samples, classes)
     labels, # (samples,)
 )->np.ndarray: # (classes, classes) of counts
-    "How often each class (row) was taken for each class (column); samples without a prediction are not counted"
+    "How often each class (row) was predicted as each class (column); samples without a prediction are not counted"
     n = scores.shape[1]
     labels, predicted = score_array(labels).ravel().astype(np.int64), predicted_classes(scores)
     cells = (labels*n + predicted)[predicted>=0]

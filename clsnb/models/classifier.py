@@ -79,7 +79,7 @@ class BaseClassifier(BaseModule):
         imgs = [imgs] if torch.is_tensor(imgs) else imgs
         if len(imgs)!=1:
             raise NotImplementedError(
-                'several versions of one image (test-time augmentation) are not supported'
+                'test-time augmentation (several versions of one image) is not supported'
             )
         return self.simple_test(imgs[0], **kwargs)
     def forward(self, img, return_loss=True, **kwargs):

@@ -26,7 +26,7 @@ if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/runs/logs.ipynb #825ae11d
 def _step_between(rows):
-    "Iterations between two lines of training, or None"
+    "Iterations between two log lines of training, or None"
     at = [
         (o.get('epoch', 1), o.get('iter', 0))
         for o in rows

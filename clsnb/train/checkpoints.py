@@ -97,7 +97,7 @@ def resume_from(
     names += restore(runner, loop, meta)
     lost = [key for key in loop if key not in own_parts and key not in names]
     done = f"{meta.get('epoch', 0)} epochs and {meta.get('iter', 0)} iterations are done."
-    unused = f" Without a hook that takes it: {', '.join(lost)}." if lost else ''
+    unused = f" Not restored, because no hook takes it: {', '.join(lost)}." if lost else ''
     changes = changed_config(meta.get('config'), runner.meta.get('config'))
     runner.logger.info(f"Resumed from {path}: {done} Restored: {', '.join(names)}.{unused}{changes}")
     return checkpoint

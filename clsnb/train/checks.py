@@ -22,13 +22,13 @@ def check_run_length(cfg:dict):
     if not epochs and not iters:
         yield Finding(
             'runner',
-            "nothing says how long to train: runner = dict(type='EpochBasedRunner', max_epochs=...).",
+            "the length of the training is missing: runner = dict(type='EpochBasedRunner', max_epochs=...).",
         )
     total = cfg.get('total_epochs')
     if total and epochs!=total:
         yield Finding(
             'total_epochs',
-            f"total_epochs is {total}, but runner.max_epochs is {epochs}, which counts.",
+            f"total_epochs is {total}, but runner.max_epochs is {epochs}, which takes precedence.",
             'warning',
         )
 
@@ -59,7 +59,7 @@ def check_schedule(cfg:dict):
         return
     end,unit = (epochs, 'epochs') if lr.get('by_epoch', True) else (iters, 'iterations')
     if late := late_steps(lr.get('step'), end):
-        text = f"the rate should change at {', '.join(map(str, late))}, but the run ends after {end} {unit}."
+        text = f"the learning rate should change at {', '.join(map(str, late))}, but the run ends after {end} {unit}."
         yield Finding('lr_config.step', text, 'warning')
     periods,total = lr.get('periods'),lr.get('total_steps')
     if periods and end and sum(periods)!=end:
@@ -81,7 +81,7 @@ def check_intervals(cfg:dict):
         end = epochs if settings.get('by_epoch', bool(epochs)) else iters
         interval = settings.get('interval', 1)
         if end and interval > end:
-            text = f"nothing is ever {verb}: the interval is {interval}, the run ends after {end}."
+            text = f"nothing is {verb}: the interval is {interval}, the run ends after {end}."
             yield Finding(f'{key}.interval', text, 'warning')
 
 training_checks = check_run_length,check_schedule,check_intervals

@@ -89,9 +89,9 @@ def _let_go(model, *_):
         if is_split(m): m.reshard()
 
 # %% ../../nbs/train/fsdp.ipynb #fc2f07e8
-KEYS.declare('fsdp', dict|bool|None, 'Split the model over the processes with FSDP2')
-KEYS.declare('fsdp.min_params', int, 'Least number of parameters of a block that is split', default=1_000_000)
-KEYS.declare('fsdp.reshard_after_forward', bool, 'Split blocks again after the forward pass', default=True)
+KEYS.declare('fsdp', dict|bool|None, 'Shard the model over the processes with FSDP2')
+KEYS.declare('fsdp.min_params', int, 'Blocks with at least this many parameters are sharded', default=1_000_000)
+KEYS.declare('fsdp.reshard_after_forward', bool, 'Reshard blocks after the forward pass', default=True)
 
 def shard_args(
     cfg, # A config
@@ -105,5 +105,5 @@ def shard_args(
     if bad := next((k for k in d if k not in known), None):
         raise ConfigError(f"fsdp has no key {bad!r}.{near(bad, known)}")
     if cfg.get('compile'):
-        raise ConfigError("fsdp and compile do not go together here; leave one of them out.")
+        raise ConfigError("fsdp and compile cannot be combined; remove one of them.")
     return dict(d, fp16=cfg.get('fp16'))

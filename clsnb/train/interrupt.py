@@ -92,7 +92,7 @@ class InterruptHook(Hook):
             if again and number==signal.SIGTERM: os._exit(143)
             return
         if again and number==signal.SIGINT: raise KeyboardInterrupt
-        print(f'\n{self.got}: the step at hand is finished and the run saved.', file=sys.stderr)
+        print(f'\n{self.got}: the current step is finished and the run is saved.', file=sys.stderr)
 
     def before_train_iter(self, runner):
         if self.in_main_thread and not self.child_deaths_wait:  # torch would raise their death in the middle of a step

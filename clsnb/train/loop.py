@@ -27,7 +27,7 @@ def check_workflow(
     if unknown:
         raise ConfigError(f"workflow has an unknown mode, {unknown!r}. Choose 'train' or 'val'.")
     if 'train' not in modes:
-        raise ConfigError("workflow has no ('train', 1), so nothing would be trained.")
+        raise ConfigError("workflow has no ('train', 1), so nothing is trained.")
     return modes
 
 def set_length(
@@ -37,9 +37,9 @@ def set_length(
     "Compute how many epochs and iterations a run has; raises `ConfigError`"
     if not epoch_len:
         raise ConfigError(
-            "The training loader has no batch: there are fewer samples than samples_per_gpu, and drop_last is on.")
+            "The training loader has no batches: there are fewer samples than samples_per_gpu, and drop_last is on.")
     if runner.max_epochs is None and runner.max_iters is None:
-        raise ConfigError("runner needs max_epochs or max_iters to know where the run ends.")
+        raise ConfigError("runner needs max_epochs or max_iters.")
     if runner.by_epoch or not runner.max_iters:  # whole epochs
         runner.max_epochs = runner.max_epochs or -(-runner.max_iters//epoch_len)
         runner.max_iters = runner.max_epochs*epoch_len

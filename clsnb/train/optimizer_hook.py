@@ -17,7 +17,7 @@ def warn_without_gradient(runner) -> None:
     idle = [name for name, p in runner.model.named_parameters() if p.requires_grad and p.grad is None]
     if not idle: return
     listed = ', '.join(idle[:10]) + (' ...' if len(idle)>10 else '')
-    runner.logger.warning(f"These parameters got no gradient: {listed}")
+    runner.logger.warning(f"These parameters received no gradient: {listed}")
 
 # %% ../../nbs/train/optimizer_hook.ipynb #13bd0947
 def restore_window(

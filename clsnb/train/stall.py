@@ -74,10 +74,10 @@ def stall_report(
     there = {rank: answer for rank, answer in answers.items() if isinstance(answer, dict)}
     silent = [rank for rank in range(world) if rank not in answers]
     stuck = [] if silent else [rank for rank, answer in there.items() if not answer['waits']]
-    lines = [f"Process {rank} of {world} does not answer: it is stopped, or busy outside of Python" for rank in silent]
+    lines = [f"Process {rank} of {world} does not respond: it is stopped, or busy outside Python" for rank in silent]
     lines += [place_of(rank, world, there[rank]) for rank in stuck]
     waiting = {rank: answer for rank, answer in there.items() if rank not in stuck}
-    if not lines: lines = ["Each waits for another one", *(place_of(rank, world, o) for rank, o in waiting.items())]
+    if not lines: lines = ["Each process waits for another", *(place_of(rank, world, o) for rank, o in waiting.items())]
     elif waiting: lines.append(waiting_line(waiting))
     return f"Nothing has happened for {seconds:g} s. {'. '.join(lines[:5])}. The limit is dist_params.timeout."
 

@@ -100,7 +100,7 @@ class StopOnNanHook(Hook):
         if self.every_n_iters(runner, interval) and self.bad: self.explain(runner, loss)
 
     def explain(self, runner, loss: torch.Tensor) -> None:
-        where = 'a place that one process alone cannot find, as parameters are split'
+        where = 'a layer that one process alone cannot find, because the parameters are sharded'
         if not is_split(runner.model): where = first_bad(runner.model, runner.data_batch)
         kept = f" The batch is in {self.keep_batch(runner)}." if runner.work_dir else ''
         raise ClsnbError(

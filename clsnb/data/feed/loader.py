@@ -132,14 +132,14 @@ class Loader:
 
 # %% ../../../nbs/data/feed/loader.ipynb #af1aa41a
 KEYS.declare('data.samples_per_gpu', int, 'Samples in a batch of one process')
-KEYS.declare('data.workers_per_gpu', int, 'Loading processes of one process; 0: it loads itself', default=0)
+KEYS.declare('data.workers_per_gpu', int, 'Workers of each training process; 0: it loads itself', default=0)
 KEYS.declare('data.shuffle', bool, 'New order in each epoch; for training', default=True)
 KEYS.declare(
     'data.round_up', bool, 'Repeat some samples, so that all processes have the same number', default=True
 )
 KEYS.declare('data.seed', int|None, 'Seed of the order; None: that of the run')
-KEYS.declare('data.pin_memory', bool, 'Load into memory from which copies to the GPU are fast', default=True)
-KEYS.declare('data.persistent_workers', bool, 'Keep the loading processes from epoch to epoch', default=True)
+KEYS.declare('data.pin_memory', bool, 'Load into pinned memory, which is faster to copy to the GPU', default=True)
+KEYS.declare('data.persistent_workers', bool, 'Keep the worker processes from epoch to epoch', default=True)
 KEYS.declare('data.sampler_cfg', dict|None, 'Another sampler')
 KEYS.declare('data.drop_last', bool, 'Leave out a last batch that is smaller', default=False)
 KEYS.declare('data.collate_fn', object, 'A function from samples to a batch; in Python only')
@@ -149,16 +149,16 @@ KEYS.declare(
 KEYS.declare(
     'data.fast_decode',
     bool|str|None,
-    "Decode little more than the crop; 'scaled': at a smaller size, for other pixels",
+    "Decode only what the crop needs; 'scaled': at reduced size, which changes the pixels",
 )
 KEYS.declare(
     'data.device_normalize',
     bool|str|None,
-    "Send bytes to the device and normalise there; 'bfloat16': to that type",
+    "Send uint8 to the device and normalise there; 'bfloat16': to that type",
 )
-KEYS.declare('data.timeout', float, 'Seconds to wait for a batch; 0: for ever')
-KEYS.declare('data.prefetch_factor', int|None, 'Batches that each loading process prepares ahead')
-KEYS.declare('data.multiprocessing_context', object, 'How loading processes start; `mp_start_method` sets it')
+KEYS.declare('data.timeout', float, 'Seconds to wait for a batch; 0: no limit')
+KEYS.declare('data.prefetch_factor', int|None, 'Batches that each worker process prepares in advance')
+KEYS.declare('data.multiprocessing_context', object, 'How worker processes start; `mp_start_method` sets it')
 
 # %% ../../../nbs/data/feed/loader.ipynb #df4ed6b9
 class _OnlySamples:
@@ -202,8 +202,8 @@ def build_dataloader(
     shuffle:bool=True, # A new order in each epoch?
     round_up:bool=True, # Repeat some samples, so that all processes get the same number?
     seed:int|None=None, # None: another one each time
-    pin_memory:bool=True, # Load into memory from which copies to the GPU are fast?
-    persistent_workers:bool=True, # Keep the loading processes from epoch to epoch?
+    pin_memory:bool=True, # Load into pinned memory, which is faster to copy to the GPU?
+    persistent_workers:bool=True, # Keep the worker processes from epoch to epoch?
     sampler_cfg:dict|None=None, # dict(type=...) of another sampler
     rank:int|None=None, # Instead of torch.distributed's
     world_size:int|None=None, # Instead of torch.distributed's

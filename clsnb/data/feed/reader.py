@@ -78,7 +78,7 @@ class BatchReader:
         self.memory_checked = True
     def __len__(self): return len(self.dataset)
     def prepare_workers(self, num_workers:int,
-                        timeout:float, # Seconds to wait for a batch; 0: for ever
+                        timeout:float, # Seconds to wait for a batch; 0: no limit
                         prefetch_factor:int)->None: # Batches that each worker prepares ahead
         "What workers watch: their time and the shared memory"
         if num_workers and timeout: self.activity = WorkerActivity(num_workers)

@@ -162,7 +162,7 @@ class ClassBalancedSampler(DistributedSampler):
             for o in np.split(rows[by], np.cumsum(np.bincount(cats))[:-1])
             if len(o)
         ]
-        if not self.members: raise ConfigError("ClassBalancedSampler: no sample has a class.")
+        if not self.members: raise ConfigError("ClassBalancedSampler: no sample has a label.")
         self.power = power
     def permutation(self):
         rng = np.random.default_rng(mix(self.seed, self.epoch))

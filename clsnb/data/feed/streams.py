@@ -41,7 +41,7 @@ def read_shard(
                     label = label_of(ext, tar.extractfile(member).read(), key, f'{path}: {member.name}')
             if picture is None: continue
             if label is None:
-                raise DataError(f"{path}: {picture[0]} has no {stem}.{ext} beside it to tell its label.")
+                raise DataError(f"{path}: {picture[0]} has no file {stem}.{ext} that holds its label.")
             yield (number*_per_shard+count, *picture, label)
             count += 1
 

@@ -70,7 +70,7 @@ def plan_workers(
     method = options.get('multiprocessing_context')
     reason = why_not_send(reader, getattr(method, '_name', method)) if num_workers else None
     if reason and method is None and 'fork' in multiprocessing.get_all_start_methods():
-        warnings.warn(f"Workers are forked: they cannot be started afresh, because {reason}.", stacklevel=4)
+        warnings.warn(f"Workers are forked, because they cannot be spawned: {reason}.", stacklevel=4)
         return num_workers,dict(options, multiprocessing_context='fork')
     if reason:
         warnings.warn(
@@ -82,15 +82,15 @@ def plan_workers(
 
 # %% ../../../nbs/data/feed/workers.ipynb #cdd15702
 _exit_reasons = {
-    -9: "was killed: most likely memory ran out. Use fewer workers_per_gpu or smaller samples_per_gpu",
-    -7: "found no room in /dev/shm: use fewer workers_per_gpu, smaller samples_per_gpu, "
+    -9: "was killed, most likely because memory ran out. Use fewer workers_per_gpu or smaller samples_per_gpu",
+    -7: "found no space in /dev/shm: use fewer workers_per_gpu, smaller samples_per_gpu, "
         "or more shared memory",
     -11: "crashed (SIGSEGV), most likely while decoding: clsnb verify finds pictures that do this",
-    -6: "crashed (SIGABRT): its own message is above",
+    -6: "aborted (SIGABRT); its own message is above",
 }
 _unknown_exit = (
-    "ended by itself (exit status {}); its own message is above. With spawn or forkserver a "
-    "script begins its work below `if __name__=='__main__':`"
+    "exited (exit status {}); its own message is above. With spawn or forkserver a "
+    "script starts its work below `if __name__=='__main__':`"
 )
 
 def explain_exit(
@@ -105,7 +105,7 @@ def explain_exit(
         for o in workers: o.join(1. if o.sentinel in ended else 0.)
     code = next((o.exitcode for o in workers if o.exitcode is not None), None)
     if code is None: return None
-    return f"A loading process {_exit_reasons.get(code, _unknown_exit.format(code))}."
+    return f"A worker process {_exit_reasons.get(code, _unknown_exit.format(code))}."
 
 # %% ../../../nbs/data/feed/workers.ipynb #415ba0f0
 class WorkerActivity:
@@ -132,11 +132,11 @@ def explain_timeout(
     describe:Callable[[int], str], # Words for a sample's number
 )->str:
     "Which sample a worker is stuck at"
-    if (longest := activity.longest()) is None: return f"No batch came for {timeout} s."
+    if (longest := activity.longest()) is None: return f"No batch arrived for {timeout} s."
     index,seconds = longest
     return (
-        f"Loading is stuck: a process has been busy with {describe(index)} for {seconds:.0f} s, and timeout is "
-        f"{timeout} s. Is the disk answering, does a step of the pipeline wait for something?"
+        f"Loading is stuck: a worker has been busy with {describe(index)} for {seconds:.0f} s, and timeout is "
+        f"{timeout} s. Does the disk respond? Does a step of the pipeline wait for something?"
     )
 
 # %% ../../../nbs/data/feed/workers.ipynb #e8e502bf

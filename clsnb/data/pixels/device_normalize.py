@@ -90,13 +90,13 @@ def normalize_later(
     elif after: why = f"{after} comes after Normalize"
     elif type(steps[-1]) is not Collect: why = "it does not end with Collect"
     else: why = None
-    if why: return Compose(steps),None,f"device_normalize: this pipeline stays as it is, for {why}."
+    if why: return Compose(steps),None,f"device_normalize: this pipeline is not changed, because {why}."
     n = steps[at[0]]
     steps[at[0]] = LateNormalize(n.mean, n.std, n.to_rgb)
     return (
         Compose(steps),
         DeviceNormalize(n.mean, n.std, n.to_rgb, _dtypes[dtype]),
-        "device_normalize: bytes go to the device and are normalised there; the numbers are the same.",
+        "device_normalize: uint8 images are normalised on the device; the numbers are the same.",
     )
 
 # %% ../../../nbs/data/pixels/device_normalize.ipynb #830a5edc

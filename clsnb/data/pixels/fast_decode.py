@@ -250,11 +250,11 @@ class LoadCrop:
 def why_whole(load, crop):
     "Why the whole picture must be read, or None"
     if type(load) is not LoadImageFromFile:
-        return f"{type(load).__name__} does not decode by itself, only LoadImageFromFile is known"
+        return f"{type(load).__name__} does its own decoding; only LoadImageFromFile is supported"
     if load.imdecode_backend!='cv2' or load.color_type!='color' or load.reduce_to:
-        return "loading has another backend or color_type than cv2 and color, or reduce_to"
+        return "LoadImageFromFile does not use imdecode_backend='cv2' and color_type='color', or uses reduce_to"
     if (load.cache or {}).get('kind', 'decoded' if load.cache else None)=='decoded':
-        return "decoded pictures are kept, so decoding costs nothing"
+        return "decoded pictures are cached, so decoding costs nothing"
     if not isinstance(crop, BoxCrop) or crop.prob is not None:
         return f"{type(crop).__name__} needs the whole picture"
 
@@ -269,11 +269,11 @@ def fast_decode(
     steps = list(pipeline if isinstance(pipeline, Compose) else Compose(pipeline))
     i = next((i for i,o in enumerate(steps[:-1]) if isinstance(o, LoadImageFromFile)), None)
     why = "it does not begin with LoadImageFromFile" if i is None else why_whole(*steps[i:i+2])
-    if why: return Compose(steps),f"fast_decode: this pipeline stays as it is, for {why}."
+    if why: return Compose(steps),f"fast_decode: this pipeline is not changed, because {why}."
     if isinstance(steps[i+1], CenterCrop): how = 'exact' # evaluation is not to change
     lib = turbo_library()
     if lib:
-        by = "what lies around the crop is not decoded (libturbojpeg)"
+        by = "only the crop is decoded (libturbojpeg)"
     else:
         by = (
             "rows below the crop are not decoded (with libturbojpeg 3, e.g. "

@@ -24,7 +24,7 @@ def nearest_folder(path):
     return path
 
 def _where(path):
-    if '://' in path: return "Check the address, or take the sample out of the list."
+    if '://' in path: return "Check the address, or remove the sample from the list."
     if os.path.islink(path):
         return (
             f"It is a link to {os.readlink(path)}, which does not exist: mend the link, "
@@ -37,7 +37,7 @@ def _where(path):
         )
     others = os.listdir(folder)[:5000]
     hint = near(name, others) if len(others)>12 else ''
-    return "Its folder exists: take the name out of the list or put the picture there." + hint
+    return "Its folder exists: remove the name from the list, or put the picture there." + hint
 
 # %% ../../../nbs/data/pixels/loading.ipynb #21099f8a
 def printable(text):
@@ -61,7 +61,7 @@ def read_bytes(path, client=_disk):
     except FileNotFoundError as e:
         raise BrokenPicture(f"No such picture: {_told(path, client)}. {_where(client.address(path))}") from e
     except IsADirectoryError as e:
-        raise BrokenPicture(f"{path} is a folder, not a picture: take it out of the list.") from e
+        raise BrokenPicture(f"{path} is a folder, not a picture: remove it from the list.") from e
     except ClsnbError: raise
     except (OSError, ValueError) as e:
         local = '://' not in client.address(path)
@@ -159,13 +159,13 @@ def why_undecodable(
     if not data:
         what = "the file is empty"
     elif data.startswith((b'<!DO', b'<htm')):
-        what = "it is an HTML text, not a picture"
+        what = "it is an HTML page, not a picture"
     elif data.startswith(b'version https'):
-        what = "it is a Git LFS text, not a picture"
+        what = "it is a Git LFS pointer, not a picture"
     elif kind and kind.name=='HEIF':
         what = "it is HEIC, which is not read here: convert it to JPEG or PNG"
     elif kind:
-        what = f"it begins as {kind.title} but is broken or cut off ({len(data):,} bytes)"
+        what = f"it starts as {kind.title} but is damaged or cut off ({len(data):,} bytes)"
     else:
         what = f"its {len(data):,} bytes are in no known picture format"
     return f"Cannot decode the picture {path}: {what}. Replace the file or remove it from the list."

@@ -115,7 +115,7 @@ def warn_missing(
     missing = np.flatnonzero(label_counts(labels, len(classes))[:len(classes)]==0)
     if len(missing):
         warnings.warn(f"{where} has no samples of {len(missing)} of {len(classes)} classes: "
-                      f"{_some([classes[i] for i in missing])}. Their numbers stay theirs.", stacklevel=3)
+                      f"{_some([classes[i] for i in missing])}. They keep their numbers.", stacklevel=3)
 
 # %% ../../../nbs/data/sets/labels.ipynb #047c0a44
 def check_same_classes(

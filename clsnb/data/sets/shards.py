@@ -94,7 +94,7 @@ class RangeReader:
         if not start<=self.position<start+self.piece: start,future = self.position,None
         data = future.result() if future else self._fetch(start)
         if not data:
-            raise OSError(f"the server sends nothing after byte {start:,} of {self.size:,}")
+            raise OSError(f"the server sends no data after byte {start:,} of {self.size:,}")
         is_whole_file = len(data)>self.piece # the server ignores ranges
         self.start = 0 if is_whole_file else start
         self.data = data
@@ -166,7 +166,7 @@ def _list_shard(path, ext, key, client):
                 labels[stem] = label_of(ext, tar.extractfile(entry).read(), key, f'{path}: {entry.name}')
     for stem,(name,*_) in places.items():
         if stem not in labels:
-            raise DataError(f"{path}: {name} has no {stem}.{ext} beside it to tell its label.")
+            raise DataError(f"{path}: {name} has no file {stem}.{ext} that holds its label.")
     return [(*place, labels[stem]) for stem,place in places.items()]
 
 # %% ../../../nbs/data/sets/shards.ipynb #6c09ad48

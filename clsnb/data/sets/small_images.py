@@ -24,7 +24,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) in _array_names: return super().find_class(module, name)
         raise DataError(
-            f"it asks for {module}.{name}, which a file of images does not need; it was not opened further"
+            f"it refers to {module}.{name}, which a file of images does not need, so it was not loaded"
         )
 
 def load_array_pickle(
@@ -34,9 +34,9 @@ def load_array_pickle(
     try:
         with open(path, 'rb') as f: return _ArrayUnpickler(f, encoding='latin1').load()
     except DataError as e:
-        raise DataError(f"{path} is not a file of images: {e}. Fetch it again from its publisher.") from None
+        raise DataError(f"{path} is not a valid file of images: {e}. Download it again from its publisher.") from None
     except (pickle.UnpicklingError, EOFError, ValueError) as e:
-        raise DataError(f"{path} is broken ({e}): remove it, and it is fetched again.") from e
+        raise DataError(f"{path} is damaged ({e}): remove it, and it will be downloaded again.") from e
 
 # %% ../../../nbs/data/sets/small_images.ipynb #b7cfa20d
 def read_idx(
@@ -49,7 +49,7 @@ def read_idx(
     shape = np.frombuffer(data, '>u4', n, 4).tolist() if len(data)>=4+4*n else [-1]
     if data[:3]!=b'\0\0\x08' or len(data)!=4+4*n+np.prod(shape):
         raise DataError(
-            f"{path} is not an IDX file of bytes, or is cut off: remove it, and it is fetched again."
+            f"{path} is not an IDX file of bytes, or is cut off: remove it, and it will be downloaded again."
         )
     return np.frombuffer(data, np.uint8, offset=4+4*n).reshape(shape)
 
@@ -70,7 +70,7 @@ def fetch_md5(
     _fetch(url, path)
     if digest and (got := md5(path))!=digest:
         os.remove(path)
-        raise DataError(f"{url}: the MD5 of what came is {got}, not {digest}; nothing was kept")
+        raise DataError(f"{url}: the MD5 of the downloaded file is {got}, not {digest}; the file was not kept")
 
 # %% ../../../nbs/data/sets/small_images.ipynb #f66aab71
 class DownloadedDataset(BaseDataset):
@@ -97,7 +97,7 @@ class DownloadedDataset(BaseDataset):
         barrier()
         why = failed or self.problem()
         if why:
-            asked = '' if self.download else '; download=False, so it was not fetched'
+            asked = '' if self.download else '; download=False, so it was not downloaded'
             near_by = nearest_folder(self.data_prefix)
             there = '' if os.path.isdir(self.data_prefix) else f' (the nearest folder that exists is {near_by})'
             raise DataError(f"{type(self).__name__}: {str(why).rstrip('.')}{asked}. Put {self.wanted()} "
@@ -222,7 +222,7 @@ class MNIST(DownloadedDataset):
             raise DataError(
                 f"{type(self).__name__}: {len(imgs)} pictures, "
                 f"but {len(labels)} labels in {self.data_prefix}; "
-                "remove the files, and they are fetched again."
+                "remove the files, and they will be downloaded again."
             )
         return ArraySamples(imgs, labels)
 

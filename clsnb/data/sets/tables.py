@@ -48,7 +48,7 @@ def read_table(path, text=() # Columns that stay text, though they may look like
     except UnicodeDecodeError as e:
         raise DataError(f"The table {path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
     except ValueError as e:
-        raise DataError(f"{path} is no readable table: {str(e).splitlines()[0]}.") from e
+        raise DataError(f"{path} is not a readable table: {str(e).splitlines()[0]}.") from e
 
 def _column(df, name, where):
     if name not in df: raise ConfigError(f"{where} has no column {name!r}.{near(name, df.columns)}")

@@ -25,7 +25,7 @@ def _torchvision(cfg, where='TorchVision'):
     if not isinstance(name, (str, type)):
         if cfg:
             raise ConfigError(
-                f"{where}: {cfg} beside a transform that is already built: give its class or name instead."
+                f"{where}: {cfg} beside a transform that is already built: give its class or name."
             )
         return name
     if not isinstance(cls, type):
@@ -74,7 +74,7 @@ class TorchVision: # no ImageTransform, whose own arguments would be all that a 
         ).copy()
         out = self.f(tv_tensors.Image(torch.from_numpy(x)))
         if not isinstance(out, torch.Tensor) or out.ndim!=3:
-            raise DataError(f"{self!r} makes no image tensor of one: it cannot be a step by itself.")
+            raise DataError(f"{self!r} does not return an image tensor for one: it cannot be used as a step.")
         out = out.as_subclass(torch.Tensor).numpy().transpose(1,2,0)
         return (out[...,::-1] if img.ndim==3 else out[...,0]).copy()
     def __repr__(self): return f"TorchVision({self.f!r})"

@@ -143,7 +143,7 @@ class RandomCrop(ImageTransform):
         if (h,w)==(th,tw): return img
         if h<th or w<tw:
             raise DataError(f"RandomCrop: a picture of {h}x{w} is too small for a crop of {th}x{tw}; "
-                            "say pad_if_needed=True, or Resize first.")
+                            "set pad_if_needed=True, or use Resize first.")
         y,x = random.randint(0, h-th),random.randint(0, w-tw)
         return img[y:y+th, x:x+tw]
 
@@ -222,7 +222,7 @@ class Pad(ImageTransform):
     sets_shape = True
     def __init__(self, size=None, pad_to_square=False, pad_val=0, padding_mode='constant'):
         if (size is None) != bool(pad_to_square):
-            raise ConfigError("Pad: say either size=(height, width) or pad_to_square=True.")
+            raise ConfigError("Pad: set either size=(height, width) or pad_to_square=True.")
         store_attr()
         _check_padding(self, None)
         if size is not None: self.size = _pair(size, 'Pad: size')
