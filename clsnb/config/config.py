@@ -28,7 +28,8 @@ class Config(ConfigDict):
                  filename:str|Path|None=None, # The file they came from
                  source:ConfigSource|None=None): # What was read, with all bases
         super().__init__(plain(cfg_dict or {}))
-        hidden = dict(_filename=filename and str(filename), _text=cfg_text or '', _source=source, _changes=[])
+        hidden = dict(_filename=filename and str(filename), _text=cfg_text or '', _source=source)
+        hidden |= dict(_changes=[], _trusted=False)
         for k,v in hidden.items(): object.__setattr__(self, k, v) # any other attribute is a key
     filename = property(lambda self: self._filename, doc="The file it was read from, or None")
     text = property(lambda self: self._text, doc="The texts of the files read")
@@ -49,12 +50,15 @@ class Config(ConfigDict):
                    file_format:str='.py', # Its suffix
                    trust:bool=False)->'Config': # Run the text as Python instead of reading it
         "Read the text of a config, as if it were a file in the current folder"
-        return _from_source(cls, read_source('config'+file_format, trust, cfg_str), None, False)
+        return _from_source(cls, read_source('config'+file_format, trust, cfg_str), None, trust)
     def _again(self, items):
         new = type(self)(items, self.text, self.filename, self._source)
         new._changes.extend(self._changes)
+        object.__setattr__(new, '_trusted', self._trusted)
         return new
-    def __reduce__(self): return type(self), (self.to_dict(), self.text, self.filename)
+    def __reduce__(self):
+        hidden = dict(_source=self._source, _changes=self._changes, _trusted=self._trusted)
+        return type(self), (self.to_dict(), self.text, self.filename), hidden
     def where(self, path:str|tuple)->str: # Dotted keys and numbers, e.g. 'data.train.pipeline.1'
         "The file and line where a value was written, as 'file:line'"
         return _written_at(self, find_path(self, path))
@@ -90,6 +94,7 @@ def _from_source(cls, src, path, trust):
     "A config from what was read"
     texts = '\n'.join(f'# {o.name}\n{o.text}' for o in src)
     cfg = cls(src.cfg, texts, path, src)
+    object.__setattr__(cfg, '_trusted', trust)
     if path and src.bases and configs_dir not in path.parents:
         for _,text in [*lost_changes(src), *lookalikes(src)]:
             config_notice(text)

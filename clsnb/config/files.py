@@ -172,6 +172,7 @@ class ConfigSource:
         "This file, then its bases, the nearest first"
         yield self
         for b in self.bases: yield from b
+    def __getstate__(self): return dict(self.__dict__, cache={})
     def __repr__(self): return f"ConfigSource {' < '.join(o.name for o in self)}"
 
 # %% ../../nbs/config/files.ipynb #28007d36

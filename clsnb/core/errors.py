@@ -10,6 +10,7 @@ __all__ = ['single_line', 'ClsnbError', 'ConfigError', 'DataError', 'CheckpointE
 import difflib, importlib, re
 from collections.abc import Iterable
 from types import ModuleType
+from .redact import hide_secrets
 
 # %% ../../nbs/core/errors.ipynb #bce7bae6
 def single_line(
@@ -20,7 +21,8 @@ def single_line(
     return re.sub(r'[\x00-\x1f\x7f-\x9f]', lambda found: repr(found[0])[1:-1], line)
 
 class ClsnbError(Exception):
-    "A mistake that a user can repair; its message is one readable line"
+    "A mistake that a user can repair; its message is one readable line, without the passwords of addresses"
+    def __init__(self, *args): super().__init__(*[hide_secrets(o) if isinstance(o, str) else o for o in args])
     def __str__(self)->str: return single_line(Exception.__str__(self)) # without the quotes that KeyError adds
 
 class ConfigError(ClsnbError, ValueError, TypeError, KeyError, AssertionError):
