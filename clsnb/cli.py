@@ -174,13 +174,14 @@ def convert_weights(
 # %% ../nbs/cli.ipynb #12755c9e
 def picture_splits(
     folders:list[str], # Folders of pictures (one per split), or a config
+    trust:bool=False, # Run a config file as Python, and use any protocol of fsspec
 )->dict:
     "The data sets that `verify` looks at, by split"
     from clsnb.config.config import Config
     first = folders[0]
     if len(folders)>1: return {o: o for o in folders}
     if Path(first).is_dir() or '://' in first: return dict(data=first)
-    data = Config.fromfile(first).data
+    data = Config.fromfile(first, trust=trust).data
     same = data.get('test')==data.get('val')
     names = ('train', 'val') if same else ('train', 'val', 'test')
     return {k: data[k] for k in names if k in data}

@@ -23,7 +23,7 @@ flags_before = dict(
     zoo='--pretrained',
     demo='--work-dir --epochs',
     check='--cfg-options --no-paths --trust',
-    verify='--workers --tiny --out',
+    verify='--workers --tiny --out --trust',
 ) | {
     'dist-train': '--work-dir --resume-from --load-from --no-validate --cfg-options --trust',
     'slurm-train': '--gpus --gpus-per-node --cpus-per-task --cfg-options --sbatch-args --dry-run',

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from .fit import read_config
 from .lr_find import restored, trial_parts, trial_runner
 from ..core.errors import ConfigError
+from ..core.trust import carries_trust
 
 # %% ../../nbs/apis/batch_size.ipynb #cb2e3ec0
 _memory_words = (
@@ -126,6 +127,7 @@ def _batch_of(loader, batch):
     return getattr(loader, 'batch_size', None) or len(next(v for v in batch.values() if torch.is_tensor(v)))
 
 # %% ../../nbs/apis/batch_size.ipynb #9fdbd4f5
+@carries_trust
 def find_batch_size(
     cfg:str|dict|nn.Module, # A path, the name of a packaged config, a dict or a `Config`; or a model, with the next two
     loader:DataLoader|None=None, # Of a model

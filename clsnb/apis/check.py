@@ -20,6 +20,7 @@ from ..config.override import mistyped_keys
 from ..config.where import lookalikes, lost_changes
 from ..core.errors import ClsnbError
 from ..core.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS, dict_problems
+from ..core.trust import carries_trust
 from ..data.checks import check_paths
 from ..data.feed.loader import build_dataloader
 from ..models.checks import check_init_cfgs, check_shapes
@@ -134,6 +135,7 @@ def check_loaders(cfg):
             if problem := complaint(make, prefixes=(cfg.filename, key)): yield Finding(key, problem)
 
 # %% ../../nbs/apis/check.ipynb #bfddb792
+@carries_trust
 def check(
     cfg:Config,
     paths:bool=True, # look for files and folders, too

@@ -23,6 +23,7 @@ from ..core.errors import ConfigError
 from ..core.log import default_work_dir, run_logger, timestamp
 from ..core.registry import MODELS, accepted_args
 from ..core.seed import mix, set_seed
+from ..core.trust import carries_trust
 from ..data.feed.loader import build_dataloader
 from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
@@ -235,6 +236,7 @@ KEYS.declare(
 KEYS.declare('runner.options_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
 
 # %% ../../nbs/apis/fit.ipynb #ee34ad46
+@carries_trust
 @free_on_error
 def fit(
     cfg:str|os.PathLike|dict, # A path, the name of a packaged config, a dict, or a `Config`

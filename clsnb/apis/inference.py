@@ -18,6 +18,7 @@ from ..core.dist import default_device
 from ..core.errors import CheckpointError, ConfigError, DataError
 from ..core.load import load_checkpoint
 from ..core.registry import MODELS
+from ..core.trust import carries_trust
 from ..data.preprocessing import picture_sample, inference_pipeline
 from ..data.pixels.kinds import picture_suffixes
 from ..models.classifier import BaseClassifier
@@ -99,6 +100,7 @@ def class_names(
     return tuple(names) if names and len(names)==n else tuple(map(str, range(n)))
 
 # %% ../../nbs/apis/inference.ipynb #c0d55b30
+@carries_trust
 def init_model(
     config:str|os.PathLike|dict|Run, # A config, or a checkpoint, or a run or its work folder, or zoo://NAME
     checkpoint:str|os.PathLike|None=None, # Path, address or scheme://name; None with a config: initial weights

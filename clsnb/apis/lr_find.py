@@ -24,6 +24,7 @@ from ..core.dist import default_device
 from ..core.errors import ConfigError
 from ..core.registry import MODELS
 from ..core.seed import mix, rng_state, set_rng_state, set_seed
+from ..core.trust import carries_trust
 from ..data.feed.loader import build_dataloader
 from ..data.sets.wrappers import build_dataset
 from ..train.optim import build_optimizer, each_optimizer
@@ -444,6 +445,7 @@ def restored(
         for restore in restores: restore()
 
 # %% ../../nbs/apis/lr_find.ipynb #984d9207
+@carries_trust
 def lr_find(
     cfg:str|os.PathLike|dict|nn.Module, # A path, the name of a packaged config, a dict or a `Config`; or a model
     loader:DataLoader|None=None, optimizer:torch.optim.Optimizer|None=None, # Required with a model

@@ -12,6 +12,7 @@ import numpy as np, torch
 from .inference import init_model
 from .loaders import loader_args
 from ..core.dist import default_device, init_dist
+from ..core.trust import carries_trust
 from ..data.feed.loader import build_dataloader
 from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
@@ -32,6 +33,7 @@ def single_gpu_test(
 multi_gpu_test = single_gpu_test
 
 # %% ../../nbs/apis/test.ipynb #fa94dfa4
+@carries_trust
 def evaluate_config(
     config:str|os.PathLike|dict, # A config, or a checkpoint or work folder, which carry one
     checkpoint:str|os.PathLike|None=None, # Weights; not needed when `config` is a checkpoint or work folder

@@ -16,7 +16,7 @@ readable = { # protocol -> names of the options that need no trust
     **dict.fromkeys(('http', 'https'), 'block_size encoded simple_links'),
     **dict.fromkeys(('s3', 's3a'), _s3),
     **dict.fromkeys(('gs', 'gcs'), 'anon token project requester_pays'),
-    **dict.fromkeys(('az', 'abfs', 'abfss'), _azure),
+    **dict.fromkeys(('az', 'abfs'), _azure),
     'lmdb': 'db_path readonly lock readahead',
     **dict.fromkeys(('zip', 'tar'), ''),
 }
@@ -36,7 +36,7 @@ def split_address(
     parts = []
     for part in address.split('::'):
         protocol,sep,path = part.partition('://')
-        parts.append((protocol.lower(), path) if sep else ('', part))
+        parts.append((protocol.lower() or '?', path) if sep else ('', part))
     return parts
 
 def _azure_problem(path):
@@ -53,7 +53,7 @@ def address_problem(
     if protocol not in readable: return f'{protocol or path}:// is not on the list of protocols that only read'
     if not inner:
         if protocol in archives: return f"it names no archive; write {protocol}://path::archive"
-        return _azure_problem(path) if protocol in ('az', 'abfs', 'abfss') else None
+        return _azure_problem(path) if protocol in ('az', 'abfs') else None
     if protocol not in archives or len(inner)>1 or inner[0][0] in archives:
         return 'it chains several file systems; only zip:// or tar:// of one file is read'
     return address_problem(f'{inner[0][0]}://{inner[0][1]}') if inner[0][0] else None

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 from ..core.io import progress_after
+from ..core.trust import carries_trust
 from .pixels.check_file import check_files, one_thread, unusable
 from .sets.folder import CustomDataset
 from .pixels.loading import printable
@@ -73,11 +74,13 @@ def _duplicates(rows):
         if np.any(first[2]!=r[2]):
             yield r[0],r[1],'two labels',f"{r[2]} here, {first[2]} there; {other}"
 
+@carries_trust
 def verify_dataset(
     data:object, # Folder, dict of a data set, data set; or several as {split: ...}
     workers:int|None=None, # Processes; None: one per core, 0: none
     tiny:int=32, # Pictures with a shorter side are named
     duplicates:bool=True, # Compare the pixels of all pictures
+    trust:bool=False, # Run a config file as Python, and use any protocol of fsspec
 )->'pd.DataFrame': # DataFrame: split, file, problem, detail, usable
     "Decode every picture in full; returns what is wrong"
     import pandas as pd

@@ -50,18 +50,18 @@ def _protocol(backend, trust):
     if not trust and p not in readable:
         known = near(backend, {*file_backends, *readable})
         raise ConfigError(f"file_client_args: backend={backend!r} is not one that only reads.{known} {TRUST_NEEDED}")
-    if p not in ('file','lmdb'):
-        file_system_class(p, f"file_client_args with backend={backend!r}")
     return p
 
 # %% ../../../nbs/data/pixels/file_client.ipynb #a1a7d3d9
 def _check_options(protocol, options):
     "Raise `ConfigError` for options that an untrusted config may not set"
     if protocol!='file': problem = option_problem(protocol, options)
-    else: # those for addresses, wherever these lead
-        known = {o for p in readable for o in readable_options(p)} | set(readable)
-        wrong = next((o for o in options if o not in known), None)
-        problem = wrong and f"the option {wrong!r} is not one of {', '.join(sorted(known))}"
+    else: # those for addresses, wherever these lead, and dicts of them under the protocol of an archive's place
+        known = {o for p in readable for o in readable_options(p)}
+        inner = {k: v for k,v in options.items() if k in readable and isinstance(v, dict)}
+        wrong = next((o for o in options if o not in known and o not in inner), None)
+        problem = next(filter(None, (option_problem(k, v) for k,v in inner.items())), None)
+        if wrong: problem = f"the option {wrong!r} is not one of {', '.join(sorted(known))}"
     if problem: raise ConfigError(f"file_client_args: {problem}. {TRUST_NEEDED}")
 
 def check_address(
@@ -95,6 +95,8 @@ class FileClient:
         self.tries = max(1, tries)
         self.options = {k:v for k,v in options.items() if k not in _unused}
         if not self.trust: _check_options(self.protocol, self.options)
+        if self.protocol not in ('file','lmdb'): # tells at once what is missing
+            file_system_class(self.protocol, f"file_client_args with backend={self.backend!r}")
         self.plain = self.protocol=='file' and not self.path_mapping # what has no :// is a file
         self._pid,self._known = None,{}
     def __getstate__(self): return dict(self.__dict__, _pid=None, _known={})

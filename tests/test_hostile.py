@@ -1,0 +1,185 @@
+"Configs, addresses and options of strangers: nothing runs, nothing is written, no secret leaves"
+import pickle, zipfile
+from pathlib import Path
+import fsspec, numpy as np, pytest
+import clsnb
+from clsnb.config.config import Config
+from clsnb.core.addresses import address_problem, option_problem, readable, readable_options
+from clsnb.core.errors import ClsnbError, ConfigError
+from clsnb.core.redact import hide_secrets
+from clsnb.core.trust import carries_trust, is_trusted, trusted
+from clsnb.data.pixels.file_client import FileClient, check_address, file_client
+from clsnb.data.pixels.loading import LoadImageFromFile, read_bytes
+from clsnb.data.sets.folder import CustomDataset
+from clsnb.data.sets.scan import scan_folders
+from clsnb.data.sets.shards import expand_shards
+from fsspec.registry import known_implementations
+
+photos = Path(clsnb.__file__).parent/'photos'
+protocols = sorted({*known_implementations, *fsspec.available_protocols()})
+beyond = [o for o in protocols if o not in readable]
+
+def refused(function, *args, **kwargs):
+    "The message of the `ConfigError`, which is one line and tells how to allow it"
+    with pytest.raises(ConfigError) as e: function(*args, **kwargs)
+    text = str(e.value)
+    assert '\n' not in text and '--trust' in text, text
+    return text
+
+@pytest.fixture(autouse=True)
+def untouched(tmp_path, monkeypatch):
+    "Each test runs in a folder with a file and a folder that must stay as they are"
+    monkeypatch.chdir(tmp_path)
+    Path('victim').mkdir()
+    Path('victim/file.txt').write_text('as it was')
+    yield
+    assert [o.name for o in Path('victim').iterdir()]==['file.txt']
+    assert Path('victim/file.txt').read_text()=='as it was'
+
+# ---- Protocols (F1)
+
+def test_the_list_only_reads():
+    assert set(readable)<={
+        'file', 'local', 'http', 'https', 's3', 's3a', 'gs', 'gcs', 'az', 'abfs', 'lmdb', 'zip', 'tar'}
+    assert {'simplecache', 'dir', 'reference', 'filecache', 'ssh', 'github', 'hf', 'memory'} < {*beyond, 'filecache'}
+
+@pytest.mark.parametrize('protocol', [*beyond, 'filecache', 'Simplecache', 'DIR', ' dir', 'file+ssh', '', 'x'])
+def test_a_protocol_beyond_the_list_needs_trust(protocol):
+    for backend in (protocol, protocol.upper()):
+        if backend: refused(file_client, dict(backend=backend))
+        if backend: refused(FileClient, prefix=backend, path='victim', target_protocol='zip')
+    for address in (f'{protocol}://victim/file.txt', f'{protocol.upper()}://a', f'cluster:{protocol}://a',
+                    f'{protocol}://a::http://127.0.0.1:9/x', f'zip://a::{protocol}://b', f'tar://a::{protocol}://b',
+                    f'{protocol}://a::zip://b::c.zip'):
+        refused(FileClient().address, address)
+        refused(read_bytes, address)
+        refused(scan_folders, address)
+        refused(expand_shards, address)
+        refused(CustomDataset, 'data', [], ['a'], ann_file=address)
+        refused(FileClient(path_mapping={'data/': address}).get, 'data/cat.jpg')
+
+@pytest.mark.parametrize('protocol', protocols)
+def test_chains_of_any_protocol_need_trust(protocol):
+    for address in (f'{protocol}::http://127.0.0.1:9/x.jpg', f'simplecache::{protocol}://x', f'zip::{protocol}://x',
+                    f'zip://a::zip://b::{protocol}://c', f'zip://a::tar::{protocol}://c', f'dir://a::{protocol}://b'):
+        refused(FileClient().get, address)
+    if protocol not in ('zip', 'tar'): assert address_problem(f'{protocol}://a::http://127.0.0.1:9/b')
+
+def test_a_word_after_the_archive_is_a_file():
+    for word in ('reference', 'dir', 'simplecache'):
+        with pytest.raises(FileNotFoundError): FileClient(tries=1).get(f'zip://a.jpg::{word}')
+    with zipfile.ZipFile('reference', 'w') as z: z.write(photos/'animal/cat.jpg', 'a.jpg')
+    want = (photos/'animal/cat.jpg').read_bytes()
+    assert FileClient().get('zip://a.jpg::reference')==FileClient().get('ZIP://a.jpg::FILE://reference')==want
+
+@pytest.mark.parametrize('name', [
+    'target_protocol', 'target_options', 'cache_storage', 'fo', 'mode', 'same_names', 'check_files', 'simple_templates',
+    'remote_protocol', 'protocol', 'storage_options', 'loop', 'get_client', 'session', 'fs', 'index_store', 'compression',
+    'auto_mkdir', 'profile', 'config_kwargs', 'skip_instance_cache', 'default_cache_type', 'cache_options', 'trust_env',
+    'connection_string', 'credential', 'host', 'username', 'password', 'consistency', 'url', 'file', 'simplecache'])
+def test_an_option_beyond_the_list_needs_trust(name):
+    for protocol in readable:
+        assert option_problem(protocol, {name: 'x'})
+        backend = 'disk' if protocol=='file' else protocol
+        try: refused(file_client, {'backend': backend, name: 'x'})
+        except ClsnbError as e: assert 'pip install' in str(e) # a client that is not installed
+    refused(FileClient, **{name: 'x'})
+    for inner in ('s3', 'http'):
+        refused(FileClient, **{inner: {name: 'x'}})
+        refused(check_address, f'zip://a::{inner}://127.0.0.1:9/b.zip', {inner: {name: 'x'}})
+
+@pytest.mark.parametrize('protocol,options', [
+    ('lmdb', dict(db_path='victim', readonly=False)), ('lmdb', dict(db_path='victim', lock=True)),
+    ('lmdb', dict(db_path='victim', create=True)), ('lmdb', dict(db_path='victim', readonly=0)),
+    ('s3', dict(endpoint_url='file:///etc')), ('s3', dict(endpoint_url='http://me:pw@host')),
+    ('s3', dict(client_kwargs=dict(verify='x'))), ('s3', dict(client_kwargs=dict(endpoint_url='gopher://x'))),
+    ('gs', dict(endpoint_url='http://evil')), ('gs', dict(token='/home/me/key.json')), ('gs', dict(token=dict(a=1))),
+    ('az', dict(account_name='evil.example/#')), ('az', dict(account_host='evil')), ('az', dict(sas_token=print)),
+    ('http', dict(client_kwargs={})), ('http', dict(headers={'Metadata-Flavor': 'Google'}))])
+def test_values_that_do_more_than_read(protocol, options):
+    assert option_problem(protocol, options)
+    assert address_problem('abfs://c@evil.example/x') and address_problem('az://c@evil.example#.dfs.core.windows.net/x')
+
+def test_what_is_on_the_list_is_accepted():
+    for protocol,options in [('s3', dict(anon=True, endpoint_url='http://minio:9000', region='eu-1')),
+                             ('s3', dict(key='a', secret='b', client_kwargs=dict(region_name='eu-1'))),
+                             ('gs', dict(token='anon', project='p')), ('az', dict(account_name='pets', anon=True)),
+                             ('lmdb', dict(db_path='x', readonly=True, lock=False)), ('http', dict(block_size=0))]:
+        assert set(options)<=set(readable_options(protocol)) and option_problem(protocol, options) is None
+    for address in ('https://host/a.jpg', 'S3://b/a.jpg', 'zip://a::s3://b/c.zip', 'tar://a::HTTP://h/c.tar', 'zip://a::c.zip',
+                    'abfs://c@account.dfs.core.windows.net/x', 'gs://b/x', 'az://c/x'):
+        assert address_problem(address) is None, address
+
+def test_a_config_does_not_trust_itself():
+    refused(file_client, dict(backend='memory', trust=True))
+    refused(LoadImageFromFile, file_client_args=dict(backend='memory', trust=True))
+
+# ---- The same, done
+
+def test_dir_truncates_nothing():
+    args = dict(backend='dir', path='x', target_protocol='zip', target_options=dict(fo='victim/file.txt', mode='w'))
+    refused(CustomDataset, 'dir://x', [], file_client_args=args)
+    with trusted(), pytest.raises(ClsnbError): CustomDataset('dir://x', [], file_client_args=args)
+    assert Path('victim/file.txt').read_bytes()!=b'as it was' # with trust it is done: the attack is real
+    Path('victim/file.txt').write_text('as it was')
+
+def test_caches_put_no_file_anywhere(tmp_path):
+    (tmp_path/'evil.pth').write_text('import os; os.system("touch PWNED")')
+    for backend in ('simplecache', 'filecache', 'blockcache', 'cached'):
+        refused(LoadImageFromFile, file_client_args=dict(
+            backend=backend, target_protocol='file', cache_storage='victim', same_names=True))
+        refused(FileClient(tries=1).get, f'{backend}::file://{tmp_path}/evil.pth')
+
+def test_reference_runs_no_template():
+    gen = ['{'*2+' cycler.__init__.__globals__.os.system("touch PWNED") '+'}'*2]
+    spec = dict(version=1, templates=dict(u='x'), gen=[], refs={'a/x.png': gen})
+    refused(file_client, dict(backend='reference', fo=spec, simple_templates=False))
+    assert not Path('PWNED').exists()
+
+def test_lmdb_writes_nothing():
+    pytest.importorskip('lmdb')
+    for options in (dict(readonly=False), dict(lock=True), dict(readonly=False, lock=True, create=True)):
+        refused(file_client, dict(backend='lmdb', db_path='victim', **options))
+    with pytest.raises(Exception): FileClient('lmdb', db_path='victim', tries=1).get('x')
+
+# ---- Trust reaches whatever is built
+
+def test_trust_reaches_workers():
+    from clsnb.data.feed.loader import build_dataloader
+    fs = fsspec.filesystem('memory')
+    for name in ('a/cat.jpg', 'b/dog.jpg'): fs.pipe(f'/pets/{name}', (photos/'animal/cat.jpg').read_bytes())
+    steps = [dict(type='LoadImageFromFile'), dict(type='Resize', size=(8, 8)), dict(type='ImageToTensor', keys=['img']),
+             dict(type='Collect', keys=['img', 'gt_label'], meta_keys=())]
+    refused(CustomDataset, 'memory://pets', steps)
+    with trusted(): ds = CustomDataset('memory://pets', steps)
+    try:
+        for workers in (0, 1):
+            how = dict(multiprocessing_context='fork') if workers else {}
+            batches = list(build_dataloader(ds, 2, workers, seed=0, shuffle=False, **how))
+            assert batches[0]['img'].shape[0]==2
+        copy = pickle.loads(pickle.dumps(ds))
+        assert not is_trusted() and np.array_equal(copy[0]['img'], ds[0]['img'])
+    finally: fs.rm('/pets', recursive=True)
+
+def test_trust_of_a_function_ends_with_it():
+    @carries_trust
+    def inside(cfg=None, trust=False): return is_trusted()
+    assert inside(trust=True) and not inside() and not inside(dict(_trusted=True)) and not is_trusted()
+    assert inside(Config.fromstring('a=1', trust=True)) and not inside(Config.fromstring('_trusted=True'))
+    assert not inside(pickle.loads(pickle.dumps(Config.fromstring('_trusted=True'))))
+
+# ---- Secrets in addresses
+
+@pytest.mark.parametrize('secret,address', [
+    ('hunter2', 'https://me:hunter2@host/cat.jpg'), ('p@ss', 'https://me:p@ss@host/x'), ('t0k', 'https://host/x?token=t0k&a=1'),
+    ('ab12', 's3://b/x?X-Amz-Credential=ab12&X-Amz-Signature=ab12&X-Amz-Security-Token=ab12'), ('xyz', 'https://a/b?sv=1&sig=xyz'),
+    ('k3y', 'ftp://h/x;AWSAccessKeyId=k3y'), ('hf_1', 'https://hf_1@huggingface.co/x')])
+def test_secrets_in_addresses_are_hidden(secret, address):
+    for text in (address, f'Cannot read {address!r} (x).', f'{address} and {address}'):
+        assert secret not in hide_secrets(text) and '***' in hide_secrets(text)
+    assert secret not in str(ConfigError(f'{address}: no.')) and secret not in repr(ConfigError(f'{address}: no.'))
+    assert secret not in repr(FileClient(path_mapping={'data': address}))
+
+def test_what_is_no_secret_stays():
+    for text in ('https://host/a.jpg?size=3&page=2', '/data/me@home/x', 'abfs://c@account.dfs.core.windows.net/x', 'a: b'):
+        assert hide_secrets(text)==text
