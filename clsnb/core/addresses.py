@@ -88,7 +88,8 @@ def option_problem(
     known = readable_options(protocol)
     for name,value in options.items():
         if name not in known:
-            return f"the option {name!r} of {protocol}:// is not one of {', '.join(known) or 'those that only read (none)'}"
+            hint = f"it may be {', '.join(known)}" if known else 'none may be set'
+            return f"the option {name!r} of {protocol}:// is not on the list; {hint}"
         valid = _values.get(name, lambda value: isinstance(value, _plain))
         if not valid(value): return f'the option {name}={value!r} of {protocol}:// does more than read'
     return _gs_problem(options) if protocol in ('gs', 'gcs') else None
