@@ -14,7 +14,7 @@ from .errors import ConfigError
 
 # %% ../../nbs/core/trust.ipynb #f8b34f4b
 _trusted = ContextVar('clsnb_trusted', default=False)
-TRUST_NEEDED = 'If you trust the config, set trust=True (--trust on the command line, `with trusted():` in your own code).'
+TRUST_NEEDED = 'If you trust the config, set trust=True (--trust on the command line; `with trusted():` in code).'
 
 def is_trusted()->bool:
     "Is the running code allowed to do whatever a config asks for?"
