@@ -82,7 +82,7 @@ def repeat_shards(
 def _label_number(label, number, named_by_numbers, what):
     "The number of a class from its name, or from its number if no class is named by one"
     y = number.get(label)
-    if y is None and label.isdigit() and not named_by_numbers: y = int(label)
+    if y is None and label.isdecimal() and len(label)<=18 and not named_by_numbers: y = int(label)
     if y is None or number and y>=len(number):
         raise DataError(f"{what} is none of the {len(number)} classes.{near(label, number)}")
     return y
@@ -119,7 +119,12 @@ class ShardStream(BaseDataset):
     def __len__(self): return self.samples
     def __getitem__(self, idx):
         samples = itertools.chain.from_iterable(map(self.read, range(len(self.paths))))
-        return self.prepare(next(itertools.islice(samples, int(idx)%len(self), None)))
+        sample = next(itertools.islice(samples, int(idx)%len(self), None), None)
+        if sample is None:
+            raise DataError(
+                f"ShardStream: the shards of {self.data_prefix} hold fewer than samples={len(self)} pictures."
+            )
+        return self.prepare(sample)
     def batch_source(self, sampler, batch_size, drop_last, seed, collate):
         "How the loader makes batches: the reader is also the list of batches, since it iterates"
         reader = StreamReader(self, sampler, batch_size, drop_last, seed, collate)

@@ -25,10 +25,12 @@ def list_from_file(
     client=None, # `FileClient`, or its arguments
 )->list[str]:
     "The lines of a text file"
-    try: return file_client(client).get(path).decode('utf-8-sig').splitlines()
+    try: text = file_client(client).get(path).decode('utf-8-sig')
     except OSError as e: raise DataError(f"Cannot read the list {path}: {e.strerror or e}.") from e
     except UnicodeDecodeError as e:
         raise DataError(f"The list {path} is not UTF-8 (byte {e.start}): save it as UTF-8.") from e
+    if '\0' in text: raise DataError(f"The list {path} is not a text file: byte {text.index(chr(0))} is 0.")
+    return text.splitlines()
 
 def _resolve_classes(dataset_class, classes):
     "The names in `classes`, checked against those of the data set's class"

@@ -7,13 +7,19 @@ __all__ = ['CUB', 'StanfordCars']
 
 # %% ../../../nbs/data/sets/fine_grained.ipynb #72579c6b
 import os
-from ...core.errors import DataError, need
+from ...core.errors import DataError
 from ...core.registry import DATASETS
 from .dataset import BaseDataset, list_from_file
 from .labels import packaged_classes
+from .matlab import read_mat_structs
 from .samples import FileSamples
 
 # %% ../../../nbs/data/sets/fine_grained.ipynb #a63e9fca
+def _class_number(text):
+    number = int(text)
+    if abs(number)>=2**31: raise ValueError('too large')
+    return number
+
 def _numbered(path, kind):
     "`{number: value}` from a file of numbered lines"
     out = {}
@@ -36,7 +42,11 @@ class CUB(BaseDataset):
         self.train_test_split_file = train_test_split_file
         super().__init__(*args, ann_file=ann_file, **kwargs)
     def load_annotations(self):
-        parts = (self.ann_file, str), (self.image_class_labels_file, int), (self.train_test_split_file, int)
+        parts = (
+            (self.ann_file, str),
+            (self.image_class_labels_file, _class_number),
+            (self.train_test_split_file, _class_number),
+        )
         names,labels,split = (_numbered(p, k) for p,k in parts)
         for (path,_),part in zip(parts[1:], (labels, split)):
             if gone := sorted(names.keys()^part.keys()):
@@ -48,16 +58,20 @@ class CUB(BaseDataset):
         return FileSamples(self.data_prefix, [names[k] for k in keep], [labels[k]-1 for k in keep])
 
 # %% ../../../nbs/data/sets/fine_grained.ipynb #3be1f9d9
-def _mat_rows(path):
-    "The `annotations` of a MATLAB file, one row a picture"
+def _cars_labels(path):
+    "Names of the pictures and numbers of their classes in a list of StanfordCars"
     if not os.path.isfile(path):
         raise DataError(
             f"StanfordCars: no such list: {path}. Unpack the data set's devkit there, or set ann_file."
         )
-    io = need('scipy.io', 'StanfordCars', 'scipy')
-    try: return io.loadmat(path, variable_names=['annotations'])['annotations'][0]
-    except Exception as e:
-        raise DataError(f"StanfordCars: {path} has no readable 'annotations' ({type(e).__name__}).") from e
+    rows = read_mat_structs(path, 'annotations')
+    if rows and 'class' not in rows[0]:
+        raise DataError(
+            f"StanfordCars: {path} has no labels; the test list with labels is cars_test_annos_withlabels.mat."
+        )
+    try: return [os.fspath(o['fname']) for o in rows],[int(o['class'][0])-1 for o in rows]
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
+        raise DataError(f"StanfordCars: {path} has rows without the name of a picture or its class.") from None
 
 @DATASETS.register
 class StanfordCars(BaseDataset):
@@ -77,14 +91,4 @@ class StanfordCars(BaseDataset):
             **kwargs,
         )
     def load_annotations(self):
-        rows = _mat_rows(self._list)
-        if len(rows) and len(rows[0])<6:
-            raise DataError(
-                f"StanfordCars: {self._list} has no labels; the test list with labels is "
-                "cars_test_annos_withlabels.mat."
-            )
-        return FileSamples(
-            self.data_prefix,
-            [str(o[5][0]) for o in rows],
-            [int(o[4][0][0])-1 for o in rows],
-        )
+        return FileSamples(self.data_prefix, *_cars_labels(self._list))

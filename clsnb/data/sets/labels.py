@@ -137,7 +137,8 @@ def check_same_classes(
             raise ConfigError(f"{where}: class {i} is {own!r}, but in {whose} it is {other!r}. {hint}")
 
 # %% ../../../nbs/data/sets/labels.ipynb #ddcc40a6
-_whole_number = re.compile(r'-?\d+')
+_whole_number = re.compile(r'-?\d{1,18}', re.ASCII)
+_most_classes = 10_000_000
 
 def number_labels(
     values:Sequence[str], # The label of each sample
@@ -153,5 +154,8 @@ def number_labels(
         if value not in number and not is_number:
             raise DataError(f"{where}: the label {value!r} is none of the {len(number)} classes.{near(value, number)}")
     labels = np.array([number[o] if o in number else int(o) for o in values], np.int64)
-    if classes is None: classes = [str(i) for i in range(labels.max()+1)]
+    if classes is None:
+        if labels.max()>=_most_classes:
+            raise DataError(f"{where}: the largest label is {labels.max()}; number classes from 0, or set `classes`.")
+        classes = [str(i) for i in range(labels.max()+1)]
     return classes,labels

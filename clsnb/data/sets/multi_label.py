@@ -39,7 +39,8 @@ def voc_objects(path):
         raise DataError(
             f"VOC: cannot read {path}: {e.strerror}. Each picture of the list needs its file in Annotations."
         ) from e
-    except ET.ParseError as e: raise DataError(f"VOC: {path} is not a complete XML file ({e}).") from e
+    except (ET.ParseError, ValueError, LookupError, RecursionError) as e: # also of encodings and odd names
+        raise DataError(f"VOC: {path} is not a complete XML file ({e}).") from e
     return [
         (o.findtext('name', '').strip(), (o.findtext('difficult') or '0').strip()=='1')
         for o in root.findall('object')

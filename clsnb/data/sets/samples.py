@@ -188,6 +188,8 @@ def read_bytes_array(path, client=None):
     if a[:3].tobytes()==b'\xef\xbb\xbf': a = a[3:]
     if a[:2].tobytes() in (b'\xff\xfe', b'\xfe\xff'):
         raise DataError(f"The list {path} is UTF-16: save it as UTF-8.")
+    if (zeros := np.flatnonzero(a==0)).size:
+        raise DataError(f"The list {path} is not a text file: byte {zeros[0]} is 0.")
     return a if not len(a) or a[-1]==10 else np.r_[a, np.uint8(10)]
 
 def read_list(

@@ -6,14 +6,14 @@
 __all__ = ['expand_shards', 'RangeReader', 'shard_files', 'label_of', 'open_shard', 'ShardSamples', 'ShardDataset']
 
 # %% ../../../nbs/data/sets/shards.ipynb #a152a8a7
-import glob, hashlib, json, os, re, tarfile, threading
+import glob, hashlib, json, os, re, tarfile, threading, zlib
 import numpy as np
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain
-from ...core.errors import DataError
-from ...core.io import atomic_write, cache_dir, progress_after
+from ...core.errors import ClsnbError, DataError, brief
+from ...core.io import atomic_write, cache_dir, parse_json, progress_after
 from ...core.registry import DATASETS
 from ..pixels.file_client import FileClient, file_client
 from ..pixels.loading import BrokenPicture
@@ -31,6 +31,8 @@ def _find_paths(pattern, client):
         return sorted(client.ask(pattern, lambda fs,path: [fs.unstrip_protocol(o) for o in fs.glob(path)]))
     except OSError as e: raise DataError(f"Cannot look for {pattern}: {e.strerror or e}.") from e
 
+_most_shards = 1_000_000
+
 def expand_shards(
     pattern:str|os.PathLike|Sequence, # With `{000..146}` or `*`; or a list of patterns
     client:FileClient|dict|None=None, # `FileClient`, or its arguments
@@ -40,8 +42,10 @@ def expand_shards(
     if not isinstance(pattern, (str, os.PathLike)):
         return [path for p in pattern for path in expand_shards(p, client)]
     pattern = client.address(os.path.expanduser(pattern))
-    if m := re.search(r'\{(\d+)\.\.(\d+)\}', pattern):
+    if m := re.search(r'\{(\d{1,9})\.\.(\d{1,9})\}', pattern):
         first,last = m.groups()
+        if int(last)-int(first)>=_most_shards:
+            raise DataError(f"{pattern} means {int(last)-int(first)+1:,} shards; the most are {_most_shards:,}.")
         numbers = [str(i).zfill(len(first)) for i in range(int(first), int(last)+1)]
         return expand_shards([pattern[:m.start()]+n+pattern[m.end():] for n in numbers], client)
     found = _find_paths(pattern, client)
@@ -110,8 +114,11 @@ def shard_files(
     tar:tarfile.TarFile,
 )->Iterator[tuple]: # (entry, key of the sample, ending)
     "The files of a shard, in its order"
+    size = tar.fileobj.seek(0, 2)
+    tar.fileobj.seek(tar.offset)
     for entry in tar:
         if not entry.isfile(): continue
+        if entry.offset_data+entry.size>size: raise tarfile.ReadError(f'{entry.name} is cut off')
         folder,base = os.path.split(entry.name)
         stem,_,ending = base.partition('.')
         yield entry,os.path.join(folder, stem),ending.lower()
@@ -123,9 +130,11 @@ def label_of(
     where:str, # Shown in messages
 )->str:
     "The label in a small file beside the picture"
-    try: label = json.loads(data)[key] if ext=='json' else data.decode().strip()
-    except (ValueError, KeyError, TypeError) as e:
+    try: label = parse_json(data)[key] if ext=='json' else data.decode().strip()
+    except (ValueError, KeyError, TypeError, IndexError) as e:
         raise DataError(f"{where}: no label {key!r} in it ({type(e).__name__}).") from None
+    if label=='' or not isinstance(label, (str, int)):
+        raise DataError(f"{where}: the label {brief(label)} is neither a name nor a number.")
     return str(label)
 
 # %% ../../../nbs/data/sets/shards.ipynb #55be5511
@@ -149,7 +158,8 @@ def open_shard(
             yield tar
             file.seek(-512, 2)
             if any(file.read(512)): raise tarfile.ReadError('its end is missing')
-    except (tarfile.TarError, OSError) as e:
+    except ClsnbError: raise
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError) as e:
         raise _unreadable_shard(path, min(file.tell(), file.seek(0, 2)) if file else 0, e) from e
     finally:
         if file: file.close()
@@ -181,15 +191,25 @@ def _shard_version(path, client):
     except OSError as e: raise _unreadable_shard(path, 0, e) from e
     return path,info.get('size'),*(str(info.get(k)) for k in _change_marks)
 
+def _write_rows(path, rows):
+    "Write the list of a shard, with its checksum before it"
+    text = json.dumps(rows).encode()
+    with atomic_write(path) as f: f.write(b'%d\n%b' % (zlib.crc32(text), text))
+
+def _read_rows(path):
+    "The list of a shard; raises `ValueError` where it is not as it was written"
+    checksum,_,text = path.read_bytes().partition(b'\n')
+    if checksum!=b'%d' % zlib.crc32(text): raise ValueError('its checksum differs')
+    return json.loads(text)
+
 def _cached_list(path, ext, key, client):
     "The list of a shard, from the cache if the shard is unchanged"
     name = hashlib.sha1(repr((*_shard_version(path, client), ext, key)).encode()).hexdigest()
-    with suppress(OSError, ValueError): # not there, or cut off
-        return json.loads((cache_dir('shards')/f'{name}.json').read_text())
+    with suppress(OSError, ValueError): # not there, or damaged
+        return _read_rows(cache_dir('shards')/f'{name}.json')
     rows = _list_shard(path, ext, key, client)
     # full or read-only: no reason to stop
-    with suppress(OSError), atomic_write(cache_dir('shards')/f'{name}.json', 'w') as f:
-        json.dump(rows, f)
+    with suppress(OSError): _write_rows(cache_dir('shards')/f'{name}.json', rows)
     return rows
 
 # %% ../../../nbs/data/sets/shards.ipynb #ece95a10

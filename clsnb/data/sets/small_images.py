@@ -7,10 +7,11 @@ __all__ = ['load_array_pickle', 'read_idx', 'md5', 'fetch_md5', 'DownloadedDatas
            'MNIST', 'FashionMNIST']
 
 # %% ../../../nbs/data/sets/small_images.ipynb #192a736b
-import gzip, hashlib, os, pickle, tarfile
+import gzip, hashlib, io, math, os, pickle, struct, tarfile, zlib
 import numpy as np
+from pathlib import Path
 from ...core.dist import barrier, get_dist_info
-from ...core.errors import DataError
+from ...core.errors import ClsnbError, DataError, brief
 from ...core.io import atomic_write, download as _fetch
 from ...core.registry import DATASETS
 from .dataset import ArraySamples, BaseDataset
@@ -20,7 +21,7 @@ from ..pixels.loading import nearest_folder
 _array_names = {('numpy.core.multiarray','_reconstruct'), ('numpy._core.multiarray','_reconstruct'),
                 ('numpy','ndarray'), ('numpy','dtype'), ('_codecs','encode')}
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler): # in Python, as the one in C takes gigabytes for a damaged number
     def find_class(self, module, name):
         if (module, name) in _array_names: return super().find_class(module, name)
         raise DataError(
@@ -33,25 +34,39 @@ def load_array_pickle(
     "Dicts, lists, numbers and arrays from a pickle; raises `DataError` at anything else"
     try:
         with open(path, 'rb') as f: return _ArrayUnpickler(f, encoding='latin1').load()
-    except DataError as e:
+    except ClsnbError as e:
         raise DataError(f"{path} is not a valid file of images: {e}. Download it again from its publisher.") from None
-    except (pickle.UnpicklingError, EOFError, ValueError) as e:
-        raise DataError(f"{path} is damaged ({e}): remove it, and it will be downloaded again.") from e
+    except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror or e}.") from e
+    except Exception as e: # whatever damaged instructions lead to
+        raise DataError(f"{path} is damaged ({brief(e)}): remove it, and it will be downloaded again.") from e
 
 # %% ../../../nbs/data/sets/small_images.ipynb #b7cfa20d
+_most_idx_bytes = 1<<30 # EMNIST, the largest that is published, has 550 MB
+
+def _parse_idx(file):
+    "The array in an open IDX file; raises `ValueError` and what `gzip` raises"
+    if file.read(3)!=b'\0\0\x08': raise ValueError('it does not begin like one')
+    dims = file.read(1)[0]
+    shape = struct.unpack(f'>{dims}I', file.read(4*dims))
+    size = math.prod(shape)
+    if size>_most_idx_bytes: raise ValueError(f'its head announces {size:,} bytes')
+    data = file.read(size+1)
+    if len(data)!=size: raise ValueError(f'its head announces {size:,} bytes, and there are {len(data):,} or more')
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
 def read_idx(
     path:str|os.PathLike, # Perhaps gzipped
 )->np.ndarray:
-    "The array in an IDX file"
-    with open(path, 'rb') as f: data = f.read()
-    if data[:2]==b'\x1f\x8b': data = gzip.decompress(data)
-    n = data[3] if len(data)>3 else 0
-    shape = np.frombuffer(data, '>u4', n, 4).tolist() if len(data)>=4+4*n else [-1]
-    if data[:3]!=b'\0\0\x08' or len(data)!=4+4*n+np.prod(shape):
+    "The array in an IDX file; raises `DataError`"
+    try: data = Path(path).read_bytes()
+    except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror or e}.") from e
+    file = io.BytesIO(data)
+    if data[:2]==b'\x1f\x8b': file = gzip.GzipFile(fileobj=file)
+    try: return _parse_idx(file)
+    except (OSError, EOFError, zlib.error, ValueError, IndexError, struct.error, MemoryError) as e:
         raise DataError(
-            f"{path} is not an IDX file of bytes, or is cut off: remove it, and it will be downloaded again."
-        )
-    return np.frombuffer(data, np.uint8, offset=4+4*n).reshape(shape)
+            f"{path} is not an IDX file of bytes, or is truncated ({e}): remove it, and it will be downloaded again."
+        ) from e
 
 # %% ../../../nbs/data/sets/small_images.ipynb #927f3810
 def md5(path:str|os.PathLike)->str:
@@ -110,14 +125,45 @@ def unpack_only(
     names:set[str], # Of members
 )->None:
     "Unpack those members of a tar archive that are in `names`"
+    for name,data in _members(tgz, names):
+        with atomic_write(os.path.join(folder, name)) as f: f.write(data)
+
+def _members(tgz, names):
+    "Name and bytes of some members of a tar archive; raises `DataError`"
     try:
         with tarfile.open(tgz) as tar:
-            for m in tar:
-                if m.isfile() and m.name in names:
-                    with atomic_write(os.path.join(folder, m.name)) as f:
-                        f.write(tar.extractfile(m).read())
-    except (tarfile.TarError, EOFError) as e:
-        raise DataError(f"{tgz} is broken ({e}): remove it") from e
+            wanted = [m for m in tar if m.isfile() and m.name in names]
+            for m in wanted:
+                if m.size>_most_idx_bytes: raise DataError(f"{tgz}: {m.name} has {m.size:,} bytes; remove the file")
+                yield m.name,tar.extractfile(m).read()
+    except ClsnbError: raise
+    except Exception as e: # of many kinds, by what is damaged
+        raise DataError(f"{tgz} is damaged ({brief(e)}): remove it") from e
+
+# %% ../../../nbs/data/sets/small_images.ipynb #14645783
+def _cifar_part(path):
+    "Pixels and labels in a file of CIFAR; raises `DataError`"
+    part = load_array_pickle(path)
+    if not isinstance(part, dict): part = {}
+    pixels,labels = part.get('data'),part.get('labels', part.get('fine_labels'))
+    is_usable = (
+        isinstance(pixels, np.ndarray) and pixels.dtype==np.uint8 and pixels.ndim==2 and pixels.shape[1]==3072
+        and pixels.nbytes<=os.path.getsize(path)
+        and isinstance(labels, list) and len(labels)==len(pixels)
+        and all(type(o) is int and 0<=o<2**31 for o in labels)
+    )
+    if not is_usable:
+        raise DataError(
+            f"{path} does not hold pictures of 32 x 32 with their labels: remove it, and it will be downloaded again."
+        )
+    return pixels,labels
+
+def _cifar_names(path, key):
+    "The names of the classes"
+    names = load_array_pickle(path)
+    names = names.get(key) if isinstance(names, dict) else None
+    if isinstance(names, list) and all(isinstance(o, str) for o in names): return names
+    raise DataError(f"{path} does not hold the names of classes: remove it, and it will be downloaded again.")
 
 # %% ../../../nbs/data/sets/small_images.ipynb #93da466a
 @DATASETS.register
@@ -149,18 +195,10 @@ class CIFAR10(DownloadedDataset):
         )
     def load_annotations(self):
         self.ensure()
-        parts = [
-            load_array_pickle(self.path(n))
-            for n,_ in (self.test_list if self.test_mode else self.train_list)
-        ]
-        if not self._named:
-            self.CLASSES = load_array_pickle(self.path(self.meta['filename']))[self.meta['key']]
-        imgs = (
-            np.concatenate([o['data'] for o in parts])
-            .reshape(-1, 3, 32, 32)
-            .transpose(0, 2, 3, 1)
-        )
-        labels = [o['labels' if 'labels' in o else 'fine_labels'] for o in parts]
+        files = self.test_list if self.test_mode else self.train_list
+        imgs,labels = zip(*(_cifar_part(self.path(name)) for name,_ in files))
+        if not self._named: self.CLASSES = _cifar_names(self.path(self.meta['filename']), self.meta['key'])
+        imgs = np.concatenate(imgs).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return ArraySamples(np.ascontiguousarray(imgs), np.concatenate(labels))
 
 # %% ../../../nbs/data/sets/small_images.ipynb #0013fd13
@@ -218,6 +256,11 @@ class MNIST(DownloadedDataset):
         self.ensure()
         kind = 'test' if self.test_mode else 'train'
         imgs,labels = read_idx(self.path(f'{kind}_image_file')),read_idx(self.path(f'{kind}_label_file'))
+        if imgs.ndim!=3 or labels.ndim!=1:
+            raise DataError(
+                f"{type(self).__name__}: the files in {self.data_prefix} hold arrays of shape {imgs.shape} and "
+                f"{labels.shape}, not pictures and labels; remove the files, and they will be downloaded again."
+            )
         if len(imgs)!=len(labels):
             raise DataError(
                 f"{type(self).__name__}: {len(imgs)} pictures, "
