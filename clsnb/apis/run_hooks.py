@@ -63,11 +63,27 @@ KEYS.declare(
 )
 KEYS.declare('momentum_config', dict|None, 'Schedule of the momentum')
 KEYS.declare(
+    'stop_on_nan',
+    int|None,
+    'Steps in a row with a NaN or infinite loss that end a run; None: never',
+    default=3,
+)
+KEYS.declare(
     'checkpoint_config',
     dict|None,
     'Arguments of `CheckpointHook`: interval, max_keep_ckpts, ...; None: no checkpoints',
 )
 KEYS.declare('custom_hooks', list|None, 'Further hooks, each with a type and optionally a priority')
+
+def _nan_hooks(cfg, runner):
+    "The dict of the hook that ends a run whose loss is not finite; none where the config has such a hook"
+    patience = cfg.get('stop_on_nan', 3)
+    own = [hook.get('type') for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
+    if not patience or 'StopOnNanHook' in own or 'CheckInvalidLossHook' in own: return []
+    precision = cfg.get('fp16')
+    if precision is not None and precision.get('dtype')!='bfloat16': patience *= 20  # the scaler leaves such steps out
+    interval = None if runner.device.type=='cpu' else cfg.facts.part('log_config').get('interval', 10)
+    return [dict(type='StopOnNanHook', interval=interval, patience=patience)]
 
 def hooks_of(
     cfg:Config, # Has the arguments of the hooks
@@ -88,6 +104,7 @@ def hooks_of(
         dict(type='ClearLogHook'),
         dict(type='InterruptHook'),
     ]
+    hooks += _nan_hooks(cfg, runner)
     if runner.world_size>1: hooks.append(dict(type='StallHook'))
     if momentum := cfg.facts.part('momentum_config'):
         hooks.append(schedule_hook(counting | momentum, 'MomentumUpdaterHook'))

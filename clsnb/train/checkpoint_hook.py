@@ -15,6 +15,7 @@ from ..core.dist import sync_buffers
 from ..core.errors import CheckpointError
 from ..core.log import get_logger
 from ..core.registry import HOOKS
+from .finite import check_before_resuming
 from .hooks import Hook
 
 # %% ../../nbs/train/checkpoint_hook.ipynb #f35c1df2
@@ -55,6 +56,10 @@ def save_or_warn(
         runner.save_checkpoint(path, save_optimizer)
         if latest and not runner.rank: link(path, path.with_name('latest.pth'))
         return True
+    except CheckpointError as e:
+        if on_error=='raise': raise
+        runner.logger.error(f"{e} Earlier checkpoints are kept.")
+        return False
     except (OSError, RuntimeError) as e:
         if on_error=='raise': raise CheckpointError(f"{path} cannot be written ({e}).") from e
         runner.logger.error(
@@ -150,7 +155,7 @@ def latest_checkpoint(
     files = [path for path in Path(work_dir).glob('*.pth') if number_of(path)]
     for path in sorted(files, key=age_of, reverse=True):
         try:
-            read_checkpoint(path)
+            check_before_resuming(read_checkpoint(path)['state_dict'], path)
             return path
         except CheckpointError as e:
             logger.warning(f"Skipped: {str(e).replace(' Use another checkpoint of that run.', '')}")

@@ -12,6 +12,7 @@ from ..core.checkpoint import save_checkpoint
 from ..core.dist import is_split
 from ..core.load import load_checkpoint
 from ..core.seed import rng_state, set_rng_state
+from .finite import check_before_resuming, check_before_saving
 from .position import position_from
 from .resume import changed_config, load_optimizer
 
@@ -59,7 +60,9 @@ def write_checkpoint(
     loop, position = snapshot(runner, repeat), runner.position
     meta = dict(runner.meta, epoch=position.epochs_done, iter=position.iters_done, time=time.asctime())
     optimizer = runner.optimizer if save_optimizer else None
-    with runner.contexts('weights'): save_checkpoint(runner.model, path, optimizer, meta, loop)
+    with runner.contexts('weights'):
+        check_before_saving(runner.model, path)
+        save_checkpoint(runner.model, path, optimizer, meta, loop)
 
 # %% ../../nbs/train/checkpoints.ipynb #81b4c0c7
 def restore(
@@ -89,6 +92,7 @@ def resume_from(
 ) -> dict: # The checkpoint
     "Restore a run from a checkpoint"
     checkpoint = load_checkpoint(runner.model, path, map_location, logger=runner.logger)
+    check_before_resuming(checkpoint['state_dict'], path)
     meta, loop = checkpoint['meta'], checkpoint.get('loop', {})
     names = ['weights']
     if resume_optimizer and 'optimizer' in checkpoint and runner.optimizer is not None:

@@ -168,9 +168,11 @@ class EvalHook(Hook):
         found.epoch, found.iter = runner.epoch+1, runner.position.iters_done
         runner.evaluation = found
         runner.log_buffer.show(found.metrics, len(self.loader))
+        before = found.best
         best = found.best_name and self.is_best()
         runner.call_hook('after_test')
-        if best: keep_best(runner, found, out_folder(runner.work_dir, self.out_dir), self.by_epoch)
+        if not best or keep_best(runner, found, out_folder(runner.work_dir, self.out_dir), self.by_epoch): return
+        found.best = before  # the checkpoint could not be written
 
     def is_best(self) -> bool:
         found = self.found
@@ -195,7 +197,7 @@ def keep_best(
     found: Evaluation,  # The best so far; `best_file` still names the one before
     folder,  # Where it goes
     by_epoch: bool = True,  # Is it named after the epoch, or the iteration?
-) -> None:
+) -> bool: # Was it written?
     "Write the best checkpoint and delete the former best"
     old = found.best_file
     unit = 'epoch' if by_epoch else 'iter'
@@ -203,5 +205,8 @@ def keep_best(
     found.best_file = f"best_{found.best_name.replace('/', '_')}_{unit}_{n}.pth"
     path = folder/found.best_file
     runner.meta.setdefault('hook_msgs', {}).update(best_score=found.best, best_ckpt=str(path))
-    if not save_or_warn(runner, path): found.best_file = old
-    elif not runner.rank and old and old!=found.best_file: delete_checkpoint(folder/old)
+    if not save_or_warn(runner, path):
+        found.best_file = old
+        return False
+    if not runner.rank and old and old!=found.best_file: delete_checkpoint(folder/old)
+    return True

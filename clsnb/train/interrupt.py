@@ -9,6 +9,7 @@ __all__ = ['SharedSignal', 'save_interrupted', 'InterruptHook']
 import os, signal, sys, threading, time
 from pathlib import Path
 import torch
+from ..core.errors import CheckpointError
 from ..core.registry import HOOKS
 from .checkpoint_hook import link
 from .hooks import Hook
@@ -59,6 +60,7 @@ def save_interrupted(
     try:
         runner.save_checkpoint(path, repeat=repeat)
         if not runner.rank: link(path, path.with_name('latest.pth'))
+    except CheckpointError as e: return runner.logger.error(f"Stopped by {name}; {e} Earlier checkpoints are kept.")
     except (OSError, RuntimeError) as e:
         return runner.logger.error(f"Stopped by {name}, but {path} cannot be written ({e}).")
     runner.logger.info(f"Stopped by {name} after {n} iterations; saved in {path}. Use resume_from='auto' to resume.")

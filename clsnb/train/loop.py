@@ -121,6 +121,7 @@ class Runner(RunState):
         batches = () if ends else batches_from(loader, position.epoch, position.batch)
         for self.inner_iter, batch in enumerate(batches, position.batch):
             self.fetched_at = time.perf_counter()
+            self.sample_index = getattr(batch, 'index', ())
             self.data_batch = to_device(batch, self.device, self.memory_format)
             self.hooks.call('before_train_iter', self)
             self.step()

@@ -16,6 +16,7 @@ from ..core.log import get_logger
 from .batches import batches_from, to_device
 from .checkpoints import resume_from, write_checkpoint
 from .contexts import Contexts
+from .finite import check_before_resuming
 from .hooks import Hook, HookList
 from .log_buffer import LogBuffer
 from .optim import as_optimizer
@@ -61,6 +62,7 @@ class RunState:
     stop = failed = paused = None  # Why the run stops; the error it ended with; what `run` resumes from
     evaluation = testing = checkpoint_dir = None  # The last evaluation; how far one is; where checkpoints are
     inner_iter = fetched_at = 0  # The number of the batch in its epoch; when the loader delivered it
+    sample_index = ()  # The numbers of the samples in the batch
 
     def __init__(
         self,
@@ -118,7 +120,9 @@ class RunState:
         write_checkpoint(self, path, save_optimizer, repeat)
     def load_checkpoint(self, path, map_location: str = 'cpu', strict: bool = False) -> dict:
         "Begin anew from the weights of a checkpoint"
-        return load_checkpoint(self.model, path, map_location, strict, self.logger)
+        checkpoint = load_checkpoint(self.model, path, map_location, strict, self.logger)
+        check_before_resuming(checkpoint['state_dict'], path)
+        return checkpoint
     def resume(self, path, resume_optimizer: bool = True, map_location: str = 'cpu') -> dict:
         "Continue where a checkpoint was written"
         self.paused = None
