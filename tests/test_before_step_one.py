@@ -38,5 +38,5 @@ def test_every_packaged_config_has_labels_in_its_val_phase():
         assert {**data, 'pipeline': 0}=={**cfg.facts.split('val'), 'pipeline': 0}, name
 
 def test_a_workflow_with_val_needs_data(tmp_path):
-    with pytest.raises(ConfigError, match='no data.val'):
+    with pytest.raises(ConfigError, match='data.val'):
         fit(DIGITS, tmp_path, QUICK | {'workflow': [('train', 1), ('val', 1)], 'data.val': None})

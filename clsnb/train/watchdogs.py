@@ -50,7 +50,8 @@ class EarlyStopHook(Hook):
             raise ConfigError(f"EarlyStopHook: monitor={name!r} is not among the metrics.{near(name, metrics)}")
         less = self.rule=='less' if self.rule else lower_is_better(name)
         value = -metrics[name] if less else metrics[name]
-        if math.isfinite(value) and (self.best is None or value>self.best+self.min_delta): self.best, self.bad = value, 0
+        better = self.best is None or value>self.best+self.min_delta
+        if math.isfinite(value) and better: self.best, self.bad = value, 0
         else: self.bad += 1
         if self.bad>=self.patience:
             runner.stop = f'{name} has not improved for {self.bad} evaluations'
