@@ -124,10 +124,7 @@ def confused_classes(src, n=12): # Results or a matrix; how many at most
     "Numbers of the classes that take part in the most frequent confusions, in their order"
     m = _matrix(src)[0]
     off = m - np.diag(np.diag(m))
-    both = [
-        o
-        for k in np.argsort(-off, axis=None, kind='stable')[:n*n]
-        if off.flat[k]
-        for o in divmod(int(k), len(m))
-    ]
-    return sorted(list(dict.fromkeys(both))[:n])
+    order = np.argsort(-off, axis=None, kind='stable')[:n*n]
+    order = order[off.flat[order]>0]
+    pairs = np.stack(np.divmod(order, len(m)), 1) # true and predicted class
+    return sorted(list(dict.fromkeys(pairs.ravel().tolist()))[:n])

@@ -65,10 +65,13 @@ class ReportParts:
         self.attempt(f'{path.parent.name}/{path.name}', save)
     def sections(self, f: ReportFacts)->list:
         "All sections, and one about what failed"
-        made = [self.attempt(what, make, f) for what, make in report_sections.items()]
-        flat = [o for section in made for o in (section if isinstance(section, list) else [section]) if o is not None]
+        sections = []
+        for what, make in report_sections.items():
+            made = self.attempt(what, make, f)
+            sections += made if isinstance(made, list) else [made]
         failed = [Li(f'{k}: {v}') for k, v in self.failed.items()]
-        return flat + ([page_section('Left out', Ul(*failed))] if failed else [])
+        if failed: sections.append(page_section('Left out', Ul(*failed)))
+        return [o for o in sections if o is not None]
 
 # %% ../../nbs/analysis/report.ipynb #87d217ed
 def make_report(

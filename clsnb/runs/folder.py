@@ -163,7 +163,10 @@ def checkpoint_files(
     "All checkpoints of a run, also in other folders that its config names, and what their names say"
     apart = [(run.config.get(k) or {}).get('out_dir') for k in ('checkpoint_config', 'evaluation')]
     folders = dict.fromkeys(out_folder(run.folder, o) for o in (None, *apart))
-    return {p: o for d in folders for p in sorted(d.glob('*.pth')) if (o := CheckpointName.parse(p))}
+    files = {}
+    for folder in folders:
+        files |= {path: CheckpointName.parse(path) for path in sorted(folder.glob('*.pth'))}
+    return {path: name for path, name in files.items() if name}
 
 def checkpoints_in_order(
     run: 'Run',

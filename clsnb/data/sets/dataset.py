@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from ...core.errors import ConfigError, DataError
 from ...core.log import get_logger
 from ..pixels.file_client import file_client
-from .labels import check_label_range, label_counts, warn_missing
+from clsnb.data.sets.labels import (
+    as_labels, check_label_range, check_label_rows, label_counts, warn_missing
+)
 from ..transforms.pipeline import Compose
 from clsnb.data.sets.samples import ( # noqa: F401, so that subclasses find all here
     ArraySamples, FileSamples, PackedSamples,
@@ -62,14 +64,28 @@ class _SampleNames:
     def __init__(self, dataset): self.dataset = dataset
     def __getitem__(self, i): return self.dataset.sample_name(i)
 
+def _refuse_type(labels, where, names):
+    "Raise a `DataError`, with the first label that is no class number: floats, booleans and texts train nothing"
+    as_labels(labels, np.int64, where, names)
+    name = f' ({names[0]})' if names is not None else ''
+    raise DataError(
+        f"{where}: sample 0{name} has label {labels[0].item()!r}, of type {labels.dtype.name}; labels are numbers of "
+        "classes: int(label)."
+    )
+
 def _check_labels(ds):
     "Raise a `DataError` for a label that is no class; warn of classes without samples"
     if not len(ds) or 'gt_label' not in ds.data_infos[0]: return
     labels = ds.get_gt_labels()
-    if labels.ndim!=1 or labels.dtype.kind not in 'iu': return
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in 'iubfUS': return
     source = ds.ann_file or ds.data_prefix
     where = f'{type(ds).__name__} ({source})' if source else type(ds).__name__
-    check_label_range(labels, len(ds.CLASSES or ()), where, _SampleNames(ds) if ds.sample_name(0) else None)
+    names = _SampleNames(ds) if ds.sample_name(0) else None
+    n_classes = len(ds.CLASSES or ())
+    if labels.ndim==2: check_label_rows(labels, n_classes, where, names)
+    elif labels.dtype.kind in 'iu': check_label_range(labels, n_classes, where, names)
+    elif n_classes: _refuse_type(labels, where, names)
+    else: return # the labels of something else than classes
     warn_missing(labels, ds.CLASSES, where)
 
 # %% ../../../nbs/data/sets/dataset.ipynb #b41d57a2
@@ -129,6 +145,8 @@ def judge_scores(
     labels = ds.get_gt_labels()
     if indices is not None: labels = labels[indices]
     scores = _stacked_scores(results, labels)
+    if kind=='multi_label': check_label_rows(labels, scores.shape[1], type(ds).__name__, soft=False)
+    elif len(labels): check_label_range(labels, scores.shape[1], f'{type(ds).__name__} and the scores of the model')
     _warn_nan(scores)
     found = compute_metrics(scores, labels, metric, metric_options, kind)
     _log_absent(ds, labels, found)
@@ -187,7 +205,8 @@ class BaseDataset:
     def prepare_data(self, idx:int):
         "Sample `idx` after the pipeline"
         infos = self.data_infos
-        return self.run_pipeline(infos[idx] if isinstance(infos, PackedSamples) else copy.deepcopy(infos[idx]), idx)
+        sample = infos.record(idx) if isinstance(infos, PackedSamples) else copy.deepcopy(infos[idx])
+        return self.run_pipeline(sample, idx)
     def run_pipeline(self, results:dict, idx:int):
         "A sample after the pipeline; an error names the sample"
         return _run_pipeline(self.pipeline, results, idx)

@@ -8,6 +8,7 @@ __all__ = ['Photos', 'photo_path', 'sample_photos', 'Digits']
 # %% ../../../nbs/data/sets/packaged.ipynb #5fdb5f37
 import hashlib, clsnb
 import numpy as np
+from itertools import zip_longest
 from pathlib import Path
 from ...core.errors import ConfigError, DataError, near
 from ...core.registry import DATASETS
@@ -50,13 +51,8 @@ def sample_photos(n:int=6, seed:int=0)->list:
     "Paths of `n` packaged photographs, of all classes in turn"
     by_class = [sorted(o.glob('*.jpg'), key=lambda p: hashlib.sha1(f'{seed}{p.name}'.encode()).digest())
                 for o in sorted(_photos.iterdir()) if o.is_dir()]
-    turns = [
-        str(c[i])
-        for i in range(max(len(c) for c in by_class))
-        for c in by_class
-        if i<len(c)
-    ]
-    return turns[:n]
+    turns = [o for turn in zip_longest(*by_class) for o in turn]
+    return [str(o) for o in turns if o is not None][:n]
 
 # %% ../../../nbs/data/sets/packaged.ipynb #25d1d022
 def _hash_split(labels, part=.7):

@@ -9,9 +9,12 @@ __all__ = ['Shared', 'PackedNames', 'PackedSamples', 'FileSamples', 'ArraySample
 import multiprocessing.context, os, re, tempfile, weakref
 import numpy as np
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
 from ...core.errors import DataError
 from ..pixels.file_client import FileClient, file_client, join_path
-from .labels import check_label_range
+from .labels import as_labels, check_label_range
+from .sample_view import SampleView, list_methods, refuse_change, with_label
 
 # %% ../../../nbs/data/sets/samples.ipynb #e1bff7d6
 _share_from = 1<<20 # Bytes
@@ -72,28 +75,63 @@ def _small(a):
 
 # %% ../../../nbs/data/sets/samples.ipynb #cf92aadb
 class PackedSamples(Shared, Sequence):
-    "Samples as a few arrays; indexing makes the dict"
-    def __init__(self, labels, dtype=np.int64): self.labels = np.asarray(labels, dtype)
+    "Samples as a few arrays; indexing makes a dict, and changes of this dict are kept"
+    changed = None # `{number: {key: value}}` of what was set beside the labels
+    _owns_labels = False # May the array of labels be written to?
+    def __init__(self, labels, dtype=np.int64, names=None): self.labels = as_labels(labels, dtype, names=names)
     def name(self, i:int)->str|None: return None # of its file, if it has one
     def sample(self, i): return {}
+    def _number(self, i):
+        "From 0, also of one that is counted from the end"
+        i = int(i)
+        if not -len(self)<=i<len(self): raise IndexError(f"sample {i} of {len(self)}")
+        return i%len(self)
+    def record(self, i:int)->dict:
+        "Sample `i` as a dict of its own, whose changes are not kept"
+        i = self._number(i)
+        sample = dict(self.sample(i), gt_label=np.array(self.labels[i]))
+        if self.changed and i in self.changed: sample.update(deepcopy(self.changed[i]))
+        return sample
+    def replace(self, i:int, key:str, value)->None:
+        "Set one value of sample `i`; raises `DataError` for a label that is none"
+        if key!='gt_label':
+            if self.changed is None: self.changed = {}
+            self.changed.setdefault(self._number(i), {})[key] = deepcopy(value)
+            return
+        labels = self.labels if self._owns_labels else self.labels.copy()
+        self.labels, self._owns_labels = with_label(labels, self._number(i), value), True
+        self.__dict__.get('_array_files', {}).pop('labels', None) # what new processes were given is out of date
     def __len__(self): return len(self.labels)
     def __getitem__(self, i):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        i = int(i)
-        if not -len(self)<=i<len(self): raise IndexError(f"sample {i} of {len(self)}")
-        i %= len(self)
-        return dict(self.sample(i), gt_label=np.array(self.labels[i]))
+        i = self._number(i)
+        sample = self.record(i)
+        sample['gt_label'].flags.writeable = False # `info['gt_label'][0] = 1` would be lost
+        return SampleView(sample, partial(self.replace, i))
+    def __setitem__(self, i, sample):
+        if isinstance(i, slice): refuse_change('the assignment to a slice')
+        for key,value in dict(sample).items(): self.replace(i, key, value)
+    def __delitem__(self, i): refuse_change('del')
+    def __add__(self, other): return [*self, *other]
+    def __radd__(self, other): return [*other, *self]
+    def __getattr__(self, name):
+        if name in list_methods: refuse_change(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
     def __repr__(self): return f'{type(self).__name__}: {len(self)} samples'
 
+# %% ../../../nbs/data/sets/samples.ipynb #5b1e7c02
 class FileSamples(PackedSamples):
     "Pictures named by files"
     def __init__(self, prefix, names, labels, dtype=np.int64):
-        super().__init__(labels, dtype)
         self.prefix,self.names = prefix,PackedNames.of(names)
-    def name(self, i:int)->str: return self.names[i]
+        super().__init__(labels, dtype, self.names)
+    def name(self, i:int)->str: return self.record(i)['img_info']['filename'] if self.changed else self.names[i]
     def files(self, client:FileClient)->list[str]:
         "Paths or addresses of all pictures"
+        if self.changed:
+            infos = [self.record(i) for i in range(len(self))]
+            return [client.address(join_path(o['img_prefix'], o['img_info']['filename'])) for o in infos]
         return [client.address(join_path(self.prefix, o)) for o in self.names]
     def sample(self, i):
         return dict(img_prefix=self.prefix, img_info=dict(filename=self.names[i]))
