@@ -448,7 +448,7 @@ def test_cache_changes_nothing(tree, tmp_path, kind, where, method, monkeypatch)
     ds = cached(tree, **cfg(kind, where, tmp_path))
     assert epochs(ds, **kw)==want and len(store(ds))==len(ds) # once each, whoever read it
     monkeypatch.setattr(loading, 'read_bytes', None) # all of it is there now, also for this process
-    if kind=='decoded': monkeypatch.setattr(loading, 'imdecode', None)
+    if kind=='decoded': monkeypatch.setattr(loading, 'decode_picture', None)
     assert epochs(ds)==want
 def test_cache_of_other_pixels(tree, tmp_path):
     "Grey, smaller, or as in the file: other entries"
@@ -521,7 +521,7 @@ def test_damaged_cache(tree, tmp_path, spoil, monkeypatch):
     ds = cached(tree, **cfg('decoded', 'disk', tmp_path))
     assert digest(build_dataloader(ds, 9, seed=0))==want # computed again
     if spoil is not spoil_table: # a table full of noise has no room
-        monkeypatch.setattr(loading, 'imdecode', None)
+        monkeypatch.setattr(loading, 'decode_picture', None)
         assert digest(build_dataloader(ds, 9, seed=0))==want # and kept again
 @pytest.mark.parametrize('where', ['memory','disk'])
 def test_limit(tree, tmp_path, where):

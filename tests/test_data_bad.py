@@ -101,11 +101,11 @@ bad = dict(
     'data,words',
     [
         (b'\0\0\0\x18ftypheic\0\0\0\0'+bytes(99), 'HEIC, which is not read here'),
-        (b'\0\0\0\x1cftypavif'+bytes(99), 'begins as AVIF'),
-        (b'version https://git-lfs', 'Git LFS text'),
-        (saved(im.quantize(64), 'GIF')[:2000], 'begins as GIF'),
-        (saved(im, 'WEBP')[:900], 'begins as WebP'),
-        (saved(im, 'TIFF')[:900], 'begins as TIFF'),
+        (b'\0\0\0\x1cftypavif'+bytes(99), 'starts as AVIF'),
+        (b'version https://git-lfs', 'Git LFS pointer'),
+        (saved(im.quantize(64), 'GIF')[:2000], 'starts as GIF'),
+        (saved(im, 'WEBP')[:900], 'starts as WebP'),
+        (saved(im, 'TIFF')[:900], 'starts as TIFF'),
         (b'abc'*99, 'no known picture format'),
     ],
 )

@@ -10,6 +10,7 @@ import os
 import numpy as np
 from torch import nn
 from ..core.errors import DataError
+from .pixels.decode import picture_of_pillow
 from .transforms.pipeline import Compose
 
 # %% ../../nbs/data/preprocessing.ipynb #76fc9510
@@ -27,7 +28,7 @@ def picture_sample(
     if isinstance(img, (str, os.PathLike)):
         return dict(img_info=dict(filename=str(img)), img_prefix=None)
     if hasattr(img, 'convert'):
-        img = np.asarray(img.convert('RGB'))[:, :, ::-1]
+        img = picture_of_pillow(img)
     if not isinstance(img, np.ndarray):
         raise DataError(f"A picture is a path, an array or a PIL image, not a {type(img).__name__}.")
     return dict(img=img, img_shape=img.shape, ori_shape=img.shape, filename=None, ori_filename=None)

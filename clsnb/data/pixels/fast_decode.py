@@ -13,6 +13,7 @@ from collections import namedtuple
 from fastcore.basics import store_attr
 from ...core.errors import ConfigError, check_known
 from ...core.registry import TRANSFORMS
+from .decoder_lines import catch_decoder_lines
 from .kinds import is_frame, jpeg_segments
 from .loading import LoadImageFromFile, read_bytes
 from ..transforms.pipeline import Compose, build_transform, repr_args
@@ -52,8 +53,10 @@ def read_frame(data:bytes, i:int, marker:int) -> JpegHead|None:
 
 # %% ../../../nbs/data/pixels/fast_decode.ipynb #6cee7848
 def rotates(data:bytes, marker:int, i:int, size:int) -> bool:
-    "Is a segment an Exif segment that might rotate the picture?"
-    return marker==0xE1 and data[i+4:i+8]==b'Exif' and may_be_rotated(data[i+8:i+2+size])
+    "Is a segment one of Exif or XMP that might rotate the picture?"
+    if marker!=0xE1: return False
+    if data[i+4:i+8]==b'Exif': return may_be_rotated(data[i+8:i+2+size])
+    return b'tiff:Orientation' in data[i+4:i+2+size]
 
 def interrupts_rows(data:bytes, marker:int, i:int) -> bool:
     "Does a segment announce restart markers between rows, or more pictures behind this one?"
@@ -199,12 +202,16 @@ class _Part:
         self.crop = crop
         self.how = how
         self.size = None
+        self.most = min(2**26, load.max_pixels or 2**26)
     def __call__(self, path, data=None):
         if data is None: data = read_bytes(path, self.load._client)
-        if not (head := jpeg_head(data)): return self.load.pixels(path, data)
+        head = jpeg_head(data)
+        if not head or head.height*head.width > self.most: # there, what it claims is checked
+            return self.load.pixels(path, data)
         box = self.crop.box(head.height, head.width)
         n = 8 if self.how=='exact' else _eighths(box, self.crop)
-        self.size,img = head[:2],read_part(data, head, box, n)
+        self.size = head[:2]
+        img,_ = catch_decoder_lines(read_part, data, head, box, n)
         if img is not None: return img
         if (img := self.load.pixels(path, data)).shape[:2]==self.size:
             return imcrop(img, box)
