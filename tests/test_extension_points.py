@@ -1,9 +1,16 @@
 """What a user's own code finds when only its imports are changed: classes of exceptions, methods and tables that a
 subclass overrides, first weights."""
 import pickle
-import pytest
-from clsnb.all import BACKBONES, Config, build_backbone
+import pytest, torch
+from clsnb.all import (
+    BACKBONES, Config, DATASETS, MODELS, TRANSFORMS, build_backbone, build_classifier, build_head, build_loss, build_neck
+)
 from clsnb.core.errors import CheckpointError, ConfigError, DataError
+from clsnb.layers.conv import build_conv_layer
+from clsnb.layers.norm_act import build_norm_layer
+from clsnb.layers.residual import Bottleneck, ResLayer
+from clsnb.models.backbones.resnet import ResNet
+from clsnb.models.backbones.resnext import ResNeXtBottleneck
 
 @pytest.mark.parametrize('error', [ConfigError, DataError])
 @pytest.mark.parametrize('kind', [ValueError, TypeError, KeyError, AssertionError])
@@ -30,3 +37,212 @@ def test_an_error_inside_a_config_keeps_its_words(tmp_path):
     (tmp_path/'a.py').write_text("_base_ = ['missing.py']\n")
     with pytest.raises(ConfigError) as found: Config.fromfile(tmp_path/'a.py')
     assert str(found.value).count('cannot be read, ')==0 and 'missing.py' in str(found.value)
+
+# ---- methods and tables that a subclass of MMClassification's class overrides
+
+def calls_of(make, cls, method):
+    "How often the method is called while an object is made"
+    calls = []
+    def counted(self, *args, **kwargs):
+        calls.append((args, kwargs))
+        return getattr(super(own, self), method)(*args, **kwargs)
+    own = type(f'Own{cls.__name__}', (cls,), {method: counted})
+    obj = make(own)
+    return calls,obj
+
+@pytest.mark.parametrize('name,method,count,args', [
+    ('ResNet', '_make_stem_layer', 1, dict(depth=18)),
+    ('ResNet', 'make_res_layer', 4, dict(depth=18)),
+    ('ResNet_CIFAR', '_make_stem_layer', 1, dict(depth=18)),
+    ('ResNetV1d', '_make_stem_layer', 1, dict(depth=50)),
+    ('ResNeXt', 'make_res_layer', 4, dict(depth=50)),
+    ('SEResNet', 'make_res_layer', 4, dict(depth=50)),
+    ('SEResNeXt', 'make_res_layer', 4, dict(depth=50)),
+    ('Res2Net', 'make_res_layer', 4, dict(depth=50)),
+    ('ResNeSt', 'make_res_layer', 4, dict(depth=50)),
+    ('RegNet', '_make_stem_layer', 1, dict(arch='regnetx_400mf')),
+    ('RegNet', 'make_res_layer', 4, dict(arch='regnetx_400mf')),
+    ('CSPDarkNet', '_make_stem_layer', 1, dict(depth=53)),
+    ('CSPResNet', '_make_stem_layer', 1, dict(depth=50)),
+    ('HRNet', '_make_transition_layer', 3, dict(arch='w18')),
+    ('HRNet', '_make_stage', 3, dict(arch='w18')),
+    ('HRNet', 'parse_arch', 1, dict(arch='w18')),
+    ('MobileNetV2', 'make_layer', 7, {}),
+    ('MobileNetV3', '_make_layer', 1, {}),
+    ('EfficientNet', 'make_layer', 1, {}),
+    ('ShuffleNetV1', 'make_layer', 3, {}),
+    ('ShuffleNetV2', '_make_layer', 3, {}),
+    ('RepVGG', '_make_stage', 4, dict(arch='A0')),
+    ('EfficientFormer', '_make_stem', 1, {}),
+])
+def test_methods_that_build_a_backbone_are_called(name, method, count, args):
+    cls = BACKBONES.get(name)
+    calls,net = calls_of(lambda own: own(**args), cls, method)
+    assert len(calls)==count and list(net.state_dict())==list(cls(**args).state_dict())
+
+@pytest.mark.parametrize('name,methods,args', [
+    ('VisionTransformer', ['_prepare_pos_embed'], dict(arch='deit-tiny', img_size=64)),
+    ('T2T_ViT', ['_prepare_pos_embed'], dict(num_layers=2, img_size=64)),
+    ('SwinTransformer', ['_prepare_abs_pos_embed', '_prepare_relative_position_bias_table'], dict(img_size=64)),
+    ('SwinTransformerV2', ['_prepare_abs_pos_embed', '_delete_reinit_params'], dict(img_size=64)),
+])
+def test_methods_that_change_a_state_dict_are_called(name, methods, args):
+    cls = BACKBONES.get(name)
+    for method in methods:
+        calls,net = calls_of(lambda own: own(**args), cls, method)
+        net.load_state_dict(cls(**args).state_dict(), strict=False) # tables that are computed are left out
+        assert len(calls)==1
+
+@pytest.mark.parametrize('name,methods,args', [
+    ('PoolFormer', ['forward_embeddings', 'forward_tokens'], {}),
+    ('EfficientFormer', ['forward_tokens'], {}),
+])
+def test_methods_of_the_forward_pass_are_called(name, methods, args):
+    for method in methods:
+        calls,net = calls_of(lambda own: own(**args), BACKBONES.get(name), method)
+        net.eval()(torch.zeros(1, 3, 64, 64))
+        assert len(calls)==1
+
+@pytest.mark.parametrize('name,method,args', [
+    ('Conformer', '_init_weights', dict(arch='tiny')),
+    ('ConformerHead', '_init_weights', dict(num_classes=3, in_channels=[4, 5])),
+])
+def test_methods_of_the_first_weights_are_called(name, method, args):
+    calls,m = calls_of(lambda own: own(**args), MODELS.get(name), method)
+    m.init_weights()
+    assert len(calls)==len(list(m.modules()))
+
+@pytest.mark.parametrize('name,args', [
+    ('StackedLinearClsHead', dict(num_classes=3, in_channels=4, mid_channels=[5])),
+    ('VisionTransformerClsHead', dict(num_classes=3, in_channels=4, hidden_dim=5)),
+    ('DeiTClsHead', dict(num_classes=3, in_channels=4)),
+])
+def test_a_head_calls_its_init_layers(name, args):
+    calls,_ = calls_of(lambda own: own(**args), MODELS.get(name), '_init_layers')
+    assert len(calls)==1
+
+# Tutorial 5, with other imports
+class TutorialResNet(ResNet):
+    def __init__(self, depth, deep_stem=False, **kwargs):
+        super().__init__(depth, deep_stem=deep_stem, **kwargs)
+        assert not self.deep_stem
+    def _make_stem_layer(self, in_channels, base_channels):
+        self.conv1 = build_conv_layer(
+            self.conv_cfg, in_channels, base_channels, kernel_size=3, stride=1, padding=1, bias=False
+        )
+        self.norm1_name,norm1 = build_norm_layer(self.norm_cfg, base_channels, postfix=1)
+        self.add_module(self.norm1_name, norm1)
+        self.relu = torch.nn.ReLU(inplace=True)
+    def forward(self, x):
+        x = self.relu(self.norm1(self.conv1(x)))
+        outs = []
+        for i,name in enumerate(self.res_layers):
+            x = getattr(self, name)(x)
+            if i in self.out_indices: outs.append(x)
+        return tuple(outs)
+
+def test_the_backbone_of_tutorial_5_is_resnet_cifar():
+    torch.manual_seed(0)
+    own = TutorialResNet(18, frozen_stages=0).eval()
+    ref = BACKBONES.get('ResNet_CIFAR')(18).eval()
+    ref.load_state_dict(own.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    assert own.conv1.stride==(1, 1) and own(x)[0].shape[-1]==4
+    assert torch.equal(own(x)[0], ref(x)[0])
+    assert not own.conv1.weight.requires_grad and own.layer1[0].conv1.weight.requires_grad
+
+def test_a_stage_gets_its_block_from_a_subclass():
+    class Grouped(ResNet):
+        arch_settings = {50: (ResNeXtBottleneck, (1, 1, 1, 1)), 14: (ResNeXtBottleneck, (1, 1))}
+        def make_res_layer(self, **kwargs):
+            return ResLayer(groups=4, width_per_group=16, base_channels=self.base_channels, **kwargs)
+    assert Grouped(50).layer1[0].conv2.groups==4
+    net = Grouped(14, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
+    assert net(torch.zeros(1, 3, 32, 32))[0].shape==(1, 512, 4, 4)
+
+small_transformer = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+
+@pytest.mark.parametrize('name,attr,row', [
+    ('VisionTransformer', 'arch_zoo', small_transformer),
+    ('DistilledVisionTransformer', 'arch_zoo', small_transformer),
+    ('SwinTransformer', 'arch_zoo', dict(embed_dims=8, depths=[1, 1], num_heads=[1, 1])),
+    ('SwinTransformerV2', 'arch_zoo',
+     dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1]*4, extra_norm_every_n_blocks=0)),
+    ('MlpMixer', 'arch_zoo', dict(embed_dims=8, num_layers=1, tokens_mlp_dims=4, channels_mlp_dims=4)),
+    ('MViT', 'arch_zoo', dict(embed_dims=8, num_layers=2, num_heads=1, downscale_indices=[1])),
+    ('TNT', 'arch_zoo', dict(
+        embed_dims_outer=8, embed_dims_inner=4, num_layers=1, num_heads_outer=1, num_heads_inner=1)),
+    ('VAN', 'arch_zoo', dict(embed_dims=[4]*4, depths=[1]*4, ffn_ratios=[1]*4)),
+    ('Conformer', 'arch_zoo', dict(embed_dims=8, channel_ratio=1, num_heads=1, depths=3)),
+    ('HorNet', 'arch_zoo', dict(
+        base_dim=8, depths=[1, 1], orders=[2, 2], dw_cfg=[dict(type='DW', kernel_size=3)]*2)),
+    ('RepMLPNet', 'arch_zoo', dict(channels=[8, 8], depths=[1, 1], sharesets_nums=[1, 1])),
+    ('PCPVT', 'arch_zoo', dict(
+        embed_dims=[8], depths=[1], num_heads=[1], patch_sizes=[4], strides=[4], mlp_ratios=[1], sr_ratios=[1])),
+    ('SVT', 'arch_zoo', dict(
+        embed_dims=[8], depths=[1], num_heads=[1], patch_sizes=[4], strides=[4], mlp_ratios=[1], sr_ratios=[1],
+        window_sizes=[7])),
+    ('HRNet', 'arch_zoo', [[1, 1, 'BASIC', (1,), (64,)], [1, 2, 'BASIC', (1,)*2, (8,)*2],
+                           [1, 3, 'BASIC', (1,)*3, (8,)*3], [1, 4, 'BASIC', (1,)*4, (8,)*4]]),
+    ('ConvMixer', 'arch_settings', dict(embed_dims=8, depth=1, patch_size=4, kernel_size=3)),
+    ('ConvNeXt', 'arch_settings', dict(depths=[1], channels=[8])),
+    ('DenseNet', 'arch_settings', dict(growth_rate=4, depths=[1], init_channels=4)),
+    ('EfficientFormer', 'arch_settings', dict(layers=[1], embed_dims=[8], downsamples=[False], vit_num=0)),
+    ('PoolFormer', 'arch_settings', dict(layers=[1], embed_dims=[8])),
+    ('RegNet', 'arch_settings', dict(w0=24, wa=24.48, wm=2.54, group_w=16, depth=13, bot_mul=1.)),
+    ('RepVGG', 'arch_settings', dict(num_blocks=[1]*4, width_factor=[1]*4)),
+    ('EfficientNet', 'arch_settings', (.5, .5, 224)),
+    ('MobileNetV3', 'arch_settings', [[3, 16, 16, True, 'ReLU', 2]]),
+])
+def test_an_architecture_of_a_subclass_is_built_by_its_name(name, attr, row):
+    cls = BACKBONES.get(name)
+    key = 'bmine' if name=='EfficientNet' else 'mine'
+    last = {} if name in ('Conformer', 'HRNet', 'TNT', 'MViT') else dict(out_indices=0)
+    own = type('Own', (cls,), {attr: {**getattr(cls, attr), key: row}})
+    net = own(key, **last)
+    standard = sum(p.numel() for p in net.parameters())
+    assert 0 < standard < 2e7
+
+@pytest.mark.parametrize('name,attr,row,args', [
+    ('VGG', 'arch_settings', {5: (1, 1, 1, 1, 1)}, dict(depth=5)),
+    ('CSPResNet', 'arch_settings', {9: dict(
+        block_fn=Bottleneck, in_channels=(64, 8), out_channels=(8, 8), num_blocks=(1, 1))},
+        dict(depth=9, out_indices=0)),
+    ('MobileNetV2', 'arch_settings', [[1, 16, 1, 1]], dict(out_indices=(1,))),
+    ('ShuffleNetV2', 'stage_blocks', (1, 1, 1), {}),
+])
+def test_a_table_of_a_subclass_is_used(name, attr, row, args):
+    cls = BACKBONES.get(name)
+    full = cls(**({'depth': {'VGG': 11, 'CSPResNet': 50}[name]} if 'depth' in args else {}))
+    net = type('Own', (cls,), {attr: row})(**args)
+    assert len(list(net.modules())) < len(list(full.modules()))
+
+def test_tokens_of_a_subclass_have_positions():
+    class Register(BACKBONES.get('VisionTransformer')):
+        num_extra_tokens = 3
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.registers = torch.nn.Parameter(torch.zeros(1, 2, self.embed_dims))
+        def extra_tokens(self): return [self.cls_token, self.registers]
+    net = Register(arch=small_transformer, img_size=32).eval()
+    assert net.pos_embed.shape==(1, 4+3, 16)
+    assert [o.shape for o in net(torch.zeros(1, 3, 32, 32))[0]]==[(1, 16, 2, 2), *[(1, 16)]*3]
+
+@pytest.mark.parametrize('make,new', [
+    (lambda: type('A', (BACKBONES.get('RegNet'),), dict(generate_regnet=lambda self: 0)), 'find_stages'),
+    (lambda: type('A', (BACKBONES.get('EfficientNet'),), dict(layer_settings={})), 'row_settings'),
+    (lambda: type('A', (DATASETS.get('CIFAR100'),), dict(_load_meta=lambda self: 0)), 'load_annotations'),
+    (lambda: type('A', (TRANSFORMS.get('RandomCrop'),), dict(get_params=staticmethod(lambda img, size: 0))), 'apply'),
+])
+def test_an_override_that_nobody_calls_is_refused(make, new):
+    with pytest.raises(ConfigError, match=f'is not called in clsnb: override {new} instead'): make()
+
+def test_a_method_that_the_subclass_calls_itself_is_its_own_affair():
+    class A(BACKBONES.get('RegNet')):
+        def generate_regnet(self, width): return [(width, 1, 8)]*4
+        def find_stages(self): return self.generate_regnet(16)
+    assert A('regnetx_400mf').stage_widths==(16,)*4
+
+@pytest.mark.parametrize('build', [build_backbone, build_neck, build_head, build_loss, build_classifier])
+def test_a_name_alone_builds_nothing(build):
+    with pytest.raises(TypeError, match="a dict with the key 'type'"): build('ResNet')

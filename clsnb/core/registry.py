@@ -139,6 +139,8 @@ def build(
     default_args:dict=None, # arguments that `cfg` need not give
 ):
     "Build an object from its dict; raises `ConfigError` for unknown types, and for unknown or missing arguments"
+    if isinstance(cfg, (str, int, float)):
+        raise ConfigError(f"{registry.name}: expected a dict with the key 'type', or an object, not {cfg!r}.")
     if cfg is None or not isinstance(cfg, dict): return cfg
     kw = {**(default_args or {}), **cfg}
     for _,problem in own_problems(kw, registry): raise ConfigError(f"{registry.name}: {problem}")

@@ -11,11 +11,15 @@ import itertools, warnings
 import torch
 from torch import nn
 from ..core.init import initialize
-from ..core.errors import check_known
+from ..core.errors import ConfigError, brief, check_known
+from ..core.overrides import refuse_uncalled
 
 # %% ../../nbs/layers/module.ipynb #357e869b
 class BaseModule(nn.Module):
     "An `nn.Module` with `init_cfg` and `init_weights`"
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        refuse_uncalled(cls)
     def __init__(self, init_cfg=None, # Rules for the first values, carried out by `init_weights`
                  ):
         super().__init__()
@@ -69,6 +73,8 @@ def pick(table, # Variants by name
          key, # The name asked for
          who, what='arch'):
     "`table[key]`, or a `ConfigError` that names what `who` has"
+    if not isinstance(key, (str, int, float)):
+        raise ConfigError(f"{who}: {what} is one of {', '.join(map(str, table))}, not {brief(key)}.")
     if isinstance(key, str) and key not in table:
         key = {str(k).lower(): k for k in table}.get(key.lower(), key)
     check_known(key, table, f'{who} has no {what}')

@@ -103,6 +103,7 @@ class Backbone(Staged):
     "Stem, stages, and the outputs in `out_indices`; always returns a tuple"
     renames = () # (pattern, replacement) for keys of old checkpoints, without this module's prefix
     cam_layer = None # Name of the module whose output a CAM is taken from; None: the last that gives a map
+    last_is_trained = False # Whether the last stage cannot be frozen
     _trying = False # Whether `smallest_picture` is at work
     num_extra_tokens = 0 # How many tokens of that output, the first, are not part of the picture
     def __init__(self, init_cfg=None, out_indices=(-1,), frozen_stages=-1, norm_eval=False, with_cp=False):
@@ -115,10 +116,11 @@ class Backbone(Staged):
         "Check the indices and freeze; to be called last in a constructor"
         n,who = len(self.stages_list),type(self).__name__
         self.out_indices = check_indices(self.out_indices, n, who)
-        if not -1 <= self.frozen_stages <= n:
+        most = n-self.last_is_trained
+        if not -1 <= self.frozen_stages <= most:
             raise ConfigError(
                 f"{who}: frozen_stages is {self.frozen_stages}, "
-                f"but there are {n} stages (-1 freezes nothing)."
+                f"but {most} stages can be frozen (-1 freezes nothing)."
             )
         self._freeze_stages()
     def __call__(self, *args, **kwargs):

@@ -149,11 +149,21 @@ class StackedLinearClsHead(ClsHead):
             raise ConfigError(
                 f'StackedLinearClsHead: mid_channels is a list of widths, not {mid_channels!r}.'
             )
-        self.num_classes,self.in_channels,self.mid_channels = num_classes,in_channels,mid_channels
-        dims = [in_channels, *mid_channels]
-        mids = [LinearBlock(a, b, dropout_rate, norm_cfg, act_cfg) for a,b in zip(dims, dims[1:])]
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.mid_channels = mid_channels
+        self.dropout_rate = dropout_rate
+        self.norm_cfg = norm_cfg
+        self.act_cfg = act_cfg
+        self._init_layers()
+    def _init_layers(self):
+        "Set `layers`; a subclass may set others"
+        dims = [self.in_channels, *self.mid_channels]
+        mids = [
+            LinearBlock(a, b, self.dropout_rate, self.norm_cfg, self.act_cfg) for a,b in zip(dims, dims[1:])
+        ]
         self.layers = ModuleList(
-            [*mids, LinearBlock(dims[-1], num_classes)],
+            [*mids, LinearBlock(dims[-1], self.num_classes)],
             init_cfg=dict(type='Normal', layer='Linear', mean=0., std=0.01, bias=0.),
         )
     def pre_logits(self, x):

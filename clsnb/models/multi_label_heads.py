@@ -76,11 +76,12 @@ csra_temperatures = {
 @MODELS.register
 class CSRAClsHead(MultiLabelClsHead):
     "The sum of several `CSRAModule`s; takes a map, so without a neck"
+    temperature_settings = csra_temperatures
     def __init__(self, num_classes, in_channels, num_heads, # 1, 2, 4, 6 or 8
                  lam, init_cfg=dict(type='Normal', layer='Linear', std=0.01), *args, **kwargs):
         super().__init__(init_cfg=init_cfg, *args, **kwargs)
         check_classes(num_classes, type(self).__name__)
-        ts = pick(csra_temperatures, num_heads, 'CSRAClsHead', 'num_heads')
+        ts = pick(self.temperature_settings, num_heads, 'CSRAClsHead', 'num_heads')
         self.csra_heads = ModuleList([CSRAModule(num_classes, in_channels, t, lam) for t in ts])
     def logits(self, x):
         x = self.pre_logits(x)

@@ -22,11 +22,18 @@ class VisionTransformerClsHead(ClsHead):
                  act_cfg=dict(type='Tanh'), init_cfg=dict(type='Constant', layer='Linear', val=0), *args, **kwargs):
         super().__init__(init_cfg=init_cfg, *args, **kwargs)
         check_classes(num_classes, type(self).__name__)
-        self.in_channels,self.num_classes,self.hidden_dim = in_channels,num_classes,hidden_dim
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.hidden_dim = hidden_dim
+        self.act_cfg = act_cfg
+        self._init_layers()
+    def _init_layers(self):
+        "Set `layers`; a subclass may set others"
         parts = OrderedDict()
-        if hidden_dim is not None:
-            parts.update(pre_logits=nn.Linear(in_channels, hidden_dim), act=build_activation_layer(act_cfg))
-        parts['head'] = nn.Linear(hidden_dim or in_channels, num_classes)
+        if self.hidden_dim is not None:
+            parts['pre_logits'] = nn.Linear(self.in_channels, self.hidden_dim)
+            parts['act'] = build_activation_layer(self.act_cfg)
+        parts['head'] = nn.Linear(self.hidden_dim or self.in_channels, self.num_classes)
         self.layers = Sequential(parts)
     def finish_init(self):
         if self.hidden_dim is None: return
@@ -77,10 +84,11 @@ class ConformerHead(ClsHead):
         check_classes(num_classes, type(self).__name__)
         self.in_channels,self.num_classes = in_channels,num_classes
         self.conv_cls_head,self.trans_cls_head = (nn.Linear(c, num_classes) for c in in_channels)
-    def finish_init(self):
-        for m in (self.conv_cls_head, self.trans_cls_head):
-            nn.init.trunc_normal_(m.weight, std=.02)
-            nn.init.zeros_(m.bias)
+    def finish_init(self): self.apply(self._init_weights)
+    def _init_weights(self, m):
+        if not isinstance(m, nn.Linear): return
+        nn.init.trunc_normal_(m.weight, std=.02)
+        if m.bias is not None: nn.init.zeros_(m.bias)
     def scores(self, x):
         conv,token = self.pre_logits(x)
         return [self.conv_cls_head(conv), self.trans_cls_head(token)]

@@ -11,6 +11,7 @@ import numpy as np
 from collections.abc import Sequence
 from ...core.errors import ConfigError, DataError
 from ...core.log import get_logger
+from ...core.overrides import refuse_uncalled
 from ..pixels.file_client import file_client
 from clsnb.data.sets.labels import (
     as_labels, check_label_range, check_label_rows, label_counts, warn_missing
@@ -157,6 +158,9 @@ class BaseDataset:
     "Samples, classes and a pipeline; subclasses define `load_annotations`"
     CLASSES:Sequence[str]|None = None
     numbered = False # Are labels published as numbers, in the order of CLASSES?
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        refuse_uncalled(cls)
     def __init__(
         self,
         data_prefix, # Folder of the pictures, or an address

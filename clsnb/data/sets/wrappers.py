@@ -84,9 +84,10 @@ def repeat_factors(
 class ClassBalancedDataset(Wrapped):
     "Rare classes more often"
     def __init__(self, dataset, oversample_thr):
-        times = np.ceil(repeat_factors(dataset, oversample_thr)).astype(int)
+        times = np.ceil(self._get_repeat_factors(dataset, oversample_thr)).astype(int)
         super().__init__(dataset, np.repeat(np.arange(len(dataset)), times))
         self.oversample_thr = oversample_thr
+    def _get_repeat_factors(self, dataset, repeat_thr): return repeat_factors(dataset, repeat_thr)
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #237cd848
 def _innermost(ds):

@@ -10,6 +10,7 @@ import inspect, math, numbers, os, traceback
 import numpy as np
 from collections.abc import Callable
 from ...core.errors import ClsnbError, ConfigError, DataError, near
+from ...core.overrides import refuse_uncalled
 from ...core.registry import TRANSFORMS
 
 # %% ../../../nbs/data/transforms/pipeline.ipynb #59d34064
@@ -85,6 +86,9 @@ def check_range(o, names, lo=0, hi=1):
 class ImageTransform:
     "Does `apply` to each image of a sample"
     sets_shape,prob,random_negative_prob = False,None,0.
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        refuse_uncalled(cls)
     def __init__(self, prob=None, random_negative_prob=0.):
         self.prob,self.random_negative_prob = prob,random_negative_prob
     def draw(self):

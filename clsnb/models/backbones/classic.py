@@ -69,6 +69,7 @@ vgg_init = [
 @MODELS.register
 class VGG(Backbone):
     "Five stages of 3×3 convolutions"
+    arch_settings = vgg_depths
     def __init__(
         self,
         depth,
@@ -87,7 +88,7 @@ class VGG(Backbone):
     ):
         n = num_stages
         super().__init__(init_cfg, out_indices or (n if num_classes > 0 else n-1,), frozen_stages, norm_eval)
-        blocks = pick(vgg_depths, depth, 'VGG', 'depth')[:n]
+        blocks = pick(self.arch_settings, depth, 'VGG', 'depth')[:n]
         if not (1 <= n <= 5 and len(dilations)==n):
             raise ConfigError('VGG: num_stages is 1 to 5, and there are as many dilations.')
         self.depth = depth

@@ -224,6 +224,7 @@ def _conformer_start(m):
 @MODELS.register
 class Conformer(ConformerTrunk):
     "Convolutions and attention, side by side"
+    arch_zoo = conformer_archs
     def __init__(
         self,
         arch='tiny', # Name, or a dict with `embed_dims`, `channel_ratio`, `num_heads`, `depths`
@@ -239,7 +240,7 @@ class Conformer(ConformerTrunk):
         init_cfg=None,
     ):
         super().__init__(init_cfg)
-        self.arch_settings = a = named_arch(arch, conformer_archs, 'Conformer', _conformer_fields)
+        self.arch_settings = a = named_arch(arch, self.arch_zoo, 'Conformer', _conformer_fields)
         if frozen_stages > 0:
             warnings.warn(
                 'Conformer: frozen_stages has no effect, as in mmcls; `freeze(model, upto)` freezes.'
@@ -272,4 +273,5 @@ class Conformer(ConformerTrunk):
         self.make_steps(width, down, embed_dims=dim, mlp_ratio=mlp_ratio, with_cls_token=with_cls_token, **kw)
         self.pooling,self.trans_norm = nn.AdaptiveAvgPool2d(1),nn.LayerNorm(dim)
         self.out_indices = self.step_numbers(out_indices)
-    def finish_init(self): self.apply(_conformer_start)
+    def finish_init(self): self.apply(self._init_weights)
+    def _init_weights(self, m): _conformer_start(m)

@@ -39,6 +39,7 @@ def _mixer_layer(dim, ks, act, norm_cfg):
 @MODELS.register
 class ConvMixer(Backbone):
     "Patches, then the same layer `depth` times"
+    arch_settings = convmixer_archs
     def __init__(
         self,
         arch='768/32', # Name, or a dict with `embed_dims`, `depth`, `patch_size`, `kernel_size`
@@ -50,7 +51,7 @@ class ConvMixer(Backbone):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages)
-        a = named_arch(arch, convmixer_archs, 'ConvMixer', _convmixer_fields)
+        a = named_arch(arch, self.arch_settings, 'ConvMixer', _convmixer_fields)
         self.embed_dims,self.depth,self.patch_size,self.kernel_size = dim,n,patch,ks = [
             a[k]
             for k in _convmixer_fields

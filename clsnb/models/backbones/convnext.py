@@ -71,6 +71,7 @@ class ConvNeXtBlock(BaseModule):
 @MODELS.register
 class ConvNeXt(Backbone):
     "Four stages of `ConvNeXtBlock`s"
+    arch_settings = convnext_archs
     def __init__(
         self,
         arch='tiny', # Name, or a dict with `depths` and `channels`
@@ -88,10 +89,12 @@ class ConvNeXt(Backbone):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages, with_cp=with_cp)
-        a = arch if isinstance(arch, dict) else pick(convnext_archs, arch, 'ConvNeXt')
+        a = arch if isinstance(arch, dict) else pick(self.arch_settings, arch, 'ConvNeXt')
         if not {'depths', 'channels'} <= a.keys() or len(a['depths'])!=len(a['channels']):
             raise ConfigError('ConvNeXt: an arch that is a dict needs depths and channels, of one length.')
-        self.arch_settings,self.gap_before_final_norm,cs = a,gap_before_final_norm,a['channels']
+        self.depths = a['depths']
+        self.channels = cs = a['channels']
+        self.gap_before_final_norm = gap_before_final_norm
         stem = nn.Sequential(
             nn.Conv2d(in_channels, cs[0], stem_patch_size, stem_patch_size),
             build_norm_layer(norm_cfg, cs[0])[1],

@@ -96,6 +96,7 @@ _leaky,_csp_bn = dict(type='LeakyReLU', inplace=True),dict(type='BN', eps=1e-5)
 class CSPNet(Backbone):
     "A stem, and stages of which half is skipped"
     stem_names,freeze_shift = ('stem',),1
+    last_is_trained = True
     def __init__(
         self,
         arch, # Arguments of `CSPStage`, each a list or the same for all stages
@@ -187,9 +188,9 @@ class CSPDarkNet(CSPNet):
             norm_eval=norm_eval,
             init_cfg=init_cfg,
         )
-    def _make_stem_layer(self, ci):
+    def _make_stem_layer(self, in_channels):
         return ConvModule(
-            ci, self.arch['in_channels'][0], 3, padding=1, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg
+            in_channels, self.arch['in_channels'][0], 3, padding=1, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg
         )
 
 # %% ../../../nbs/models/backbones/cspnet.ipynb #b4aac68c
@@ -221,8 +222,8 @@ class CSPResNet(CSPNet):
             norm_eval=norm_eval,
             init_cfg=init_cfg,
         )
-    def _make_stem_layer(self, ci):
-        co = self.arch['in_channels'][0]
+    def _make_stem_layer(self, in_channels):
+        ci,co = in_channels,self.arch['in_channels'][0]
         kw = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         if not self.deep_stem:
             return nn.Sequential(ConvModule(ci, co, 7, 2, 3, **kw), nn.MaxPool2d(3, 2, 1))

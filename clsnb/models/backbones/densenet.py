@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from ...core.registry import MODELS
-from ...core.errors import ConfigError
-from ...layers.module import BaseModule, pick
+from ...layers.module import BaseModule
 from ...layers.norm_act import build_norm_layer, build_activation_layer
 from ..base import Backbone
+from ..trunk import named_arch
 
 # %% ../../../nbs/models/backbones/densenet.ipynb #1966e71f
 class DenseLayer(BaseModule):
@@ -59,8 +59,10 @@ class DenseBlock(BaseModule):
 
 # %% ../../../nbs/models/backbones/densenet.ipynb #0ce774b6
 #                    growth  layers per stage  first
-densenet_archs = {'121': (32, (6, 12, 24, 16),  64), '169': (32, (6, 12, 32, 32), 64),
-                  '201': (32, (6, 12, 48, 32),  64), '161': (48, (6, 12, 36, 24), 96)}
+_densenet_rows = {'121': (32, [6, 12, 24, 16],  64), '169': (32, [6, 12, 32, 32], 64),
+                  '201': (32, [6, 12, 48, 32],  64), '161': (48, [6, 12, 36, 24], 96)}
+_densenet_fields = ('growth_rate', 'depths', 'init_channels')
+densenet_archs = {k: dict(zip(_densenet_fields, row)) for k,row in _densenet_rows.items()}
 
 class DenseTransition(nn.Sequential):
     "Fewer channels, half the map"
@@ -73,6 +75,7 @@ class DenseTransition(nn.Sequential):
 @MODELS.register
 class DenseNet(Backbone):
     "Stages of layers that append"
+    arch_settings = densenet_archs
     def __init__(
         self,
         arch='121', # Name, or a dict with `growth_rate`, `depths`, `init_channels`
@@ -88,12 +91,8 @@ class DenseNet(Backbone):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages)
-        if isinstance(arch, dict):
-            missing = {'growth_rate', 'depths', 'init_channels'} - arch.keys()
-            if missing:
-                raise ConfigError(f"DenseNet: an arch that is a dict needs {', '.join(sorted(missing))}.")
-            grow,depths,c = arch['growth_rate'],arch['depths'],arch['init_channels']
-        else: grow,depths,c = pick(densenet_archs, arch, 'DenseNet')
+        row = named_arch(arch, self.arch_settings, 'DenseNet', _densenet_fields)
+        grow,depths,c = [row[k] for k in _densenet_fields]
         cfgs = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, c, 7, 2, 3, bias=False),

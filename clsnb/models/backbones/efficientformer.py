@@ -128,7 +128,7 @@ class Flat(nn.Module):
     "A map as tokens"
     def forward(self, x): return x.flatten(2).transpose(1, 2)
 
-class EfficientFormerStage(Sequential):
+class EfficientFormerStage(nn.Sequential): # torch's, through which `init_weights` does not pass
     "Blocks on maps, then perhaps blocks on tokens"
     def __init__(self, ci, co, depth, down, vit_num, # How many blocks at the end have attention
                  drop_paths, pool_size, mlp_ratio=4., # Of the blocks with attention; others have 4
@@ -155,6 +155,7 @@ class EfficientFormerStage(Sequential):
 @MODELS.register
 class EfficientFormer(NormedBackbone):
     "Stages of blocks on maps; the last ends with attention"
+    arch_settings = efficientformer_archs
     stem_names,num_extra_tokens = ('patch_embed',),0
     def __init__(
         self,
@@ -172,7 +173,7 @@ class EfficientFormer(NormedBackbone):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages)
-        a = named_arch(arch, efficientformer_archs, 'EfficientFormer', _ef_fields)
+        a = named_arch(arch, self.arch_settings, 'EfficientFormer', _ef_fields)
         self.layers,self.embed_dims,self.downsamples,self.vit_num = depths,dims,downs,vits = [
             a[k]
             for k in _ef_fields
@@ -187,10 +188,7 @@ class EfficientFormer(NormedBackbone):
                 f'the blocks of the last stage, and not {vits}.'
             )
         self.reshape_last_feat = reshape_last_feat
-        kw = dict(kernel_size=3, stride=2, padding=1, bias=True, norm_cfg=dict(type='BN'))
-        self.patch_embed = Sequential(
-            ConvModule(in_channels, dims[0]//2, **kw), ConvModule(dims[0]//2, dims[0], **kw)
-        )
+        self._make_stem(in_channels, dims[0])
         kw = dict(
             pool_size=pool_size,
             mlp_ratio=mlp_ratios,
@@ -212,6 +210,13 @@ class EfficientFormer(NormedBackbone):
                 dict(type='LN') if i==n and tokens else dict(type='GN', num_groups=1), dims[i]
             )[1]
         )
+    def _make_stem(self, in_channels, stem_channels):
+        "Set `patch_embed`"
+        options = dict(kernel_size=3, stride=2, padding=1, bias=True, norm_cfg=dict(type='BN'))
+        half = stem_channels//2
+        self.patch_embed = Sequential(
+            ConvModule(in_channels, half, **options), ConvModule(half, stem_channels, **options)
+        )
     @property
     def stages_list(self): return self.network
     @property
@@ -221,8 +226,9 @@ class EfficientFormer(NormedBackbone):
         if self.reshape_last_feat:
             return self.out_norm(i)(x.mT.reshape(len(x), -1, *size))
         return self.out_norm(i)(x).mT.contiguous()
-    def forward(self, x):
-        x,outs = self.patch_embed(x),[]
+    def forward(self, x): return self.forward_tokens(self.patch_embed(x))
+    def forward_tokens(self, x):
+        outs = []
         for i,stage in enumerate(self.network):
             x,size = stage(x)
             if i in self.out_indices: outs.append(self.leave(i, x, size))

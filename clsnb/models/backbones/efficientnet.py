@@ -91,6 +91,8 @@ class EdgeResidual(BaseModule):
 @MODELS.register
 class EfficientNet(Backbone):
     "A stem, stages of mobile blocks, and a last 1×1 convolution"
+    arch_settings = efficientnet_archs
+    row_settings = efficientnet_rows # first letter of a name -> rows of blocks
     def __init__(
         self,
         arch='b0',
@@ -105,20 +107,32 @@ class EfficientNet(Backbone):
         init_cfg=cnn_init,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
-        width,depth,_ = self.arch_setting = pick(efficientnet_archs, arch, 'EfficientNet')
-        family,self.drop_path_rate,self.act_cfg = arch.lower()[0],drop_path_rate,act_cfg
-        stages = compound_scale(efficientnet_rows[family], width, depth)
-        kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        ci,self.out_channels = make_divisible(32*width, 8),make_divisible(1280*width, 8)
-        self.layers = ModuleList([ConvModule(3, ci, 3, 2, 1, **kw)])
-        for rows,ps in zip(stages, drop_path_ramp(drop_path_rate, [len(o) for o in stages])):
-            blocks = []
-            for row,p in zip(rows, ps):
-                blocks.append(self._make_block(ci, row, family=='b', drop_path_rate=p, with_cp=with_cp, **kw))
-                ci = row[1]
-            self.layers.append(Sequential(*blocks))
-        self.layers.append(ConvModule(ci, self.out_channels, 1, **kw))
+        width,depth,_ = self.arch_setting = pick(self.arch_settings, arch, 'EfficientNet')
+        self.family = arch.lower()[0]
+        self.drop_path_rate = drop_path_rate
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.act_cfg = act_cfg
+        options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.block_rows = compound_scale(self.row_settings[self.family], width, depth)
+        self.in_channels = make_divisible(32*width, 8)
+        self.out_channels = make_divisible(1280*width, 8)
+        self.layers = ModuleList([ConvModule(3, self.in_channels, 3, 2, 1, **options)])
+        self.make_layer()
+        self.layers.append(ConvModule(self.in_channels, self.out_channels, 1, **options))
         self.ready()
+    def make_layer(self):
+        "Add the stages to `self.layers`; `self.in_channels` follows"
+        options = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg, with_cp=self.with_cp)
+        ramp = drop_path_ramp(self.drop_path_rate, [len(rows) for rows in self.block_rows])
+        for rows,paths in zip(self.block_rows, ramp):
+            blocks = []
+            for row,p in zip(rows, paths):
+                blocks.append(self._make_block(
+                    self.in_channels, row, self.family=='b', drop_path_rate=p, **options
+                ))
+                self.in_channels = row[1]
+            self.layers.append(Sequential(*blocks))
     def _make_block(self, ci, row, se, **kw):
         ks,co,stride,expand,edge,i = row
         odd = edge and expand==3 and i > 0

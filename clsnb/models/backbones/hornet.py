@@ -157,6 +157,7 @@ _hornet_fields = ('base_dim', 'depths', 'orders', 'dw_cfg')
 @MODELS.register
 class HorNet(NormedBackbone):
     "Four stages of `HorNetBlock`s"
+    arch_zoo = hornet_archs
     freeze_shift = 1
     def __init__(
         self,
@@ -172,7 +173,7 @@ class HorNet(NormedBackbone):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages, with_cp=with_cp)
-        self.arch_settings = a = named_arch(arch, hornet_archs, 'HorNet', _hornet_fields)
+        self.arch_settings = a = named_arch(arch, self.arch_zoo, 'HorNet', _hornet_fields)
         self.scale,self.gap_before_final_norm,n = scale,gap_before_final_norm,len(a['depths'])
         if not len(a['orders'])==len(a['dw_cfg'])==n:
             raise ConfigError('HorNet: depths, orders and dw_cfg of an arch have one length.')

@@ -53,6 +53,10 @@ class MixerBlock(BaseModule):
         self.token_mix = FFN(num_tokens, tokens_mlp_dims, add_identity=False, **kw)
         self.ln2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.channel_mix = FFN(embed_dims, channels_mlp_dims, **kw)
+    @property
+    def norm1(self): return self.ln1
+    @property
+    def norm2(self): return self.ln2
     def finish_init(self): init_mlp(self)
     def forward(self, x):
         x = x + self.token_mix(self.ln1(x).mT).mT
@@ -62,6 +66,7 @@ class MixerBlock(BaseModule):
 @MODELS.register
 class MlpMixer(Backbone):
     "Patches, then a stack of `MixerBlock`s"
+    arch_zoo = mixer_archs
     def __init__(
         self,
         arch='base',
@@ -77,7 +82,7 @@ class MlpMixer(Backbone):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices)
-        a = arch if isinstance(arch, dict) else pick(mixer_archs, arch, 'MlpMixer')
+        a = arch if isinstance(arch, dict) else pick(self.arch_zoo, arch, 'MlpMixer')
         missing = set(_mixer_fields)-a.keys()
         if missing:
             raise ConfigError(f"MlpMixer: an arch that is a dict needs {', '.join(sorted(missing))}.")
@@ -107,6 +112,8 @@ class MlpMixer(Backbone):
         self.ln1 = build_norm_layer(norm_cfg, a['embed_dims'])[1]
         self.ready()
     @property
+    def norm1(self): return self.ln1
+    @property
     def stages_list(self): return self.layers
     def enter(self, x):
         if tuple(x.shape[2:])!=self.img_size:
@@ -119,6 +126,6 @@ class MlpMixer(Backbone):
         x,outs = self.enter(x),[]
         for i,m in enumerate(self.layers):
             x = m(x)
-            if i==len(self.layers)-1: x = self.ln1(x)
+            if i==len(self.layers)-1: x = self.norm1(x)
             if i in self.out_indices: outs.append(x.mT)
         return tuple(outs)

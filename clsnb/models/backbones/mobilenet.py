@@ -53,7 +53,9 @@ mobilenet_v2_rows = [(1,    16,     1,      1),
 @MODELS.register
 class MobileNetV2(Backbone):
     "Inverted residual blocks"
+    arch_settings = mobilenet_v2_rows
     stem_names,stem_stats = ('conv1',),False
+    last_is_trained = True
     def __init__(
         self,
         widen_factor=1.,
@@ -68,23 +70,30 @@ class MobileNetV2(Backbone):
     ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         self.widen_factor = widen_factor
-        def width(c): return make_divisible(c*widen_factor, 8)
-        kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        ci = width(32)
-        self.conv1 = ConvModule(3, ci, 3, stride=2, padding=1, **kw)
-        for i,(expand,co,n,stride) in enumerate(mobilenet_v2_rows):
-            blocks = [
-                MobileNetV2Block(
-                    width(co) if j else ci, width(co), 1 if j else stride, expand, with_cp=with_cp, **kw
-                )
-                for j in range(n)
-            ]
-            self.add_module(f'layer{i+1}', nn.Sequential(*blocks))
-            ci = width(co)
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.act_cfg = act_cfg
+        options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.in_channels = make_divisible(32*widen_factor, 8)
+        self.conv1 = ConvModule(3, self.in_channels, 3, stride=2, padding=1, **options)
+        for i,(expand,width,n,stride) in enumerate(self.arch_settings, 1):
+            out_channels = make_divisible(width*widen_factor, 8)
+            layer = self.make_layer(out_channels=out_channels, num_blocks=n, stride=stride, expand_ratio=expand)
+            self.add_module(f'layer{i}', layer)
         self.out_channel = int(1280*widen_factor) if widen_factor > 1 else 1280
-        self.conv2 = ConvModule(ci, self.out_channel, 1, **kw)
-        self.stage_names = (*(f'layer{i+1}' for i in range(7)),'conv2')
+        self.conv2 = ConvModule(self.in_channels, self.out_channel, 1, **options)
+        self.layers = self.stage_names = [*(f'layer{i+1}' for i in range(len(self.arch_settings))), 'conv2']
         self.ready()
+    def make_layer(self, out_channels, num_blocks, stride, expand_ratio):
+        "A row of blocks from `self.in_channels`, which becomes `out_channels`"
+        options = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg, with_cp=self.with_cp)
+        blocks = []
+        for i in range(num_blocks):
+            blocks.append(MobileNetV2Block(
+                self.in_channels, out_channels, 1 if i else stride, expand_ratio, **options
+            ))
+            self.in_channels = out_channels
+        return nn.Sequential(*blocks)
     def enter(self, x): return self.conv1(x)
 
 # %% ../../../nbs/models/backbones/mobilenet.ipynb #26f8514a
@@ -140,33 +149,37 @@ v3_init = [
 @MODELS.register
 class MobileNetV3(Backbone):
     "Inverted residual blocks with channel weights"
+    arch_settings = mobilenet_v3_rows
     freeze_shift = 1
+    last_is_trained = True
     def __init__(self, arch='small', conv_cfg=None, norm_cfg=dict(type='BN', eps=0.001, momentum=0.01),
                  out_indices=None, # None: the last layer
                  frozen_stages=-1, norm_eval=False, with_cp=False, init_cfg=v3_init):
-        rows = pick(mobilenet_v3_rows, arch, 'MobileNetV3')
+        rows = pick(self.arch_settings, arch, 'MobileNetV3')
         super().__init__(
             init_cfg,
             (len(rows)+1,) if out_indices is None else out_indices,
             frozen_stages, norm_eval, with_cp,
         )
-        self.arch,kw = arch,dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        layers = [ConvModule(3, 16, 3, 2, 1, act_cfg=dict(type='HSwish'), **kw)]
+        self.arch = arch
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.layers = self.stage_names = self._make_layer()
+        self.ready()
+    def _make_layer(self):
+        "Add the layers, and return their names"
+        options = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg)
+        hswish = dict(type='HSwish')
+        se_act = (dict(type='ReLU'), dict(type='HSigmoid', bias=3., divisor=6.))
+        layers = [ConvModule(3, 16, 3, 2, 1, act_cfg=hswish, **options)]
         ci = 16
-        for ks,mid,co,se,act,stride in rows:
-            if se:
-                se_cfg = dict(
-                    channels=mid,
-                    ratio=4,
-                    act_cfg=(dict(type='ReLU'), dict(type='HSigmoid', bias=3., divisor=6.)),
-                )
-            else:
-                se_cfg = None
+        for ks,mid,co,se,act,stride in pick(self.arch_settings, self.arch, 'MobileNetV3'):
             layers.append(InvertedResidual(
-                ci, co, mid, ks, stride, se_cfg, act_cfg=dict(type=act), with_cp=with_cp, **kw
+                ci, co, mid, ks, stride, dict(channels=mid, ratio=4, act_cfg=se_act) if se else None,
+                act_cfg=dict(type=act), with_cp=self.with_cp, **options
             ))
             ci = co
-        layers.append(ConvModule(ci, 6*ci, 1, act_cfg=dict(type='HSwish'), **kw))
-        for i,m in enumerate(layers): self.add_module(f'layer{i}', m)
-        self.stage_names = tuple(f'layer{i}' for i in range(len(layers)))
-        self.ready()
+        layers.append(ConvModule(ci, 6*ci, 1, act_cfg=hswish, **options))
+        names = [f'layer{i}' for i in range(len(layers))]
+        for name,layer in zip(names, layers): self.add_module(name, layer)
+        return names

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from ...core.registry import MODELS
 from ...core.errors import ConfigError
-from ...layers.module import BaseModule, pick, to_2tuple
+from ...layers.module import BaseModule, ModuleList, pick, to_2tuple
 from ...layers.norm_act import build_norm_layer, build_activation_layer
 from ...layers.drop import drop_path_ramp, path_or_identity
 from ...layers.embed import PatchEmbed, resize_pos_embed, adapt_pos_embed
@@ -183,6 +183,7 @@ class MViTTrunk(Backbone):
 @MODELS.register
 class MViT(MViTTrunk):
     "Four scales of attention that pools"
+    arch_zoo = mvit_archs
     def __init__(self, arch='base', # Name, or a dict with what the table has
                  img_size=224, in_channels=3, out_scales=-1, drop_path_rate=0., use_abs_pos_embed=False,
                  interpolate_mode='bicubic', pool_kernel=(3, 3), dim_mul=2,
@@ -191,7 +192,7 @@ class MViT(MViTTrunk):
                  qkv_bias=True, norm_cfg=dict(type='LN', eps=1e-6),
                  patch_cfg=dict(kernel_size=7, stride=4, padding=3), init_cfg=None):
         super().__init__(init_cfg)
-        a = self.arch_settings = arch if isinstance(arch, dict) else pick(mvit_archs, arch, 'MViT')
+        a = self.arch_settings = arch if isinstance(arch, dict) else pick(self.arch_zoo, arch, 'MViT')
         missing = set(_mvit_fields)-a.keys()
         if missing:
             raise ConfigError(f"MViT: an arch that is a dict needs {', '.join(sorted(missing))}.")
@@ -202,13 +203,15 @@ class MViT(MViTTrunk):
         self.out_scales = self.find_scales(out_scales)
         self.patch_embed = PatchEmbed(**{**dict(in_channels=in_channels, input_size=img_size, embed_dims=dim,
                                                 conv_type='Conv2d'), **patch_cfg})
-        self.patch_resolution = h,w = size = self.patch_embed.init_out_size
-        if use_abs_pos_embed: self.pos_embed = nn.Parameter(torch.zeros(1, h*w, dim))
+        self.patch_resolution = size = self.patch_embed.init_out_size
+        if img_size is None and (use_abs_pos_embed or rel_pos_spatial):
+            raise ConfigError('MViT: positions need img_size; without it, set rel_pos_spatial=False.')
+        if use_abs_pos_embed: self.pos_embed = nn.Parameter(torch.zeros(1, size[0]*size[1], dim))
         kw = dict(mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, norm_cfg=norm_cfg, qkv_pool_kernel=to_2tuple(pool_kernel),
                   rel_pos_spatial=rel_pos_spatial,
                   residual_pooling=residual_pooling, dim_mul_in_attention=dim_mul_in_attention,
                   rel_pos_zero_init=rel_pos_zero_init)
-        self.blocks,stride_kv = nn.ModuleList(),adaptive_kv_stride
+        self.blocks,stride_kv = ModuleList(),adaptive_kv_stride
         for i,p in enumerate(drop_path_ramp(drop_path_rate, [n])[0]):
             if i in down: heads,stride_kv = heads*head_mul,max(stride_kv//2, 1)
             out = dim*dim_mul if i + (not dim_mul_in_attention) in down else dim

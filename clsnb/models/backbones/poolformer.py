@@ -96,6 +96,7 @@ class PoolFormerPatch(nn.Module):
 @MODELS.register
 class PoolFormer(NormedBackbone):
     "Four stages of `PoolFormerBlock`s"
+    arch_settings = poolformer_archs
     stem_names = ('patch_embed',)
     def __init__(
         self,
@@ -117,7 +118,7 @@ class PoolFormer(NormedBackbone):
     ):
         super().__init__(init_cfg, out_indices, frozen_stages)
         a = named_arch(
-            arch, poolformer_archs, 'PoolFormer',
+            arch, self.arch_settings, 'PoolFormer',
             ('layers', 'embed_dims'),
             ('mlp_ratios', 'layer_scale_init_value'),
         )
@@ -145,4 +146,11 @@ class PoolFormer(NormedBackbone):
         self.add_norms(lambda i: build_norm_layer(norm_cfg, at[i])[1])
     @property
     def stages_list(self): return self.network
-    def enter(self, x): return self.patch_embed(x)
+    def forward_embeddings(self, x): return self.patch_embed(x)
+    def forward_tokens(self, x):
+        outs = []
+        for i,stage in enumerate(self.network):
+            x = stage(x)
+            if i in self.out_indices: outs.append(self.leave(i, x))
+        return tuple(outs)
+    def forward(self, x): return self.forward_tokens(self.forward_embeddings(x))

@@ -11,7 +11,6 @@ import numpy as np
 from ...core.registry import MODELS
 from ...core.errors import ConfigError
 from ...layers.module import pick
-from ...layers.residual import ResLayer
 from ..base import Backbone
 from .resnet import ResNet
 from .resnext import ResNeXtBottleneck
@@ -46,6 +45,7 @@ regnet_archs = {'regnetx_400mf': _row( 24, 24.48, 2.54,  16, 22),
 @MODELS.register
 class RegNet(ResNet):
     "A ResNeXt whose stages follow a rule"
+    arch_settings = regnet_archs
     def __init__(
         self,
         arch, # Name, or a dict with `w0`, `wa`, `wm`, `group_w`, `depth`, `bot_mul`
@@ -68,31 +68,44 @@ class RegNet(ResNet):
     ):
         Backbone.__init__(self, init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         if deep_stem: raise ConfigError('RegNet has no deep stem.')
-        row = arch if isinstance(arch, dict) else pick(regnet_archs, arch, 'RegNet')
+        row = arch if isinstance(arch, dict) else pick(self.arch_settings, arch, 'RegNet')
         missing = {'w0', 'wa', 'wm', 'group_w', 'depth', 'bot_mul'} - row.keys()
         if missing:
             raise ConfigError(f"RegNet: an arch that is a dict needs {', '.join(sorted(missing))}.")
         self.arch = row
+        self.stem_channels = stem_channels
+        self.base_channels = base_channels
+        self.strides = strides
+        self.dilations = dilations
+        self.style = style
         self.deep_stem = False
+        self.avg_down = avg_down
         self.conv_cfg = conv_cfg
         self.norm_cfg = norm_cfg
         self.zero_init_residual = zero_init_residual
-        self.make_plain_stem(in_channels, stem_channels, 3, 2)
-        stages,ci = regnet_stages(**row),stem_channels
-        self.stage_names = self.res_layers = tuple(f'layer{i+1}' for i in range(len(stages)))
-        kw = dict(
-            style=style, avg_down=avg_down, with_cp=with_cp, conv_cfg=conv_cfg, norm_cfg=norm_cfg, expansion=1
-        )
-        for name,(w,n,g),stride,dilation in zip(self.stage_names, stages, strides, dilations):
-            groups = round(w*row['bot_mul'])//g
-            self.add_module(
-                name,
-                ResLayer(
-                    ResNeXtBottleneck, n, ci, w, stride=stride, dilation=dilation, groups=groups,
-                    width_per_group=g, base_channels=w, **kw
-                ),
-            )
-            ci = w
-        self.feat_dim = ci
+        self.block = ResNeXtBottleneck
+        self.expansion = 1
+        self._make_stem_layer(in_channels, stem_channels)
+        self._make_stages()
         self.ready()
+    def _make_stem_layer(self, in_channels, base_channels):
+        self.make_plain_stem(in_channels, base_channels, 3, 2)
+    def find_stages(self):
+        "Width, number of blocks and group width of each stage; a subclass may give others"
+        return regnet_stages(**self.arch)
+    def _make_stages(self):
+        rows = self.find_stages()
+        self.num_stages = len(rows)
+        self.stage_widths,self.stage_blocks,self.group_widths = zip(*rows)
+        ci = self.stem_channels
+        for i,(width,n,group_width) in enumerate(rows):
+            stage = self.make_res_layer(
+                block=self.block, num_blocks=n, in_channels=ci, out_channels=width, expansion=self.expansion,
+                stride=self.strides[i], dilation=self.dilations[i], base_channels=width,
+                groups=round(width*self.arch['bot_mul'])//group_width, width_per_group=group_width,
+                **self.block_options())
+            self.add_module(f'layer{i+1}', stage)
+            ci = width
+        self.stage_names = self.res_layers = [f'layer{i+1}' for i in range(self.num_stages)]
+        self.feat_dim = ci
     def enter(self, x): return self.enter_stem(x)

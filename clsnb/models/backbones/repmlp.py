@@ -156,8 +156,8 @@ repmlp_archs = dict.fromkeys(
     ),
 )
 def _by(size): return 'x'.join(map(str, size))
-def _check_arch(arch):
-    a = arch if isinstance(arch, dict) else pick(repmlp_archs, arch, 'RepMLPNet')
+def _check_arch(arch, table):
+    a = arch if isinstance(arch, dict) else pick(table, arch, 'RepMLPNet')
     if (
         a.keys()!={'channels', 'depths', 'sharesets_nums'}
         or len({len(v) for v in a.values()})!=1
@@ -171,6 +171,7 @@ def _check_arch(arch):
 @MODELS.register
 class RepMLPNet(Backbone):
     "Stages of `RepMLPNetUnit`s, for pictures of `img_size`"
+    arch_zoo = repmlp_archs
     def __init__(
         self,
         arch, # Name, or a dict with `channels`, `depths`, `sharesets_nums`
@@ -188,7 +189,7 @@ class RepMLPNet(Backbone):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices)
-        a = self.arch_settings = _check_arch(arch)
+        a = self.arch_settings = _check_arch(arch, self.arch_zoo)
         cs = a['channels']
         self.img_size = to_2tuple(img_size)
         self.deploy = deploy

@@ -163,6 +163,7 @@ class PoolPyramid(nn.Module):
 @MODELS.register
 class RepVGG(Backbone):
     "A stack of `RepVGGBlock`s"
+    arch_settings = repvgg_archs
     stem_names = ('stem',)
     def __init__(
         self,
@@ -185,35 +186,46 @@ class RepVGG(Backbone):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
         row = (
             dict(group_layer_map=None, se_cfg=None)
-            | (arch if isinstance(arch, dict) else pick(repvgg_archs, arch, 'RepVGG'))
+            | (arch if isinstance(arch, dict) else pick(self.arch_settings, arch, 'RepVGG'))
         )
         missing = {'num_blocks', 'width_factor'} - row.keys()
         if missing:
             raise ConfigError(f"RepVGG: an arch that is a dict needs {', '.join(sorted(missing))}.")
         first = min(row.get('stem_channels', 64), int(base_channels*row['width_factor'][0]))
-        kw = dict(
-            se_cfg=row['se_cfg'], with_cp=with_cp, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg,
-            deploy=deploy
-        )
         self.arch = row
+        self.base_channels = base_channels
+        self.in_channels = in_channels
+        self.strides = strides
+        self.dilations = dilations
         self.deploy = deploy
-        ci = first
-        k = 0
-        groups = row['group_layer_map'] or {}
-        self.stem = RepVGGBlock(in_channels, ci, stride=2, **kw)
-        self.stage_names = self.stages = tuple(f'stage_{i+1}' for i in range(len(row['num_blocks'])))
-        for i,(name,n,f) in enumerate(zip(self.stage_names, row['num_blocks'], row['width_factor'])):
-            co,blocks = int(base_channels*2**i*f),[]
-            for j in range(n):
-                k += 1
-                d = dilations[i]
-                blocks.append(RepVGGBlock(
-                    ci, co, 1 if j else strides[i], d, d, groups.get(k, 1), **kw
-                ))
-                ci = co
-            self.add_module(name, nn.Sequential(*blocks))
+        self.conv_cfg = conv_cfg
+        self.norm_cfg = norm_cfg
+        self.act_cfg = act_cfg
+        self.stem = RepVGGBlock(in_channels, first, stride=2, **self.block_options())
+        self.stage_names = self.stages = [f'stage_{i+1}' for i in range(len(row['num_blocks']))]
+        ci,next_block = first,1
+        for i,(n,factor) in enumerate(zip(row['num_blocks'], row['width_factor'])):
+            co = int(base_channels*2**i*factor)
+            stage,next_block = self._make_stage(ci, co, n, strides[i], dilations[i], next_block, None)
+            self.add_module(f'stage_{i+1}', stage)
+            ci = co
         self.ppf = PoolPyramid(ci, norm_cfg, act_cfg) if add_ppf else None
         self.ready()
+    def block_options(self):
+        "Arguments that all blocks share"
+        names = 'with_cp', 'conv_cfg', 'norm_cfg', 'act_cfg', 'deploy'
+        return dict(se_cfg=self.arch['se_cfg'], **{k: getattr(self, k) for k in names})
+    def _make_stage(self, in_channels, out_channels, num_blocks, stride, dilation, next_create_block_idx, init_cfg):
+        "A row of blocks, and the number of the next block; `group_layer_map` counts the blocks from 1"
+        groups = self.arch['group_layer_map'] or {}
+        blocks = []
+        for i in range(num_blocks):
+            blocks.append(RepVGGBlock(
+                in_channels, out_channels, 1 if i else stride, dilation, dilation,
+                groups.get(next_create_block_idx+i, 1), init_cfg=init_cfg, **self.block_options()
+            ))
+            in_channels = out_channels
+        return nn.Sequential(*blocks),next_create_block_idx+num_blocks
     def enter(self, x): return self.stem(x)
     def leave(self, i, x):
         return self.ppf(x) if self.ppf is not None and i==len(self.stage_names)-1 else x

@@ -13,7 +13,7 @@ from ...core.registry import MODELS
 from ...core.errors import ConfigError
 from ...layers.norm_act import build_norm_layer
 from ...layers.conv import build_conv_layer
-from ...layers.residual import Bottleneck
+from ...layers.residual import Bottleneck, ResLayer
 from .resnet import ResNet
 from .resnext import with_block
 
@@ -78,8 +78,10 @@ class Res2Net(ResNet):
         init_cfg=None,
         **kwargs,
     ):
-        self.scales,self.base_width = scales,base_width
-        self.block_kw = dict(
-            scales=scales, base_width=base_width, base_channels=kwargs.get('base_channels', 64)
-        )
+        self.scales = scales
+        self.base_width = base_width
         super().__init__(style=style, deep_stem=deep_stem, avg_down=avg_down, init_cfg=init_cfg, **kwargs)
+    def make_res_layer(self, **kwargs):
+        return ResLayer(
+            scales=self.scales, base_width=self.base_width, base_channels=self.base_channels, **kwargs
+        )

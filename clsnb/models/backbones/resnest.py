@@ -12,7 +12,7 @@ from ...core.registry import MODELS
 from ...core.errors import ConfigError
 from ...layers.norm_act import build_norm_layer
 from ...layers.conv import build_conv_layer
-from ...layers.residual import Bottleneck
+from ...layers.residual import Bottleneck, ResLayer
 from .resnet import ResNetV1d
 
 # %% ../../../nbs/models/backbones/resnest.ipynb #2ac54d75
@@ -142,12 +142,12 @@ class ResNeSt(ResNetV1d):
         avg_down_stride=True,
         **kwargs,
     ):
-        self.block_kw = dict(
-            groups=groups,
-            width_per_group=width_per_group,
-            base_channels=kwargs.get('base_channels', 64),
-            radix=radix,
-            reduction_factor=reduction_factor,
-            avg_down_stride=avg_down_stride,
-        )
+        self.groups = groups
+        self.width_per_group = width_per_group
+        self.radix = radix
+        self.reduction_factor = reduction_factor
+        self.avg_down_stride = avg_down_stride
         super().__init__(depth=depth, **kwargs)
+    def make_res_layer(self, **kwargs):
+        names = 'groups', 'width_per_group', 'base_channels', 'radix', 'reduction_factor', 'avg_down_stride'
+        return ResLayer(**{k: getattr(self, k) for k in names}, **kwargs)

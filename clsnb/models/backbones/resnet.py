@@ -34,7 +34,7 @@ class ResStem(Backbone):
         self.conv1 = build_conv_layer(self.conv_cfg, ci, co, ks, stride=stride, padding=ks//2, bias=False)
         self.norm1_name,norm = build_norm_layer(self.norm_cfg, co, postfix=1)
         self.add_module(self.norm1_name, norm)
-        self.relu,self.stem_names = nn.ReLU(inplace=True),('conv1', self.norm1_name)
+        self.relu = nn.ReLU(inplace=True)
     def make_deep_stem(self, ci, co):
         kw = dict(kernel_size=3, padding=1, conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg)
         self.stem = nn.Sequential(
@@ -42,10 +42,13 @@ class ResStem(Backbone):
             ConvModule(co//2, co//2, **kw),
             ConvModule(co//2, co, **kw),
         )
-        self.stem_names = ('stem',)
-    def make_stem(self, ci, co):
-        (self.make_deep_stem if self.deep_stem else self.make_plain_stem)(ci, co)
+    def _make_stem_layer(self, in_channels, stem_channels):
+        "Add the children of the stem; a subclass may add others"
+        make = self.make_deep_stem if self.deep_stem else self.make_plain_stem
+        make(in_channels, stem_channels)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
+    @property
+    def stem_names(self): return ('stem',) if self.deep_stem else ('conv1', self.norm1_name)
     @property
     def norm1(self): return getattr(self, self.norm1_name)
     def enter_stem(self, x):
@@ -56,7 +59,7 @@ class ResStem(Backbone):
 @MODELS.register
 class ResNet(ResStem):
     "A stem and stages of residual blocks"
-    arch_settings,block_kw = resnet_depths,{}
+    arch_settings = resnet_depths
     def __init__(
         self,
         depth,
@@ -85,24 +88,41 @@ class ResNet(ResStem):
         if not 1 <= num_stages <= 4 or not len(strides)==len(dilations)==num_stages:
             raise ConfigError(f'{who}: num_stages is 1 to 4, and there are as many strides and dilations.')
         self.depth = depth
+        self.stem_channels = stem_channels
+        self.base_channels = base_channels
+        self.num_stages = num_stages
+        self.strides = strides
+        self.dilations = dilations
+        self.style = style
         self.deep_stem = deep_stem
+        self.avg_down = avg_down
         self.conv_cfg = conv_cfg
         self.norm_cfg = norm_cfg
         self.zero_init_residual = zero_init_residual
         self.block,blocks = pick(self.arch_settings, depth, who, 'depth')
+        self.stage_blocks = blocks[:num_stages]
         self.expansion = get_expansion(self.block, expansion)
-        self.make_stem(in_channels, stem_channels)
-        kw = dict(
-            self.block_kw, expansion=self.expansion, style=style, avg_down=avg_down, with_cp=with_cp,
-            conv_cfg=conv_cfg, norm_cfg=norm_cfg, drop_path_rate=drop_path_rate
-        )
-        self.stage_names = self.res_layers = tuple(f'layer{i+1}' for i in range(num_stages))
-        ci,co = stem_channels,base_channels*self.expansion
-        for name,n,stride,dilation in zip(self.stage_names, blocks, strides, dilations):
-            self.add_module(name, ResLayer(self.block, n, ci, co, stride=stride, dilation=dilation, **kw))
-            ci,co = co,2*co
-        self.feat_dim = ci
+        self._make_stem_layer(in_channels, stem_channels)
+        self._make_stages(drop_path_rate)
         self.ready()
+    def _make_stages(self, drop_path_rate):
+        ci,co = self.stem_channels,self.base_channels*self.expansion
+        for i,n in enumerate(self.stage_blocks):
+            stage = self.make_res_layer(
+                block=self.block, num_blocks=n, in_channels=ci, out_channels=co, expansion=self.expansion,
+                stride=self.strides[i], dilation=self.dilations[i], drop_path_rate=drop_path_rate,
+                **self.block_options())
+            self.add_module(f'layer{i+1}', stage)
+            ci,co = co,2*co
+        self.stage_names = self.res_layers = [f'layer{i+1}' for i in range(self.num_stages)]
+        self.feat_dim = ci
+    def block_options(self):
+        "Arguments that the blocks of all stages share"
+        names = 'style', 'avg_down', 'with_cp', 'conv_cfg', 'norm_cfg'
+        return {k: getattr(self, k) for k in names}
+    def make_res_layer(self, **kwargs): # Arguments of `ResLayer`
+        "A stage; a subclass may add arguments of its block"
+        return ResLayer(**kwargs)
     def finish_init(self):
         for m in self.modules() if self.zero_init_residual else ():
             if isinstance(m, ResBlock): constant_init(m.last_norm, 0)
@@ -125,5 +145,6 @@ class ResNet_CIFAR(ResNet):
     def __init__(self, depth, deep_stem=False, **kwargs):
         if deep_stem: raise ConfigError('ResNet_CIFAR has no deep stem.')
         super().__init__(depth, deep_stem=False, **kwargs)
-    def make_stem(self, ci, co): self.make_plain_stem(ci, co, 3, 1)
+    def _make_stem_layer(self, in_channels, base_channels):
+        self.make_plain_stem(in_channels, base_channels, 3, 1)
     def enter(self, x): return self.enter_stem(x)

@@ -7,7 +7,7 @@ __all__ = ['ResNeXtBottleneck', 'with_block', 'ResNeXt']
 
 # %% ../../../nbs/models/backbones/resnext.ipynb #492a3142
 from ...core.registry import MODELS
-from ...layers.residual import Bottleneck
+from ...layers.residual import Bottleneck, ResLayer
 from .resnet import ResNet, resnet_depths
 
 # %% ../../../nbs/models/backbones/resnext.ipynb #54456830
@@ -31,7 +31,10 @@ class ResNeXt(ResNet):
     "ResNet of 50, 101 or 152 layers with grouped convolutions"
     arch_settings = with_block(ResNeXtBottleneck)
     def __init__(self, depth, groups=32, width_per_group=4, **kwargs):
-        self.block_kw = dict(
-            groups=groups, width_per_group=width_per_group, base_channels=kwargs.get('base_channels', 64)
-        )
+        self.groups = groups
+        self.width_per_group = width_per_group
         super().__init__(depth, **kwargs)
+    def make_res_layer(self, **kwargs):
+        return ResLayer(
+            groups=self.groups, width_per_group=self.width_per_group, base_channels=self.base_channels, **kwargs
+        )

@@ -7,7 +7,7 @@ __all__ = ['SEBottleneck', 'SEResNeXtBottleneck', 'SEResNet', 'SEResNeXt']
 
 # %% ../../../nbs/models/backbones/se.ipynb #5d721fe9
 from ...core.registry import MODELS
-from ...layers.residual import Bottleneck
+from ...layers.residual import Bottleneck, ResLayer
 from ...layers.se import SELayer
 from .resnet import ResNet
 from .resnext import ResNeXtBottleneck, with_block
@@ -34,18 +34,19 @@ class SEResNet(ResNet):
     "ResNet with channel weights"
     arch_settings = with_block(SEBottleneck)
     def __init__(self, depth, se_ratio=16, **kwargs):
-        self.block_kw = dict(se_ratio=se_ratio)
+        self.se_ratio = se_ratio
         super().__init__(depth, **kwargs)
+    def make_res_layer(self, **kwargs): return ResLayer(se_ratio=self.se_ratio, **kwargs)
 
 @MODELS.register
-class SEResNeXt(ResNet):
+class SEResNeXt(SEResNet):
     "ResNeXt with channel weights"
     arch_settings = with_block(SEResNeXtBottleneck)
-    def __init__(self, depth, groups=32, width_per_group=4, se_ratio=16, **kwargs):
-        self.block_kw = dict(
-            se_ratio=se_ratio,
-            groups=groups,
-            width_per_group=width_per_group,
-            base_channels=kwargs.get('base_channels', 64),
-        )
+    def __init__(self, depth, groups=32, width_per_group=4, **kwargs):
+        self.groups = groups
+        self.width_per_group = width_per_group
         super().__init__(depth, **kwargs)
+    def make_res_layer(self, **kwargs):
+        return super().make_res_layer(
+            groups=self.groups, width_per_group=self.width_per_group, base_channels=self.base_channels, **kwargs
+        )

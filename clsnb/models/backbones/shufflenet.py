@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from ...core.registry import MODELS
 from ...core.init import normal_init, constant_init
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, DataError
 from ...layers.module import BaseModule, make_divisible, pick
 from ...layers.norm_act import build_activation_layer
 from ...layers.conv import ConvModule
@@ -22,6 +22,7 @@ from ..base import Backbone
 def channel_shuffle(x, groups):
     "Deal the channels of `groups` groups out in turn"
     n,c,h,w = x.shape
+    if c%groups: raise DataError(f'channel_shuffle: {c} channels cannot be divided into {groups} groups.')
     return (
         x.view(n, groups, c//groups, h, w).transpose(1, 2).reshape(n, c, h, w)
     )
@@ -70,8 +71,13 @@ class ShuffleUnit(BaseModule):
 class ShuffleTrunk(Backbone):
     "Stem, and stages in `layers`"
     stem_names,stem_stats = ('conv1',),False
-    def make_stem(self, co, kw):
-        self.conv1 = ConvModule(3, co, 3, stride=2, padding=1, **kw)
+    last_is_trained = True
+    stage_blocks = (4, 8, 4)
+    def make_stem(self, in_channels, **options):
+        self.options = options # Of all convolutions
+        self.conv_cfg,self.norm_cfg,self.act_cfg = (options[k] for k in ('conv_cfg', 'norm_cfg', 'act_cfg'))
+        self.in_channels = in_channels # Of the next layer
+        self.conv1 = ConvModule(3, in_channels, 3, stride=2, padding=1, **options)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layers = nn.ModuleList()
     @property
@@ -107,22 +113,22 @@ class ShuffleNetV1(ShuffleTrunk):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
-        kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        ci = int(24*widen_factor)
-        self.make_stem(ci, kw)
-        for i,(w,n) in enumerate(zip(
-            pick(shufflenet_v1_widths, groups, 'ShuffleNetV1', 'groups'), (4, 8, 4)
-        )):
-            co = make_divisible(w*widen_factor, 8)
-            units = [
-                ShuffleUnit(
-                    co if j else ci, co, groups, i==j==0, 'add' if j else 'concat', with_cp=with_cp, **kw
-                )
-                for j in range(n)
-            ]
-            self.layers.append(nn.Sequential(*units))
-            ci = co
+        self.groups = groups
+        self.make_stem(int(24*widen_factor), conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        widths = pick(shufflenet_v1_widths, groups, 'ShuffleNetV1', 'groups')
+        for i,(width,n) in enumerate(zip(widths, self.stage_blocks)):
+            self.layers.append(self.make_layer(make_divisible(width*widen_factor, 8), n, i==0))
         self.ready()
+    def make_layer(self, out_channels, num_blocks, first_block=False):
+        "A row of units from `self.in_channels`, which becomes `out_channels`"
+        units = []
+        for i in range(num_blocks):
+            units.append(ShuffleUnit(
+                self.in_channels, out_channels, self.groups, first_block and i==0, 'add' if i else 'concat',
+                with_cp=self.with_cp, **self.options
+            ))
+            self.in_channels = out_channels
+        return nn.Sequential(*units)
 
 # %% ../../../nbs/models/backbones/shufflenet.ipynb #72b2b61d
 class ShuffleV2Block(BaseModule):
@@ -168,14 +174,19 @@ class ShuffleNetV2(ShuffleTrunk):
     def __init__(self, widen_factor=1.0, out_indices=(3,), frozen_stages=-1, conv_cfg=None, norm_cfg=dict(type='BN'),
                  act_cfg=dict(type='ReLU'), norm_eval=False, with_cp=False, init_cfg=None):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
-        kw = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        ci,widths = 24,pick(shufflenet_v2_widths, widen_factor, 'ShuffleNetV2', 'widen_factor')
-        self.make_stem(ci, kw)
-        for co,n in zip(widths, (4, 8, 4)):
-            self.layers.append(nn.Sequential(*(
-                ShuffleV2Block(co if j else ci, co, 1 if j else 2, with_cp=with_cp, **kw)
-                for j in range(n)
-            )))
-            ci = co
-        self.layers.append(ConvModule(ci, widths[-1], 1, **kw))
+        widths = pick(shufflenet_v2_widths, widen_factor, 'ShuffleNetV2', 'widen_factor')
+        self.make_stem(24, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        for width,n in zip(widths, self.stage_blocks):
+            self.layers.append(self._make_layer(width, n))
+        self.layers.append(ConvModule(self.in_channels, widths[-1], 1, **self.options))
         self.ready()
+    def _make_layer(self, out_channels, num_blocks):
+        "A row of blocks from `self.in_channels`, which becomes `out_channels`"
+        blocks = []
+        for i in range(num_blocks):
+            stride = 1 if i else 2
+            blocks.append(ShuffleV2Block(
+                self.in_channels, out_channels, stride, with_cp=self.with_cp, **self.options
+            ))
+            self.in_channels = out_channels
+        return nn.Sequential(*blocks)

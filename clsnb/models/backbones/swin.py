@@ -203,7 +203,11 @@ class SwinTrunk(SwinStem):
     def adapt(self, state_dict, prefix):
         for k in [k for k in state_dict if k.startswith(prefix) and k.endswith('attn_mask')]:
             del state_dict[k]
+        self._prepare_abs_pos_embed(state_dict, prefix)
+        self._prepare_relative_position_bias_table(state_dict, prefix)
+    def _prepare_abs_pos_embed(self, state_dict, prefix, *args, **kwargs):
         adapt_pos_embed(self, state_dict, f'{prefix}absolute_pos_embed', 0)
+    def _prepare_relative_position_bias_table(self, state_dict, prefix, *args, **kwargs):
         adapt_window_tables(self, state_dict, prefix)
     def leave(self, i, x, size):
         return getattr(self, f'norm{i}')(x).transpose(1, 2).reshape(len(x), -1, *size)
@@ -220,6 +224,7 @@ class SwinTrunk(SwinStem):
 @MODELS.register
 class SwinTransformer(SwinTrunk):
     "Four stages of attention in moving windows"
+    arch_zoo = swin_archs
     def __init__(
         self,
         arch:str|dict='tiny', # a name of the table, or a dict with `embed_dims`, `depths`, `num_heads`
@@ -243,7 +248,7 @@ class SwinTransformer(SwinTrunk):
         init_cfg:dict=None,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
-        self.arch_settings = arch = arch if isinstance(arch, dict) else pick(swin_archs, arch, 'SwinTransformer')
+        self.arch_settings = arch = arch if isinstance(arch, dict) else pick(self.arch_zoo, arch, 'SwinTransformer')
         if missing := {'embed_dims', 'depths', 'num_heads'} - arch.keys():
             raise ConfigError(f"SwinTransformer: an arch that is a dict needs {', '.join(sorted(missing))}.")
         self.embed_dims = arch['embed_dims']

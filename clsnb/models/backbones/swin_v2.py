@@ -89,6 +89,7 @@ class SwinBlockV2Sequence(BaseModule):
 @MODELS.register
 class SwinTransformerV2(SwinTrunk):
     "Four stages of attention by angle, in moving windows"
+    arch_zoo = swin_v2_archs
     out_after_downsample = True # Merging comes first in a stage, so that is where outputs are, too
     def __init__(self, arch='tiny', # Name, or a dict with what the table has
                  img_size=256, patch_size=4, in_channels=3, window_size=8, drop_rate=0., drop_path_rate=.1,
@@ -97,7 +98,7 @@ class SwinTransformerV2(SwinTrunk):
                  norm_cfg=dict(type='LN'),
                  stage_cfgs=dict(), patch_cfg=dict(), pretrained_window_sizes=[0, 0, 0, 0], init_cfg=None):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval, with_cp)
-        a = arch if isinstance(arch, dict) else pick(swin_v2_archs, arch, 'SwinTransformerV2')
+        a = arch if isinstance(arch, dict) else pick(self.arch_zoo, arch, 'SwinTransformerV2')
         missing = set(_swin_v2_fields)-a.keys()
         if missing:
             raise ConfigError(
@@ -129,6 +130,8 @@ class SwinTransformerV2(SwinTrunk):
             dim = self.stages[-1].out_channels
     def adapt(self, state_dict, prefix):
         super().adapt(state_dict, prefix)
+        self._delete_reinit_params(state_dict, prefix)
+    def _delete_reinit_params(self, state_dict, prefix, *args, **kwargs):
         tables = 'relative_position_index','relative_coords_table' # computed
         for k in [k for k in state_dict if k.startswith(prefix) and k.endswith(tables)]:
             del state_dict[k]

@@ -34,10 +34,14 @@ class T2TTransformerLayer(BaseModule):
                                        v_shortcut=self.v_shortcut)
         self.ln2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.ffn = FFN(embed_dims, feedforward_channels, num_fcs, act_cfg, drop_rate, path)
+    @property
+    def norm1(self): return self.ln1
+    @property
+    def norm2(self): return self.ln2
     def forward(self, x):
-        y = self.attn(self.ln1(x))
+        y = self.attn(self.norm1(x))
         if not self.v_shortcut: y = x + y
-        return self.ffn(self.ln2(y), identity=y)
+        return self.ffn(self.norm2(y), identity=y)
 
 # %% ../../../nbs/models/backbones/t2t_vit.ipynb #c59ed7ef
 class T2TModule(BaseModule):
@@ -97,7 +101,9 @@ class T2TTrunk(Backbone):
     @property
     def cam_layer(self): return f'encoder.{max(self.out_indices)}.ln1' # after it, only the class token gets a gradient
     def finish_init(self): nn.init.trunc_normal_(self.cls_token, std=.02)
-    def adapt(self, state_dict, prefix): adapt_pos_embed(self, state_dict, f'{prefix}pos_embed')
+    def adapt(self, state_dict, prefix): self._prepare_pos_embed(state_dict, prefix)
+    def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs):
+        adapt_pos_embed(self, state_dict, f'{prefix}pos_embed')
     def forward(self, x):
         x,size = self.tokens_to_token(x)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)

@@ -144,6 +144,7 @@ class TNTTrunk(Backbone):
 @MODELS.register
 class TNT(TNTTrunk):
     "Transformer in transformer"
+    arch_zoo = tnt_archs
     def __init__(self, arch='b', # Name, or a dict with what the table has
                  img_size=224, patch_size=16, in_channels=3, ffn_ratio=4, qkv_bias=False, drop_rate=0.,
                  attn_drop_rate=0., drop_path_rate=0.,
@@ -152,7 +153,7 @@ class TNT(TNTTrunk):
                  init_cfg=[dict(type='TruncNormal', layer='Linear', std=.02),
                            dict(type='Constant', layer='LayerNorm', val=1., bias=0.)]):
         super().__init__(init_cfg)
-        a = self.arch_settings = arch if isinstance(arch, dict) else pick(tnt_archs, arch, 'TNT')
+        a = self.arch_settings = arch if isinstance(arch, dict) else pick(self.arch_zoo, arch, 'TNT')
         missing = set(_tnt_fields)-a.keys()
         if missing:
             raise ConfigError(f"TNT: an arch that is a dict needs {', '.join(sorted(missing))}.")

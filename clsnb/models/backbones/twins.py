@@ -165,9 +165,9 @@ class TwinsTrunk(Backbone):
     @property
     def cam_layer(self): return f'norm_after_stage{max(self.out_indices)}'
     def find_arch(self, arch):
-        if not isinstance(arch, dict): return pick(self.archs, arch, type(self).__name__)
+        if not isinstance(arch, dict): return pick(self.arch_zoo, arch, type(self).__name__)
         if 'windiow_sizes' in arch: arch = {**arch, 'window_sizes': arch['windiow_sizes']} # as the reference spells it
-        missing = self.archs['small'].keys()-arch.keys()
+        missing = self.essential_keys-arch.keys()
         if not missing: return arch
         raise ConfigError(
             f"{type(self).__name__}: an arch that is a dict needs {', '.join(sorted(missing))}."
@@ -201,7 +201,8 @@ class TwinsTrunk(Backbone):
 @MODELS.register
 class PCPVT(TwinsTrunk):
     "Four stages that ask coarse maps"
-    archs = pcpvt_archs
+    arch_zoo = pcpvt_archs
+    essential_keys = set(pcpvt_archs['small'])
     def __init__(self, arch, # Name, or a dict with what the table has
                  in_channels=3, out_indices=(3,), qkv_bias=False, drop_rate=0., attn_drop_rate=0., drop_path_rate=0.,
                  norm_cfg=dict(type='LN'),
@@ -240,7 +241,8 @@ class PCPVT(TwinsTrunk):
 @MODELS.register
 class SVT(PCPVT):
     "Four stages that take turns between windows and coarse maps"
-    archs = svt_archs
+    arch_zoo = svt_archs
+    essential_keys = set(svt_archs['small'])
     def attention(self, i, j, p, qkv_bias, attn_drop_rate, drop_rate, norm_cfg):
         if j%2: return super().attention(i, j, p, qkv_bias, attn_drop_rate, drop_rate, norm_cfg)
         a = self.arch_settings

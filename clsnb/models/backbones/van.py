@@ -113,6 +113,7 @@ class VANPatchEmbed(PatchEmbed):
 @MODELS.register
 class VAN(Backbone):
     "Four stages of `VANBlock`s"
+    arch_zoo = van_archs
     freeze_shift = 1
     def __init__(
         self,
@@ -129,7 +130,7 @@ class VAN(Backbone):
         init_cfg=None,
     ):
         super().__init__(init_cfg, out_indices, frozen_stages, norm_eval)
-        self.arch_settings = a = named_arch(arch, van_archs, 'VAN', _van_fields)
+        self.arch_settings = a = named_arch(arch, self.arch_zoo, 'VAN', _van_fields)
         self.embed_dims,self.depths,self.ffn_ratios = dims,depths,ratios = [a[k] for k in _van_fields]
         self.num_stages = n = len(depths)
         if not len(dims)==len(ratios)==len(patch_sizes)==n:

@@ -33,9 +33,9 @@ vit_archs = {k.replace('_', '-'): dict(zip(_vit_fields, v)) for k,v in _vit_rows
 for _k in list(vit_archs): # 'b' is 'base'
     vit_archs[f'deit-{_k[5]}' if _k.startswith('deit') else _k[0]] = vit_archs[_k]
 
-def vit_arch(arch, who, fields=_vit_fields):
+def vit_arch(arch, who, fields=_vit_fields, table=vit_archs):
     "The settings that a name stands for; a dict must have them all"
-    if not isinstance(arch, dict): return pick(vit_archs, arch, who)
+    if not isinstance(arch, dict): return pick(table, arch, who)
     missing = set(fields)-arch.keys()
     if missing:
         raise ConfigError(f"{who}: an arch that is a dict needs {', '.join(sorted(missing))}.")
@@ -69,19 +69,21 @@ class TransformerEncoderLayer(BaseModule):
         self.ffn = FFN(
             embed_dims, feedforward_channels, num_fcs, act_cfg, ffn_drop=drop_rate, dropout_layer=path
         )
+    @property
+    def norm1(self): return self.ln1
+    @property
+    def norm2(self): return self.ln2
     def finish_init(self): init_mlp(self.ffn)
     def forward(self, x):
-        x = x + self.attn(self.ln1(x))
-        return self.ffn(self.ln2(x), identity=x)
+        x = x + self.attn(self.norm1(x))
+        return self.ffn(self.norm2(x), identity=x)
 
 # %% ../../../nbs/models/backbones/vit.ipynb #9bc23bef
 class TokenTrunk(Backbone):
     "Tokens through layers; what ViT and its relatives share"
-    num_pos_extra,with_cls_token = 1,True # Tokens that have a position of their own, without a place
+    num_extra_tokens,with_cls_token = 1,True
     @property
     def stages_list(self): return self.layers
-    @property
-    def num_extra_tokens(self): return self.num_pos_extra if self.with_cls_token else 0
     @property
     def cam_layer(self): return f'layers.{max(self.out_indices)}.ln1' # after it, only the class token gets a gradient
     def make_embed(self, img_size, patch_size, in_channels, patch_cfg, drop_rate):
@@ -96,6 +98,8 @@ class TokenTrunk(Backbone):
             }
         )
         self.patch_resolution = h,w = self.patch_embed.init_out_size
+        self.num_pos_extra = self.num_extra_tokens # have a position of their own, but no place
+        if not self.with_cls_token: self.num_extra_tokens = 0
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, h*w + self.num_pos_extra, dim))
         self.drop_after_pos = nn.Dropout(drop_rate)
@@ -108,7 +112,8 @@ class TokenTrunk(Backbone):
             TransformerEncoderLayer(**{**kw, 'drop_path_rate': p, **c})
             for p,c in zip(ramp, cfgs)
         ])
-    def adapt(self, state_dict, prefix):
+    def adapt(self, state_dict, prefix): self._prepare_pos_embed(state_dict, prefix)
+    def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs):
         adapt_pos_embed(self, state_dict, f'{prefix}pos_embed', self.num_pos_extra)
     def extra_tokens(self): return [self.cls_token]
     def embed(self, x):
@@ -137,6 +142,8 @@ class TokenTrunk(Backbone):
 @MODELS.register
 class VisionTransformer(TokenTrunk):
     "A transformer over patches and a class token"
+    arch_zoo = vit_archs
+    resize_pos_embed = staticmethod(resize_pos_embed)
     def __init__(
         self,
         arch='base',
@@ -160,7 +167,7 @@ class VisionTransformer(TokenTrunk):
     ):
         super().__init__(init_cfg, out_indices, frozen_stages)
         who = type(self).__name__
-        a = self.arch_settings = vit_arch(arch, who)
+        a = self.arch_settings = vit_arch(arch, who, table=self.arch_zoo)
         if output_cls_token and not with_cls_token:
             raise ConfigError(f'{who}: output_cls_token needs with_cls_token.')
         self.embed_dims,self.num_layers,self.img_size = a['embed_dims'],a['num_layers'],to_2tuple(img_size)
@@ -176,6 +183,8 @@ class VisionTransformer(TokenTrunk):
         if final_norm: self.ln1 = build_norm_layer(norm_cfg, self.embed_dims)[1]
         if avg_token: self.ln2 = build_norm_layer(norm_cfg, self.embed_dims)[1]
         self.ready()
+    @property
+    def norm1(self): return self.ln1
     def finish_init(self): nn.init.trunc_normal_(self.pos_embed, std=.02)
     def forward(self, x):
         x,size = self.embed(x)
@@ -183,7 +192,7 @@ class VisionTransformer(TokenTrunk):
         if not self.with_cls_token: x = x[:, self.num_pos_extra:]
         for i,layer in enumerate(self.layers):
             x = layer(x)
-            if i==len(self.layers)-1 and self.final_norm: x = self.ln1(x)
+            if i==len(self.layers)-1 and self.final_norm: x = self.norm1(x)
             if i in self.out_indices: outs.append(self.leave(i, x, size))
         return tuple(outs)
     def leave(self, i, x, size):
@@ -196,7 +205,7 @@ class VisionTransformer(TokenTrunk):
 @MODELS.register
 class DistilledVisionTransformer(VisionTransformer):
     "A vision transformer with a token for distillation"
-    num_pos_extra = 2
+    num_extra_tokens = 2
     def __init__(self, arch='deit-base', *args, **kwargs):
         super().__init__(arch, *args, **kwargs)
     def make_embed(self, *args):
