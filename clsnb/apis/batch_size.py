@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from .fit import read_config
-from .lr_find import restored, trial_parts, trial_runner
+from .trial import restored, trial_parts, trial_runner
 from ..core.errors import ConfigError
 from ..core.trust import carries_trust
 
