@@ -176,7 +176,7 @@ def saved(folder, *names):
     ([], 10)]) # without a log the later
 def test_one_answer_to_which_checkpoint(rows, best, tmp_path):
     "A kill between saving the new best checkpoint and deleting the former one leaves both"
-    from clsnb.apis.inference import find_config_and_weights
+    from clsnb.apis.open_model import find_config_and_weights
     name = 'best_accuracy_top-1_epoch_{}.pth'
     saved(tmp_path, 'epoch_9', 'epoch_10', name[:-4].format(9), name[:-4].format(10))
     if rows:

@@ -365,7 +365,7 @@ def broken():
         'empty.pth': (b'', 'empty'),
         'text.pth': (b'hello', 'no known kind'),
         'lfs.pth': (b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'),
-        'x.json': (b'{"a": 1}', 'no checkpoint'),
+        'x.json': (b'{"a": 1}', 'not a checkpoint'),
         'page.safetensors': (b'<html>no</html>', 'web page'),
     }
 

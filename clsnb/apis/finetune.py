@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np, torch
 from torch import nn
 from .fit import fit
-from .inference import find_config_and_weights
+from .open_model import find_config_and_weights
 from ..config.config import Config, pretty
 from ..config.facts import drop_pretrained, pipeline_size, unlabelled_steps
 from ..core.checkpoint import read_checkpoint

@@ -120,7 +120,8 @@ def _load_pretrained(module, checkpoint, prefix=None, map_location=None):
     # only when asked for: building must not need it
     from clsnb.core.checkpoint import read_checkpoint
     from clsnb.core.load import load_state_dict, top_names
-    weights = whole = read_checkpoint(checkpoint, map_location or 'cpu')['state_dict']
+    stored = read_checkpoint(checkpoint, map_location or 'cpu')
+    weights = whole = stored['state_dict']
     if prefix:
         start = prefix.rstrip('.')+'.'
         weights = {k[len(start):]: v for k,v in whole.items() if k.startswith(start)}
@@ -128,8 +129,8 @@ def _load_pretrained(module, checkpoint, prefix=None, map_location=None):
             raise CheckpointError(
                 f"init_cfg: no key of {checkpoint} begins with {start!r}; they are {top_names(whole)}."
             )
-    report = load_state_dict(module, weights, name=str(checkpoint))
-    if not report.whole:
+    report = load_state_dict(module, weights, name=str(checkpoint), classes=stored['meta'].get('CLASSES'))
+    if report.classes or not report.whole:
         get_logger().info(f'Weights of {type(module).__name__} from {checkpoint}: {report}')
 
 def _apply_rule(module, kind, everything=False, **options):

@@ -241,7 +241,7 @@ class Run:
 
     def model(self, device: str = 'cpu')->'ImageClassifier':
         "The model of `weights`, ready to be asked"
-        from clsnb.apis.inference import init_model # two layers above: a convenience for notebooks
+        from clsnb.apis.open_model import init_model # two layers above: a convenience for notebooks
         return init_model(self, device=device)
     def plot(self, parts:Iterable[str]=('loss', 'metric', 'lr'), **kwargs:Any)->'Figure': # See `plot_run`
         return plot_run(self, parts, **kwargs)

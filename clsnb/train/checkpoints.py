@@ -91,7 +91,9 @@ def resume_from(
     map_location: str = 'cpu',  # Where the file's tensors are put first
 ) -> dict: # The checkpoint
     "Restore a run from a checkpoint"
-    checkpoint = load_checkpoint(runner.model, path, map_location, logger=runner.logger)
+    checkpoint = load_checkpoint(
+        runner.model, path, map_location, logger=runner.logger, complete=True, same_classes=True
+    )
     check_before_resuming(checkpoint['state_dict'], path)
     meta, loop = checkpoint['meta'], checkpoint.get('loop', {})
     names = ['weights']

@@ -17,9 +17,10 @@ from ...core.errors import ConfigError, DataError, near
 class ClassNames(list):
     "Names of classes that know their folders"
     def __init__(self, names:Sequence[str]=(),
-                 folders:dict[str, int]|None=None): # The number of the class of each folder
+                 folders:dict[str, int]|None=None, # The number of the class of each folder
+                 inherited:bool=False): # From the training data or a model, so that folders must have these names
         super().__init__(names)
-        self.folders = dict(folders or {})
+        self.folders,self.inherited = dict(folders or {}),inherited
     def __reduce__(self): return ClassNames,(list(self), self.folders)
 
 def packaged_classes(
@@ -50,6 +51,11 @@ def _check_folders(folders, classes, strange, where):
         raise DataError(
             f"{where}: {_some(strange)} {'is' if len(strange)==1 else 'are'} none of the {len(classes)} classes."
             f"{near(strange[0], [*classes, *getattr(classes, 'folders', {})])} Rename the folder, or correct `classes`."
+        )
+    if getattr(classes, 'inherited', False):
+        raise DataError(
+            f"{where} has the class folders {_some(folders)}, none of which is among the classes of the training "
+            f"data ({_some(classes)}). Rename the folders, or check `classes`."
         )
     if len(folders)!=len(classes):
         raise DataError(

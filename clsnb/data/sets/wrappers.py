@@ -14,7 +14,7 @@ from itertools import chain
 from ...core.errors import ConfigError, DataError
 from ...core.registry import DATASETS, accepted_args
 from .dataset import BaseDataset
-from .labels import check_same_classes
+from .labels import ClassNames, check_same_classes
 from .samples import Shared
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #29714be6
@@ -284,6 +284,8 @@ def _known(cfg, default_args):
     return args
 
 def _fitted(cfg, default_args, classes):
+    "A data set with the classes of another one"
+    if classes is not None: classes = ClassNames(classes, getattr(classes, 'folders', None), inherited=True)
     ds = build_dataset(
         cfg, {**(default_args or {}), **({} if classes is None else dict(classes=classes))}
     )
