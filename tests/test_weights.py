@@ -100,7 +100,7 @@ def test_web_address_is_fetched_once_and_checked(server, file, tmp_path):
 
 def test_wrong_hash_is_refused_and_nothing_kept(server, file, tmp_path):
     url = server('a-00000000.pth', file.read_bytes())
-    with pytest.raises(CheckpointError, match='hash of what came .* is not 00000000'):
+    with pytest.raises(CheckpointError, match='hash of the downloaded file .* is not 00000000'):
         read_checkpoint(url)
     assert kept(tmp_path/'home')==[]
 
@@ -197,7 +197,7 @@ def test_safetensors_whole_and_in_shards(tmp_path):
         m = changed(small())
         assert load_checkpoint(m, o)['report'].whole and equal(m, small())
     (parts/'model.safetensors.index.json').write_text(json.dumps(dict(weight_map={'a': '../a.pth'})))
-    with pytest.raises(CheckpointError, match='not beside it'):
+    with pytest.raises(CheckpointError, match='not in the same folder'):
         read_checkpoint(parts)
 
 @pytest.mark.parametrize(
@@ -357,13 +357,13 @@ def broken():
         w=dict(dtype='F32', shape=[9], data_offsets=[0, 36])
     )).encode()
     return {
-        'cut.pth': (whole[:len(whole)//2], 'cut short'),
-        'old.pth': (old[:len(old)//2], 'cut short'),
-        'cut.safetensors': (struct.pack('<Q', len(header))+header+b'123', 'cut short'),
+        'cut.pth': (whole[:len(whole)//2], 'incomplete or damaged'),
+        'old.pth': (old[:len(old)//2], 'incomplete or damaged'),
+        'cut.safetensors': (struct.pack('<Q', len(header))+header+b'123', 'incomplete or damaged'),
         'a.png': (b'\x89PNG\r\n\x1a\n'+bytes(90), 'PNG picture'),
         'page.pth': (b'\n<!DOCTYPE html><title>Sign in', 'web page'),
         'empty.pth': (b'', 'empty'),
-        'text.pth': (b'hello', 'no known kind'),
+        'text.pth': (b'hello', 'format is unknown'),
         'lfs.pth': (b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'),
         'x.json': (b'{"a": 1}', 'not a checkpoint'),
         'page.safetensors': (b'<html>no</html>', 'web page'),

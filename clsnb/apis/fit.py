@@ -242,8 +242,8 @@ def _new_model(cfg, classes):
     "Build a model with its first weights, which depend on the seed alone"
     set_seed(mix(cfg.facts.seed))
     model = MODELS.build(cfg.model)
+    model.CLASSES, model.cfg = classes, cfg # a checkpoint in init_cfg is loaded by the names of the classes
     model.init_weights()
-    model.CLASSES, model.cfg = classes, cfg
     return model
 
 def _make_work_dir(cfg, name):
