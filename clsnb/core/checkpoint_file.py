@@ -233,13 +233,16 @@ def unified(
     return {**({} if bare else saved), 'state_dict': weights, 'meta': _read_meta(saved)}
 
 # %% ../../nbs/core/checkpoint_file.ipynb #e5de2cde
-def _is_finite(weight):
-    "Are all numbers of a tensor finite? The sum tells in one pass, unless it overflows"
+_layer_weights = 'weight', 'bias', 'running_mean', 'running_var' # other tensors, such as masks, may hold infinity
+
+def _is_finite(name, weight):
+    "Has a tensor no NaN, and the weight of a layer no infinity? The sum tells in one pass, unless it overflows"
     if not weight.is_floating_point() or weight.is_meta: return True
-    return bool(weight.sum(dtype=torch.float32).isfinite()) or bool(weight.isfinite().all())
+    if bool(weight.sum(dtype=torch.float32).isfinite()): return True
+    return bool(weight.isfinite().all()) if name.endswith(_layer_weights) else not weight.isnan().any()
 
 def not_finite(
     weights:dict, # Names to tensors
-)->list[str]: # Masks, which may hold infinity, are not looked at
+)->list[str]:
     "The names of weights that hold NaN or infinity"
-    return [k for k,v in weights.items() if not k.endswith('mask') and not _is_finite(v)]
+    return [k for k,v in weights.items() if not _is_finite(k, v)]
