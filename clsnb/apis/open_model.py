@@ -104,7 +104,7 @@ def class_names(
 # %% ../../nbs/apis/open_model.ipynb #605ec49d
 def _config_name(config):
     "What to call a config in a message"
-    name = config.filename if isinstance(config, Config) else None if isinstance(config, dict) else str(config)
+    name = getattr(config, 'filename', None) if isinstance(config, dict) else str(config)
     return Path(name).name if name else 'the config'
 
 def _warn_untrained(config):

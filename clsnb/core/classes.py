@@ -90,17 +90,18 @@ def _last_module(keys, own):
     module = weights[-1].rpartition('.')[0]
     return [k for k in keys if k.rpartition('.')[0]==module]
 
+def _with_n_rows(own, n): return [k for k,v in own.items() if v.shape[:1]==(n,)]
+
 def class_keys(
     own:dict, # Names to tensors, of a model
     n:int, # How many classes it has
 )->list[str]: # Empty where they cannot be told apart from others
     "The weights with a row for each class"
-    keys = [k for k,v in own.items() if v.ndim and v.shape[0]==n]
-    in_head = [k for k in keys if k.startswith('head.')]
-    if not in_head and any(k.startswith('head.') and own[k].ndim>1 for k in own): return []
-    if not in_head: return _last_module(keys, own)
-    square = [k for k in in_head if own[k].ndim>1 and own[k].shape[1]==n]
-    return [] if square and len(in_head)>2 else in_head # a hidden layer may have as many rows
+    head = {k: v for k,v in own.items() if k.startswith('head.')}
+    if not any(v.ndim>1 for v in head.values()): return _last_module(_with_n_rows(own, n), own)
+    keys = _with_n_rows(head, n)
+    square = [k for k in keys if head[k].shape[1:2]==(n,)]
+    return [] if square and len(keys)>2 else keys # a hidden layer may have as many rows
 
 # %% ../../nbs/core/classes.ipynb #64fce5a3
 def _with_rows(old, own, rows):
@@ -113,6 +114,14 @@ def _with_rows(old, own, rows):
 def _fits(old, own, match):
     return (len(old), len(own))==(len(match.old), len(match.new)) and old.shape[1:]==own.shape[1:]
 
+def _leave_out_head(weights, own, keys, match):
+    "Remove the weights of `keys`, or all of the head; what was done, in words"
+    fresh = keys or [k for k in weights if k.startswith('head.') and k in own]
+    for k in fresh: del weights[k]
+    if not fresh: return ''
+    if match.rows: return 'the head starts fresh: its rows cannot be paired with classes'
+    return f"the head starts fresh, for other classes: {some_names(match.old)} → {some_names(match.new)}"
+
 def rows_by_name(
     weights:dict, # Names to tensors, under the names of the model; changed in place
     own:dict, # Names to tensors, of the model
@@ -122,14 +131,9 @@ def rows_by_name(
     rows = match.rows
     if match.same or not rows and len(match.old)!=len(match.new): return '' # of another shape: left out
     keys = [k for k in class_keys(own, len(match.new)) if k in weights and _fits(weights[k], own[k], match)]
-    if rows:
-        for k in keys: weights[k] = _with_rows(weights[k], own[k], rows)
-    if rows and keys: return str(match)
-    fresh = keys or [k for k in weights if k.startswith('head.') and k in own]
-    for k in fresh: del weights[k]
-    if not fresh: return ''
-    if not rows: return f"the head starts fresh, for other classes: {some_names(match.old)} → {some_names(match.new)}"
-    return 'the head starts fresh: its rows cannot be paired with classes'
+    if not rows or not keys: return _leave_out_head(weights, own, keys, match)
+    for k in keys: weights[k] = _with_rows(weights[k], own[k], rows)
+    return str(match)
 
 # %% ../../nbs/core/classes.ipynb #3c597f5d
 def require_same_classes(

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from .checkpoint import read_checkpoint, unwrap
-from .checkpoint_file import not_finite
+from .checkpoint_file import bad_weights
 from .classes import ClassMatch, require_same_classes, rows_by_name
 from .dist import split_as
 from .errors import CheckpointError
-from .load_report import LoadReport, key_list, require_all
+from .load_report import LoadReport, require_all
 from .log import get_logger
 
 # %% ../../nbs/core/load.ipynb #b79cb3be
@@ -171,11 +171,13 @@ def _revised(weights, revise_keys):
 
 def _require_finite(weights, name):
     "Raise `CheckpointError` for weights that are NaN or infinite"
-    if broken := not_finite(weights):
-        raise CheckpointError(
-            f"{name} holds NaN or infinity in {len(broken)} of {len(weights)} weights: {key_list(broken)}. "
-            "The run had diverged; use an earlier checkpoint."
-        )
+    bad = bad_weights(weights)
+    if not bad: return
+    more = f' (as are {len(bad)-1} more)' if len(bad)>1 else ''
+    raise CheckpointError(
+        f"{name} cannot be used: its weight {bad[0]} is NaN or infinite{more}. Use an earlier checkpoint of that run; "
+        "resume_from='auto' skips such files."
+    )
 
 def load_checkpoint(
     model:nn.Module, # To be filled in place
