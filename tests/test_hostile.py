@@ -1,8 +1,9 @@
 "Configs, addresses and options of strangers: nothing runs, nothing is written, no secret leaves"
-import pickle, zipfile
+import os, pickle, shlex, subprocess, zipfile
 from pathlib import Path
 import fsspec, numpy as np, pytest
 import clsnb
+from clsnb.apis.launch import slurm_script
 from clsnb.config.config import Config
 from clsnb.core.addresses import address_problem, option_problem, readable, readable_options
 from clsnb.core.errors import ClsnbError, ConfigError
@@ -183,3 +184,43 @@ def test_secrets_in_addresses_are_hidden(secret, address):
 def test_what_is_no_secret_stays():
     for text in ('https://host/a.jpg?size=3&page=2', '/data/me@home/x', 'abfs://c@account.dfs.core.windows.net/x', 'a: b'):
         assert hide_secrets(text)==text
+
+# ---- Slurm (F9)
+
+slurm_values = ['x\ntouch PWNED', 'x\rtouch PWNED', 'x\0y', 'x\x1by', 'x\n#SBATCH --uid=0', '\n']
+
+@pytest.mark.parametrize('value', slurm_values)
+@pytest.mark.parametrize('name', ['partition', 'job_name', 'work_dir', 'master_addr', 'port', 'sbatch_args', 'command'])
+def test_slurm_refuses_line_breaks(name, value):
+    given = dict(command=['train', 'a.py'], partition='gpu', job_name='job')
+    given[name] = [f'--comment={value}'] if name=='sbatch_args' else ['train', value] if name=='command' else value
+    with pytest.raises(ConfigError, match='line break'): slurm_script(**given)
+    assert not Path('work_dirs').exists()
+
+@pytest.mark.parametrize('value', [
+    'two words', "it's", 'a"b', '$(touch PWNED)', '`touch PWNED`', 'a;touch PWNED', 'a&touch PWNED', '#x',
+    '--x', 'ä ö', '*', 'a|b'])
+def test_slurm_quotes_everything(value, monkeypatch):
+    script = slurm_script(
+        ['train', f'{value}.py', f'--work-dir=runs/{value}'], value, value, f'runs/{value}', port=value, master_addr=value,
+        sbatch_args=[f'--comment={value}'])
+    lines = script.read_text().splitlines()
+    requests = [o for line in lines if line.startswith('#SBATCH') for o in shlex.split(line, comments=False)[1:]]
+    for request in (f'--partition={value}', f'--job-name={value}', f'--output=runs/{value}/slurm-%j.out', f'--comment={value}'):
+        assert request in requests
+    Path('bin').mkdir()
+    Path('bin/srun').write_text('#!/bin/bash\nprintf "%s\\n" "$MASTER_ADDR" "$MASTER_PORT" "$@" > said\n')
+    Path('bin/srun').chmod(0o755)
+    monkeypatch.setenv('PATH', f"bin:{os.environ['PATH']}")
+    subprocess.run(['bash', str(script)], check=True)
+    said = Path('said').read_text().splitlines()
+    assert said[:2]==[value, value] and f'{value}.py' in said and f'--work-dir=runs/{value}' in said
+    assert not Path('PWNED').exists()
+
+def test_several_arguments_of_slurm_in_one():
+    given = ['--time=8:00:00 --mem=4G', '--comment="a b"', '-t 5']
+    text = slurm_script(['test', 'a.py'], 'gpu', 'job', sbatch_args=given).read_text()
+    for line in given: assert f'#SBATCH {line}\n' in text
+    with pytest.raises(ConfigError, match='no argument of Slurm'):
+        slurm_script(['test'], 'gpu', 'job', sbatch_args=['touch x'])
+    assert 'a%%j/slurm-%j.out' in slurm_script(['test'], 'gpu', 'job', 'a%j').read_text()

@@ -270,6 +270,32 @@ def _job_steps(command):
         steps.append('if [ $status -eq 138 ]; then scontrol requeue $SLURM_JOB_ID; fi # stopped by SIGUSR1, saved')
     return [*steps, 'exit $status']
 
+# %% ../../nbs/apis/launch.ipynb #eb54cf07
+def _one_line(name, value):
+    "A value of a script as text; raises `ConfigError` for line breaks and other control characters"
+    text = str(value)
+    if re.search(r'[\x00-\x1f\x7f]', text):
+        raise ConfigError(f"{name}: {text!r} holds a line break or another control character; remove it.")
+    return text
+
+def _sbatch_line(name, value):
+    return f'#SBATCH --{name}={shlex.quote(_one_line(name, value))}'
+
+def _quoted_argument(text):
+    "An argument of Slurm, whose value is quoted unless it is already"
+    parts = re.fullmatch(r'(--?[\w-]+)(?:([ =])(.*))?', text)
+    if parts is None: raise ConfigError(f"sbatch_args: {text!r} is no argument of Slurm; write --NAME=VALUE.")
+    flag,sep,value = parts.groups('')
+    already = re.fullmatch(r'''"[^"]*"|'[^']*\'''', value)
+    return f'{flag}{sep}{value if already or not value else shlex.quote(value)}'
+
+def _sbatch_argument(text):
+    "A line for one argument of Slurm, or for several with blanks between them"
+    text = _one_line('sbatch_args', text)
+    words = text.split()
+    several = len(words)>1 and all(o.startswith('-') for o in words)
+    return ' '.join(['#SBATCH', *map(_quoted_argument, words if several else [text])])
+
 # %% ../../nbs/apis/launch.ipynb #1c1b8750
 def slurm_script(
     command:list[str], # Words of a command line of clsnb, options as --flag=value
@@ -284,22 +310,23 @@ def slurm_script(
     master_addr:str|None=None, # Address of the first machine; None: Slurm says it
     sbatch_args:list[str]|None=None, # More lines for Slurm, such as --time=8:00:00
 )->Path: # Of the script
-    "Write a job's script into the work folder"
+    "Write a job's script into the work folder; raises `ConfigError` for names with line breaks"
     per_node = min(gpus, gpus_per_node)
-    folder = Path(work_dir or Path('work_dirs', job_name))
+    folder = Path(_one_line('work_dir', work_dir or Path('work_dirs', job_name)))
     requests = {
         'partition': partition, 'job-name': job_name, 'nodes': nodes, 'ntasks': gpus, 'ntasks-per-node': per_node,
         'gres': f'gpu:{per_node}', 'cpus-per-task': cpus_per_task, 'open-mode': 'append',
-        'output': f'{folder}/slurm-%j.out',
+        'output': f"{str(folder).replace('%', '%%')}/slurm-%j.out",
     }
-    lines = [f'#SBATCH --{name}={value}' for name,value in requests.items() if value is not None]
-    lines += [f'#SBATCH {o}' for o in sbatch_args or ()]
+    lines = [_sbatch_line(name, value) for name,value in requests.items() if value is not None]
+    lines += [_sbatch_argument(o) for o in sbatch_args or ()]
     meeting = dict(MASTER_PORT=port, MASTER_ADDR=master_addr)
-    exports = [f'export {name}={value}' for name,value in meeting.items() if value is not None]
+    exports = [f'export {k}={shlex.quote(_one_line(k, v))}' for k,v in meeting.items() if v is not None]
+    steps = _job_steps([_one_line('the command', o) for o in command])
     path = folder/'job.sh'
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ['#!/bin/bash', *lines, *_requeue_requests(command), '', *exports, *_job_steps(command)]
-    path.write_text('\n'.join(lines)+'\n')
+    lines = ['#!/bin/bash', *lines, *_requeue_requests(command), '', *exports, *steps]
+    path.write_text('\n'.join(lines)+'\n', encoding='utf-8')
     path.chmod(0o755)
     return path
 
@@ -312,5 +339,6 @@ def submit_job(
     if dry_run: return script
     if not shutil.which('sbatch'):
         raise ConfigError(f"There is no sbatch on this machine; submit {script} where there is.")
-    subprocess.run(['sbatch', str(script)], check=True)
+    done = subprocess.run(['sbatch', os.path.abspath(script)])
+    if done.returncode: raise ClsnbError(f"sbatch refused {script} with exit status {done.returncode}.")
     return script
