@@ -224,3 +224,57 @@ def test_several_arguments_of_slurm_in_one():
     with pytest.raises(ConfigError, match='no argument of Slurm'):
         slurm_script(['test'], 'gpu', 'job', sbatch_args=['touch x'])
     assert 'a%%j/slurm-%j.out' in slurm_script(['test'], 'gpu', 'job', 'a%j').read_text()
+
+# ---- Environment variables (F2)
+
+secret_names = ('DB_PASS SMTP_PASS PGPASSFILE DATABASE_URL SLACK_WEBHOOK_URL SENTRY_DSN GH_PAT SESSION_COOKIE JWT PRIVATE_PEM '
+                'SIGNING_CERT MY_TOKEN API_KEY AWS_ACCESS_KEY_ID DATA_TOKEN DATADOG_API_KEY SLURM_JWT CLSNB_PASSWORD HF_TOKEN '
+                'KUBECONFIG SSH_AUTH_SOCK LD_PRELOAD PATH ANYTHING MYSQL_PWD DATA_URL HOME_SECRET').split()
+
+@pytest.mark.parametrize('name', secret_names)
+@pytest.mark.parametrize('form', [
+    "x = '{{ $NAME }}'", "x = '{{$NAME:default}}'", "x = 'a{{  $NAME  }}b'", "# {{ $NAME }}", ('.json', '{"x": "{{ $NAME }}"}'),
+    ('.yaml', 'x: {{ $NAME }}')])
+def test_a_variable_that_is_not_on_the_list(name, form, monkeypatch):
+    monkeypatch.setenv(name, 'hunter2')
+    suffix,text = form if isinstance(form, tuple) else ('.py', form)
+    with pytest.raises(ConfigError) as e: Config.fromstring(text.replace('NAME', name), suffix)
+    assert 'hunter2' not in str(e.value) and name in str(e.value)
+    trusted_config = Config.fromstring(text.replace('NAME', name), suffix, trust=True)
+    assert text[0]=='#' or 'hunter2' in trusted_config.x
+
+travelling = dict(
+    plain="x = 'http://h/{{ $USER }}'", two="u = '{{ $USER }}'\nx = 'http://h/' + u", format="u = '{{ $USER }}'\nx = f'http://h/{u}'",
+    method="u = '{{ $USER }}'\nx = 'http://h/{}'.format(u)", join="x = '/'.join(['http:/', 'h', '{{ $USER }}'])",
+    reverse="x = 'http://h/' + '{{ $USER }}'[::-1]", upper="x = 'http://h/' + '{{ $USER }}'.upper()",
+    letter="x = ['http://h/' + o for o in list('{{ $USER }}')]", path="import os\nx = os.path.join('http://h', '{{ $USER }}')",
+    key="x = {'http://h/' + '{{ $USER }}': 1}", branch="x = 'http://h/a' if '{{ $USER }}' == 'ada' else 'http://h/b'",
+    scheme="u = '{{ $USER }}'\nx = 'htt' + 'p:/' + '/h/' + u", chain="x = 'zip://{{ $USER }}::http://h/a.zip'",
+    host="x = 'http://{{ $USER }}.evil.example/a'", query="x = ('s3://b/', dict(y='s3://b/?a={{ $USER }}'))",
+    mapping="a = dict(path_mapping={'data/': 'http://h/'})\ndata = dict(data_prefix='data/{{ $USER }}', file_client_args=a)",
+    backend="data = dict(data_prefix='h/{{ $USER }}', file_client_args=dict(backend='http'))",
+    template="u = '{{ $USER }}'\nx = 'http://h/%s' % u")
+
+@pytest.mark.parametrize('form', travelling)
+def test_no_value_travels_in_an_address(form, monkeypatch):
+    monkeypatch.setenv('USER', 'ada')
+    text = travelling[form]
+    with pytest.raises(ConfigError) as e: Config.fromstring(text)
+    assert '--trust' in str(e.value) and 'ada' not in str(e.value)
+    Config.fromstring(text, trust=True)
+
+def test_no_value_travels_through_a_base(monkeypatch):
+    monkeypatch.setenv('CLSNB_WHO', 'ada')
+    Path('base.py').write_text("who = '{{ $CLSNB_WHO }}'")
+    Path('mine.py').write_text("_base_ = 'base.py'\nload_from = 'https://h/' + {{_base_.who}}")
+    refused(Config.fromfile, 'mine.py')
+    Path('mine.json').write_text('{"_base_": "base.py", "load_from": "https://h/{{_base_.who}}"}')
+    refused(Config.fromfile, 'mine.json')
+
+def test_values_that_stay_here_are_filled_in(monkeypatch):
+    for name,value in dict(DATA_ROOT='/data', HOME='/home/ada', SLURM_PROCID='3', CLSNB_RUNS='runs', USER='a').items():
+        monkeypatch.setenv(name, value)
+    cfg = Config.fromstring("data = dict(train=dict(data_prefix='{{ $DATA_ROOT }}/pets', ann_file='{{ $HOME }}/a.txt'))\n"
+                            "seed = {{ $SLURM_PROCID }}\nwork_dir = '{{ $CLSNB_RUNS }}/{{ $USER }}'\nload_from = 'https://h/a.pth'")
+    assert cfg.data.train.data_prefix=='/data/pets' and cfg.seed==3 and cfg.work_dir=='runs/a'
+    assert Config.fromstring("x = 'https://h/{{ $CLSNB_NOT_SET:a }}'.upper()", trust=True).x

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['configs_dir', 'list_configs', 'config_notice', 'find_config', 'shown_path', 'read_config_file', 'ConfigSource',
-           'base_in_text', 'ConfigReader', 'read_source']
+           'base_in_text', 'ConfigReader', 'check_travelling_values', 'read_source']
 
 # %% ../../nbs/config/files.ipynb #d7fded44
 import functools, json, logging, os, re, stat, clsnb
+from collections.abc import Callable
 from pathlib import Path
 from .dict import ConfigDict, merge
+from .environment import Environment, addresses_in, reading_environment
 from .json_yaml import read_data
 from .keys import KEYS
 from clsnb.config.read import (
@@ -276,6 +278,30 @@ class ConfigReader:
             _check_last_base(name, bases)
         return bases
 
+# %% ../../nbs/config/files.ipynb #36f0d8b9
+def _leaking_address(read, environment, addresses):
+    "An address that holds a value of the environment, or None"
+    try:
+        with reading_environment(environment.replaced()): again = addresses_in(read().cfg)
+    except ConfigError: # the values decide whether it can be read at all
+        values = list(environment.used.values())
+        return next((o for o in sorted(addresses) if any(value in o for value in values if value)), None)
+    return next((o for o in sorted(addresses) if o not in again), None)
+
+def check_travelling_values(
+    read:Callable, # Reads the config once more
+    source:ConfigSource, # As it was read
+    environment:Environment, # Has noted what was used
+)->None:
+    "Raise `ConfigError` where an environment variable reaches an address"
+    addresses = addresses_in(source.cfg) if environment.used else ()
+    if not addresses: return
+    leaking = _leaking_address(read, environment, addresses)
+    if leaking is None: return
+    names = ', '.join(environment.used)
+    raise ConfigError(f"{source.name}: an address that a server would be asked for changes with an environment variable "
+                      f"({names}), so that its value would be sent. {TRUST_HINT}")
+
 # %% ../../nbs/config/files.ipynb #bb440f13
 def read_source(
     path:str|Path, # Of a config file
@@ -283,4 +309,8 @@ def read_source(
     text:str|None=None, # What the file would say, if there is none
 )->ConfigSource:
     "Read a config file and all that it extends"
-    return ConfigReader(trust)(path, text)
+    if trust: return ConfigReader(trust)(path, text)
+    def read(): return ConfigReader()(path, text)
+    with reading_environment(Environment()) as environment: source = read()
+    check_travelling_values(read, source, environment)
+    return source

@@ -6,8 +6,9 @@
 __all__ = ['template_pattern', 'TemplateError', 'fill_environment', 'dotted_name', 'template_path', 'base_path', 'Templates']
 
 # %% ../../nbs/config/templates.ipynb #a4347ed7
-import ast, os, re
+import ast, re
 from .dict import plain
+from .environment import environment_variable, may_read
 from .safe import MAX_DEPTH
 from ..core.errors import near
 
@@ -21,22 +22,32 @@ class TemplateError(ValueError):
         self.lineno = lineno
 
 _environment = re.compile(r'\{\{[ \t]*\$(\w+)[ \t]*(?::[ \t]*(\S*?)[ \t]*)?\}\}')
-_secret = re.compile(r'key|token|secret|passw|pwd|credential|auth', re.I)
 
-def _environment_problem(name, value, trust):
+def _in_address(text, match):
+    "Does a template stand in an address?"
+    before = re.search(r'[^\n\'"]*\Z', text[:match.start()])[0]
+    after = re.match(r'[^\n\'"]*', text[match.end():])[0]
+    return '://' in f'{before}{after}'
+
+def _environment_problem(name, value):
     "Why a variable cannot be put into a text, or None"
-    if not trust and _secret.search(name): return 'may be a secret'
     if value is None: return 'is not set and has no default'
     if re.search(r'[\n\r\'"]', value): return 'has a value with quotes or several lines'
 
+def _untrusted_problem(name, text, match):
+    "Why an untrusted file may not have a variable, or None"
+    if not may_read(name): return 'may be a secret, as it is not on the list of those that a config may read'
+    if _in_address(text, match): return 'would be sent to a server, as it stands in an address'
+
 def fill_environment(text:str, # Of a config file
-                     trust:bool=False, # Allow names that sound like a secret
+                     trust:bool=False, # Allow all variables, everywhere
                      )->str:
     "`text` with environment variables filled in; raises `TemplateError`"
     def fill(match):
         name,default = match.groups()
-        value = os.environ.get(name, default)
-        if why := _environment_problem(name, value, trust):
+        why = None if trust else _untrusted_problem(name, text, match)
+        value = None if why else environment_variable(name, default)
+        if why := why or _environment_problem(name, value):
             raise TemplateError(
                 f'the environment variable {name}, which {why}', text[:match.start()].count('\n')+1
             )
