@@ -1,5 +1,5 @@
 "Configs, addresses and options of strangers: nothing runs, nothing is written, no secret leaves"
-import os, pickle, shlex, subprocess, zipfile
+import json, os, pickle, shlex, subprocess, sys, zipfile
 from pathlib import Path
 import fsspec, numpy as np, pytest
 import clsnb
@@ -278,3 +278,64 @@ def test_values_that_stay_here_are_filled_in(monkeypatch):
                             "seed = {{ $SLURM_PROCID }}\nwork_dir = '{{ $CLSNB_RUNS }}/{{ $USER }}'\nload_from = 'https://h/a.pth'")
     assert cfg.data.train.data_prefix=='/data/pets' and cfg.seed==3 and cfg.work_dir=='runs/a'
     assert Config.fromstring("x = 'https://h/{{ $CLSNB_NOT_SET:a }}'.upper()", trust=True).x
+
+# ---- Memory and time of a config (F3.1)
+
+long = 'a = "a"*90000\n'
+greedy = dict(
+    list='x = ["a"*90000 for i in range(90000)]', product='x = [["a"*90000, "b"*90000] for i in range(3000) for j in range(100)]',
+    dict='x = {i: "a"*90000 for i in range(90000)}', set='x = {"a"*90000+str(i) for i in range(90000)}',
+    generator='x = tuple("a"*90000+str(i) for i in range(90000))', sum=long+'x = [a+str(i) for i in range(90000)]',
+    percent=long+'x = ["%s%d" % (a, i) for i in range(90000)]', names=long+'x = ("%(a)s"*18000) % dict(a=a)',
+    fields='x = ("{0}"*30000).format("a"*90000)', fstring=long+'x = f"'+'{a}'*60000+'"',
+    method=long+'x = [a.upper() for i in range(90000)]',
+    replace=long+'x = [a.replace("a", "bc") for i in range(90000)]', join=long+'x = "".join([a for i in range(90000)])',
+    nested=long+'x = [[a+"b", [a+"c"]] for i in range(9000)]',
+    update='d = {}\nx = [d.update({str(i): "a"*99999}) for i in range(99999)]',
+    dropped='x = [len("a"*90000) for i in range(90000)]', kept='x = [len(["ü"*90000]) for i in range(90000)]',
+    calls='d = dict(b=1)\nx = [dict(d, c="a"*99999) for i in range(99999)]', bytes='x = [b"a"*90000 for i in range(90000)]',
+    lists='x = [[0]*90000 for i in range(90000)]', split='a = "a b "*20000\nx = [a.split() for i in range(9000)]',
+    repr='x = [repr(list(range(9000))) for i in range(9000)]', statements=''.join(f'a{i}="a"*99999\n' for i in range(11000)),
+    slices=long+'x = [a[i:] for i in range(90000)]', numbers='x = [10**60*10**60 for i in range(99999)]',
+    double='x = ["a"]\n'+'x = x+x\n'*60, zip='x = [list(zip(range(90000), range(90000))) for i in range(90)]',
+    copies=('b.py', 'y = "a"*90000', '_base_ = "b.py"\nx = ['+'{{_base_.y}}+"a",'*9000+']'),
+    texts=('b.py', 'y = "a"*90000', '_base_ = "b.py"\nx = "'+'{{_base_.y}}'*15000+'"'),
+    json=('b.py', 'y = list(range(90000))', '.json', '{"_base_": "b.py", "x": ['+'"{{_base_.y}}",'*25000+'1]}'),
+    json_texts=('b.py', 'y = "a"*90000', '.json', '{"_base_": "b.py", "x": ['+'"{{_base_.y}}{{_base_.y}}",'*12000+'1]}'),
+    json_keys=('b.json', json.dumps({f'k{i}': i for i in range(9000)}), '.json',
+               '{"_base_": "b.json", "x": ['+'"{{_base_.k1}}",'*24000+'1]}'),
+    environment='# '+'{{$a:'*39000, spaces='# {{'+' '*190000, many='# '+'{{ $HOME }} '*16000,
+    lines=('b.py', 'y = 1', '.json', '{"x": "{{_base_.y}}"'+'\n'*390000+'}'), bases='x = """'+'_base_ = [\n'*18000+'"""',
+    near=('b.json', json.dumps({'ab'*45000+chr(300+i): i for i in range(4)}), '_base_ = "b.json"\nx = {{_base_.'+'ba'*45000+'}}'),
+    yaml=('.yaml', 'a: &a [1,2,3,4,5,6,7,8,9]\n'+'\n'.join(f'b{i}: [*a, *a, *a]' for i in range(9000))))
+
+measured = '''
+import resource, sys, time
+from pathlib import Path
+from clsnb.config.config import Config
+from clsnb.core.errors import ConfigError
+Config.fromstring('a = 1')
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    start = time.process_time()
+    try: Config.fromfile(path)
+    except ConfigError as e: assert chr(10) not in str(e)
+    print(path, int(time.process_time()-start), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)//1024)
+'''
+
+def test_memory_and_time_of_a_config():
+    paths = []
+    for name,form in greedy.items():
+        folder = Path(name)
+        folder.mkdir()
+        parts = [form] if isinstance(form, str) else list(form)
+        if len(parts)>2 or not isinstance(form, str) and not parts[0].startswith('.'): (folder/parts[0]).write_text(parts[1])
+        suffix = next((o for o in parts if o in ('.json', '.yaml')), '.py')
+        paths.append(folder/f'mine{suffix}')
+        paths[-1].write_text(parts[-1])
+    run = subprocess.run([sys.executable, '-c', measured, *map(str, paths)], capture_output=True, text=True, timeout=300)
+    assert run.returncode==0, run.stderr
+    rows = [o.split() for o in run.stdout.splitlines()]
+    assert len(rows)==len(greedy)
+    slow = [o for o in rows if int(o[1])>5 or int(o[2])>300]
+    assert not slow, slow

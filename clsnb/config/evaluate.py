@@ -9,7 +9,7 @@ __all__ = ['NODES', 'node', 'Evaluator', 'full_name', 'bind', 'comprehension']
 import ast
 from clsnb.config.safe import (
     CHANGING_METHODS, FUNCTIONS, IMPORTABLE, METHODS, OPERATORS, VALUES, Meter, calculate, check_depth,
-    check_format
+    check_format, check_items
 )
 from .templates import Templates, base_path, dotted_name, template_path
 from ..core.errors import near
@@ -55,6 +55,7 @@ class Evaluator:
         value = function(self, n)
         self.depth -= 1
         self.meter.weigh(value)
+        if not isinstance(n, (ast.Name, ast.Constant)): self.meter.made(value)
         return value
     def refuse(self, n:ast.AST):
         "Raise `ValueError` with the name of a construct"
@@ -284,8 +285,14 @@ def comprehension(ev:Evaluator, n:ast.AST,
     targets = [o.id for o in parts if isinstance(o, ast.Name)]
     hidden = {k: ev.names[k] for k in targets if k in ev.names}
     out = []
+    items = 0
+    def add(value):
+        nonlocal items
+        items += ev.meter.weigh(value)
+        check_items(items) # before there is too much
+        out.append(value)
     def loop(generators):
-        if not generators: return out.append(make())
+        if not generators: return add(make())
         first,*rest = generators
         if first.is_async: raise ValueError('an async comprehension')
         for value in ev(first.iter):

@@ -178,8 +178,8 @@ class ConfigSource:
     def __repr__(self): return f"ConfigSource {' < '.join(o.name for o in self)}"
 
 # %% ../../nbs/config/files.ipynb #28007d36
-_base_patterns = (r'''^_base_\s*=\s*(\[[^\]]*\]|'[^'\n]*'|"[^"\n]*")''', # Python
-                  r'''(?:^|[{,])\s*"?_base_"?\s*:\s*(\[[^\]]*\]|"[^"\n]*"|'[^'\n]*'|\S+)''') # JSON, YAML
+_base_patterns = (r'''^_base_[ \t]*=[ \t]*(\[[^\]]{0,9999}\]|'[^'\n]*'|"[^"\n]*")''', # Python
+                  r'''(?:^[ \t]*|[{,]\s*)"?_base_"?\s*:\s*(\[[^\]]{0,9999}\]|"[^"\n]*"|'[^'\n]*'|\S+)''') # JSON, YAML
 
 def base_in_text(text:str): # Of a config file
     "What `_base_` is, found in the text alone; None where it is not there"
@@ -239,10 +239,11 @@ class ConfigReader:
             "Read the bases, once"
             if spec and not bases:
                 bases.extend(self.read_bases(spec, path, name, (*chain, path.resolve())))
+        @functools.cache
         def merged_bases():
             extend(names.get('_base_') or base_in_text(text))
             return {k: v for b in bases for k,v in b.cfg.items()}
-        templates = Templates(merged_bases, _file_variables(path))
+        templates = Templates(merged_bases, _file_variables(path), None if self.trust else self.meter)
         own = self.read_own(path, text, name, templates, names)
         extend(own.pop('_base_', ()))
         _notice_deprecation(own.pop('_deprecation_', None), name)
@@ -299,7 +300,7 @@ def check_travelling_values(
     leaking = _leaking_address(read, environment, addresses)
     if leaking is None: return
     names = ', '.join(environment.used)
-    raise ConfigError(f"{source.name}: an address that a server would be asked for changes with an environment variable "
+    raise ConfigError(f"{source.name}: an address that is asked of a server changes with an environment variable "
                       f"({names}), so that its value would be sent. {TRUST_HINT}")
 
 # %% ../../nbs/config/files.ipynb #bb440f13

@@ -9,7 +9,7 @@ __all__ = ['template_pattern', 'TemplateError', 'fill_environment', 'dotted_name
 import ast, re
 from .dict import plain
 from .environment import environment_variable, may_read
-from .safe import MAX_DEPTH
+from .safe import MAX_DEPTH, Meter, check_items
 from ..core.errors import near
 
 # %% ../../nbs/config/templates.ipynb #0f2c031c
@@ -21,13 +21,15 @@ class TemplateError(ValueError):
         super().__init__(why)
         self.lineno = lineno
 
-_environment = re.compile(r'\{\{[ \t]*\$(\w+)[ \t]*(?::[ \t]*(\S*?)[ \t]*)?\}\}')
+_environment = re.compile(r'\{\{[ \t]*\$(\w+)[ \t]*(?::[ \t]*([^\s{}]*)[ \t]*)?\}\}')
+
+_most_templates = 1000 # that a file may take from the environment
 
 def _in_address(text, match):
-    "Does a template stand in an address?"
-    before = re.search(r'[^\n\'"]*\Z', text[:match.start()])[0]
-    after = re.match(r'[^\n\'"]*', text[match.end():])[0]
-    return '://' in f'{before}{after}'
+    "Does a template stand in an address? Texts end at quotes and lines"
+    start = max(text.rfind(o, 0, match.start()) for o in '\n\'"')
+    ends = [text.find(o, match.end()) for o in '\n\'"']
+    return '://' in text[start+1:min((o for o in ends if o>=0), default=len(text))]
 
 def _environment_problem(name, value):
     "Why a variable cannot be put into a text, or None"
@@ -43,6 +45,8 @@ def fill_environment(text:str, # Of a config file
                      trust:bool=False, # Allow all variables, everywhere
                      )->str:
     "`text` with environment variables filled in; raises `TemplateError`"
+    if not trust and text.count('{{')>_most_templates and len(_environment.findall(text))>_most_templates:
+        raise TemplateError(f'more than {_most_templates:,} environment variables', 1)
     def fill(match):
         name,default = match.groups()
         why = None if trust else _untrusted_problem(name, text, match)
@@ -85,9 +89,11 @@ class Templates:
     def __init__(self,
                  bases=dict, # Function that returns the merged bases
                  variables:dict|None=None, # `fileDirname` and so on
+                 meter:Meter|None=None, # Counts what is copied; None: nothing is counted
                  ):
         self.bases = bases
         self.variables = variables or {}
+        self.meter = meter
     def base(self, path:str): # Dotted keys and numbers
         "A copy of a value of the bases; raises `ValueError`"
         value = self.bases()
@@ -97,6 +103,7 @@ class Templates:
             except (LookupError, ValueError, TypeError):
                 hint = near(k, value if isinstance(value, dict) else ())
                 raise ValueError(f"{{{{_base_.{path}}}}}: the bases have no {k!r}.{hint}") from None
+        if self.meter: self.meter.spend(self.meter.weigh(value))
         return plain(value)
     def value(self, name:str): # What stands between the braces
         "The value of one template; an unknown one stays as it is"
@@ -106,7 +113,16 @@ class Templates:
         "A string with its templates filled in; one that is nothing but a template may give any value"
         if '{{' not in s: return s
         if match := template_pattern.fullmatch(s.strip()): return self.value(match[1])
-        return template_pattern.sub(lambda match: str(self.value(match[1])), s)
+        length = 0
+        def fill(match):
+            nonlocal length
+            filled = str(self.value(match[1]))
+            length += len(filled)
+            if self.meter: check_items(length)
+            return filled
+        text = template_pattern.sub(fill, s)
+        if self.meter: self.meter.made(text)
+        return text
     def tree(self, o):
         "Nested dicts and lists with the templates in their strings filled in"
         if isinstance(o, str): return self.text(o)

@@ -35,17 +35,20 @@ class DependencyError(ClsnbError, ImportError):
     "An optional package is missing"
 
 # %% ../../nbs/core/errors.ipynb #681070a7
+_longest_name = 200 # characters; comparing longer ones takes minutes
+
 def near(
     name:object, # What was asked for
     known:Iterable, # The names that exist
     n:int=3, # How many suggestions at most
 )->str: # ' Did you mean ...?', or the known names if there are few, or nothing
     "A hint that names the known names closest to `name`"
-    known = sorted({str(o) for o in known})
+    name = str(name)[:_longest_name]
+    known = sorted({str(o) for o in known if len(str(o))<=_longest_name})
     lower = {o.lower(): o for o in known}
     hits = [
         lower[o]
-        for o in difflib.get_close_matches(str(name).lower(), list(lower), n=n, cutoff=.55)
+        for o in difflib.get_close_matches(name.lower(), list(lower), n=n, cutoff=.55)
     ]
     if hits: return f" Did you mean {' or '.join(repr(o) for o in hits)}?"
     return f" Known: {', '.join(known)}." if 0 < len(known) <= 12 else ''
