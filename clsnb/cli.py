@@ -7,14 +7,15 @@ __all__ = ['gpu_flags', 'resume_flag', 'train_verb', 'test_verb', 'launch_module
            'config_parts', 'verb_rows', 'verbs', 'show_training', 'stop_status', 'show_processes', 'show_finetuning',
            'show_metrics', 'write_scores', 'show_predictions', 'open_config', 'print_config', 'check_config',
            'show_configs', 'show_written', 'show_models', 'convert_weights', 'picture_splits', 'show_findings',
-           'dist_verb', 'slurm_verb', 'overview', 'run_command', 'main']
+           'dist_verb', 'slurm_verb', 'overview', 'run_command', 'error_line', 'main']
 
 # %% ../nbs/cli.ipynb #53e4a29a
 import os, re, signal, sys
 from pathlib import Path
 import clsnb
 from .command_line import Option, Verb, call_verb, parse_words
-from .core.errors import ClsnbError, ConfigError, near
+from .core.errors import ClsnbError, ConfigError, near, single_line
+from .core.outputs import system_error_text, write_or_keep
 
 # %% ../nbs/cli.ipynb #2aa861c8
 def show_training(
@@ -46,7 +47,7 @@ def show_finetuning(
 # %% ../nbs/cli.ipynb #de8023f8
 def show_metrics(
     tested:tuple, # From `evaluate_config`: metrics, scores, dataset, model
-    out:str|None=None, # JSON file for the metrics, and the scores of all samples
+    out:str|None=None, # File for the scores of all samples: .json, which also has the metrics, or .csv
 )->None:
     "Print the metrics of a test"
     from clsnb.core.dist import get_dist_info
@@ -55,17 +56,24 @@ def show_metrics(
     for name,value in metrics.items():
         print(f'{name}: {value:.4f}' if isinstance(value, float) else f'{name}: {value}')
     if out:
-        write_scores(out, metrics, scores, [str(o) for o in model.CLASSES])
+        classes = [str(o) for o in model.CLASSES]
+        write_or_keep(out, lambda path: write_scores(path, metrics, scores, classes))
         print(f'Written: {out}')
 
-def write_scores(path:str, # JSON file
+def write_scores(path:str|Path, # Ends in .csv; any other is a JSON file
                  metrics:dict, # By name
                  scores:object, # Array (samples, classes)
                  classes:list[str], # Names
                 )->None:
     "Write metrics, scores and predicted classes, under the names that mmcls's tools give them"
-    from clsnb.core.io import dump_json
+    from clsnb.core.io import atomic_write, dump_json
     labels = scores.argmax(1)
+    if Path(path).suffix.lower()=='.csv':
+        import pandas as pd
+        table = pd.DataFrame(scores, columns=classes)
+        table.insert(0, 'pred_class', [classes[i] for i in labels])
+        with atomic_write(path, 'w') as file: table.to_csv(file, index_label='sample')
+        return
     dump_json(
         dict(
             metrics=metrics,
@@ -194,7 +202,7 @@ def show_findings(
     from clsnb.data.verify import verify_report
     print(verify_report(found))
     if out:
-        found.to_csv(out, index=False, errors='surrogateescape')
+        write_or_keep(out, lambda path: found.to_csv(path, index=False, errors='surrogateescape'))
         show_written(out)
     return 0 if found.usable.all() else 2
 
@@ -211,12 +219,12 @@ resume_flag = Option(
 )
 train_verb = Verb(
     'train', 'config', 'Train a model',
-    show_training, dict(run='clsnb.apis.fit:fit'),
+    show_training, dict(run='clsnb.apis.fit:fit'), outputs=dict(work_dir='folder'),
     keys=('seed', 'deterministic', 'diff_seed'), shorthands=(resume_flag, gpu_flags),
 )
 test_verb = Verb(
     'test', 'config [checkpoint]', 'Test a checkpoint on data.test',
-    show_metrics, dict(tested='clsnb.apis.test:evaluate_config'),
+    show_metrics, dict(tested='clsnb.apis.test:evaluate_config'), outputs=dict(out=('.json', '.csv')),
     shorthands=(gpu_flags,),
 )
 
@@ -233,7 +241,7 @@ def dist_verb(
     return Verb(
         f'dist-{verb.name}', usage, f'{verb.help}, in several processes on each machine',
         show_processes, dict(statuses=f'{launch_module}:launch', what=verb),
-        variables=node_variables,
+        variables=node_variables, outputs=verb.outputs,
     )
 
 def slurm_verb(
@@ -244,7 +252,7 @@ def slurm_verb(
     return Verb(
         f'slurm-{verb.name}', usage, f'{verb.help}, in a job of Slurm',
         show_written, dict(path=f'{launch_module}:submit_job', script=f'{launch_module}:slurm_script', command=verb),
-        variables=slurm_variables,
+        variables=slurm_variables, outputs=verb.outputs,
     )
 
 # %% ../nbs/cli.ipynb #6f01b558
@@ -255,7 +263,7 @@ verb_rows = [
     dist_verb(train_verb, 'config nprocs'),
     slurm_verb(train_verb, 'partition job-name config work-dir'),
     Verb('finetune', 'model folder', 'Fine-tune a model on a folder of pictures, with explained settings',
-         show_finetuning, dict(finetuned='clsnb.apis.finetune:finetune')),
+         show_finetuning, dict(finetuned='clsnb.apis.finetune:finetune'), outputs=dict(work_dir='folder')),
     test_verb,
     dist_verb(test_verb, 'config [checkpoint] nprocs'),
     slurm_verb(test_verb, 'partition job-name config [checkpoint]'),
@@ -263,16 +271,19 @@ verb_rows = [
          show_predictions, dict(predictions='clsnb.apis.inference:predict_files')),
     Verb('attach', 'work-dir', 'Follow a run from another terminal',
          'clsnb.analysis.attach:attach', hidden=('once', 'parts', 'live')),
-    Verb('demo', '', 'Train on the packaged photographs and write a report (about a minute)', 'clsnb.demo:demo'),
+    Verb('demo', '', 'Train on the packaged photographs and write a report (about a minute)', 'clsnb.demo:demo',
+         outputs=dict(work_dir='folder')),
     Verb('zoo', '[query...]', 'List models: size, accuracy, training data', show_models),
     Verb('configs', '[text]', 'List the packaged configs', show_configs),
     Verb('print-config', 'config', 'Print a config with its inheritance resolved', print_config, config_parts),
     Verb('check', 'config', 'Check a config for mistakes, in seconds', check_config, config_parts),
     Verb('copy-config', 'name', 'Copy a packaged config into the current folder, to edit it',
-         show_written, dict(path='clsnb.config.config:copy_config')),
-    Verb('convert-weights', 'src dst', 'Convert weights of another library or an official release', convert_weights),
+         show_written, dict(path='clsnb.config.config:copy_config'), outputs=dict(folder='folder')),
+    Verb('convert-weights', 'src dst', 'Convert weights of another library or an official release',
+         convert_weights, outputs=dict(dst='file')),
     Verb('verify', 'folders...', 'Decode every picture and list broken, unusual and duplicate ones',
-         show_findings, dict(found='clsnb.data.verify:verify_dataset', data='clsnb.cli:picture_splits')),
+         show_findings, dict(found='clsnb.data.verify:verify_dataset', data='clsnb.cli:picture_splits'),
+         outputs=dict(out='file')),
 ]
 verbs = {o.name: o for o in verb_rows}
 
@@ -291,7 +302,8 @@ def run_command(
 )->int|None: # Exit status
     "Run a command line; raises `ClsnbError`"
     if not words:
-        raise ConfigError('A verb is missing, such as train or predict; clsnb --help lists them.')
+        print(overview())
+        return 2
     name,*rest = words
     if name in ('-h', '--help'): return print(overview())
     if name=='--version': return print(clsnb.__version__)
@@ -301,6 +313,19 @@ def run_command(
     return call_verb(verbs[name], parse_words(verbs[name], rest))
 
 # %% ../nbs/cli.ipynb #066c749a
+def error_line(
+    error:ClsnbError|OSError,
+)->str:
+    "An error as a line without its traceback"
+    if isinstance(error, ClsnbError): return str(error)
+    if error.filename is None and error.errno is not None: return f'the output: {system_error_text(error)}'
+    return single_line(system_error_text(error))
+
+def _drop_output():
+    "Send what is still to be printed nowhere, where standard output takes nothing any more"
+    try: sys.stdout.flush()
+    except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
 def main(
     argv:list[str]|None=None, # None: the words that were typed
 )->None:
@@ -310,12 +335,13 @@ def main(
         status = run_command(words)
         sys.stdout.flush()
     except BrokenPipeError: # as in `clsnb zoo | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         status = 0
-    except ClsnbError as e:
+    except (ClsnbError, OSError) as e:
         if '--debug' in words: raise
-        print(f'clsnb: {e}', file=sys.stderr)
+        print(f'clsnb: {error_line(e)}', file=sys.stderr)
         status = 2
+        if not isinstance(e, ClsnbError): _drop_output()
     except KeyboardInterrupt:
         print('clsnb: interrupted', file=sys.stderr)
         status = stop_status('SIGINT')

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Literal, Union, get_args, get_origin
 from fastcore.docments import docments
+from .command_checks import check_places, limited_number
 from .config.keys import KEYS
 from .config.override import parse_options
 from .core.errors import ConfigError, near
@@ -131,6 +132,7 @@ def argument_option(
     comment = typed_help.get(parameter.name, comment)
     settings |= option_settings(annotation, default) | dict(help=help_text(comment, variable))
     if settings.get('action') in ('store_true', argparse.BooleanOptionalAction): settings.pop('metavar')
+    if settings.get('type') in (int, float): settings['type'] = limited_number(settings['type'], parameter.name)
     return Option(parameter.name, (f'--{name}',), settings, option_converter(annotation, default, f'--{name}'))
 
 def key_option(
@@ -192,6 +194,7 @@ class Verb:
     shorthands:tuple[Option,...] = () # More options for the same arguments
     hidden:tuple[str,...] = () # Arguments without an option
     variables:dict[str,str] = field(default_factory=dict) # Argument to environment variable with its default
+    outputs:dict = field(default_factory=dict) # Argument to 'folder', 'file' or the endings of a file
 
     def options(self)->list[Option]:
         "All that the verb takes; an argument of two parts has one option"
@@ -275,6 +278,8 @@ def call_verb(
     converted = {name: converters.get(name, _as_it_is)(value) for name,value in values.items()}
     chosen = {key: converted[f'options.{key}'] for key in verb.keys if f'options.{key}' in converted}
     if chosen: converted['options'] = converted.get('options', {}) | chosen
+    passed_on = any(isinstance(o, Verb) for o in verb.parts.values())
+    check_places(converted, verb.outputs, here=not passed_on)
     result = _call(verb, verb.function, converted, values)
     return result if isinstance(result, int) else None
 

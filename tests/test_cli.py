@@ -1,5 +1,6 @@
 "The command line: every verb takes what its function takes; dist and slurm verbs pass it on; mistakes are one line"
-import inspect, json, os, re, socket, subprocess, sys
+import inspect, json, os, re, shutil, socket, subprocess, sys
+from pathlib import Path
 import pytest, torch
 
 from clsnb.apis.launch import slurm_script
@@ -9,6 +10,7 @@ from clsnb.config.config import Config
 from clsnb.core.checkpoint import save_checkpoint
 from clsnb.core.errors import ConfigError
 from clsnb.core.registry import MODELS
+from clsnb.data.sets.packaged import photo_path
 
 TINY = 'resnet18-tiny_1xb16_photos'
 # The flags of 8c89f7a, each of which still works
@@ -68,6 +70,7 @@ def sample(option):
     flag,settings = option.flags[0],option.settings
     if option.is_switch or settings.get('action')=='store_const': return [flag]
     if 'choices' in settings: return [flag, settings['choices'][-1]]
+    if option.dest=='out': return [flag, 'scores.json']
     return [flag, {'KEY=VALUE': 'a.b=1'}.get(settings.get('metavar'), '3')]
 
 places = dict(train=['mine.py'], test=['mine.py', 'mine.pth'])
@@ -214,7 +217,6 @@ def test_slurm_script(tmp_path, capsys):
 # ---- Mistakes
 
 @pytest.mark.parametrize('line,text', [
-    ('', 'A verb is missing'),
     ('trian mine.py', "no verb 'trian'. Did you mean 'train'"),
     ('train mine.py --sed 3', "no option '--sed'. Did you mean '--seed'"),
     ('dist-train mine.py 2 --no-valdate', "Did you mean '--no-validate'"),
@@ -254,3 +256,93 @@ def test_overview_imports_no_torch():
     p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert p.stdout.splitlines()[-1]=='False', p.stderr
     assert all(re.search(f'^  {name} ', p.stdout, re.M) for name in verbs)
+
+# ---- Numbers, devices and places for output are checked before any work
+
+def test_clsnb_alone_prints_the_help(capsys):
+    with pytest.raises(SystemExit) as e: main([])
+    out,err = capsys.readouterr()
+    assert e.value.code==2 and 'usage: clsnb VERB' in out and not err
+
+@pytest.fixture
+def odd_places(tmp_path, monkeypatch):
+    "A folder with a file, a folder of two pictures, and a small checkpoint"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'file').write_text('x')
+    for name in 'ab':
+        (tmp_path/'pics'/name).mkdir(parents=True)
+        shutil.copy(photo_path('cat'), tmp_path/'pics'/name/'0.jpg')
+    cfg = Config.fromfile(TINY)
+    model = MODELS.build(cfg.model)
+    save_checkpoint(model, 'a.pth', meta=dict(config=cfg.pretty_text, CLASSES=tuple('abcdef')))
+    return tmp_path
+
+def fails(words, capsys):
+    "The only line that a command line prints when it is refused"
+    with pytest.raises(SystemExit) as e: main(words)
+    out,err = capsys.readouterr()
+    assert e.value.code==2 and err.count('\n')==1 and err.startswith('clsnb: ') and not out, (out, err)
+    return err
+
+@pytest.mark.parametrize('line,text', [
+    *((f'{verb} --work-dir {place}', 'cannot be written')
+      for verb in (f'train {TINY}', 'demo', f'finetune {TINY} pics --weights none', f'dist-train {TINY} 2')
+      for place in ('file', 'file/x', '/proc/x', '/dev/null', 'n'*300)),
+    (f'slurm-train p j {TINY} file', 'cannot be written'),
+    (f'copy-config {TINY} --folder file', 'cannot be written'),
+    *((f'test a.pth --out {place}', 'cannot be written') for place in ('/proc/x.json', 'file/x.json', 'file/x.csv')),
+    ('test a.pth --out scores.pkl', 'end with .json or .csv'),
+    ('test a.pth --out pics', 'end with .json or .csv'),
+    *((f'verify pics --out {place}', 'cannot be written') for place in ('/proc/x.csv', 'pics', 'file/x.csv')),
+    *((f'convert-weights a.pth {place} --from twins', 'cannot be written') for place in ('/proc/x.pth', 'pics')),
+    *((f'{verb} --device {name}', f"'{name}' is not a device")
+      for verb in (f'train {TINY}', 'test a.pth', 'predict a.pth pics', f'finetune {TINY} pics')
+      for name in ('banana', 'x', 'cuda:-1')),
+    *((f'{verb} --device cuda:97', 'cuda:97') for verb in (f'train {TINY}', 'test a.pth', 'predict a.pth pics')),
+    (f'train {TINY} --gpu-id 97', 'cuda:97'),
+    ('verify pics --workers -1', '-1 is not in the range from 0'),
+    ('verify pics --tiny -5', '-5 is not in the range from 0'),
+    *((f'dist-train {TINY} {n}', f'{n} is not in the range from 1') for n in (0, -1)),
+    (f'dist-train {TINY} 2 --port 99999', '99999 is not in the range'),
+    (f'train {TINY} --seed {10**30}', 'is not in the range'),
+    *((f'predict a.pth pics --{name} {n}', f'{n} is not in the range from 1')
+      for name in ('topk', 'batch-size') for n in (0, -3)),
+    (f'finetune {TINY} pics --epochs 0', '0 is not in the range from 1'),
+    ('attach pics --every -1', '-1 is not in the range'),
+    ('test a.pth --cfg-options data.test=3', 'A data set is a dict'),
+    (f'train {TINY} --work-dir a\0b', 'NUL'),
+])
+def test_checked_before_any_work(line, text, odd_places, capsys):
+    assert text in fails(line.split(' '), capsys)
+    assert {o.name for o in odd_places.iterdir()}=={'file', 'pics', 'a.pth', 'a.pth.sha256'}
+
+def test_scores_as_csv(odd_places, capsys):
+    main('test a.pth --out new/scores.csv --cfg-options data.workers_per_gpu=0'.split())
+    rows = [o.split(',') for o in Path('new/scores.csv').read_text().splitlines()]
+    assert rows[0]==['sample', 'pred_class', *'abcdef']
+    for row in rows[1:]: assert 'abcdef'[max(range(6), key=lambda i: float(row[i+2]))]==row[1]
+
+@pytest.mark.skipif(not Path('/dev/full').is_char_device(), reason='needs /dev/full')
+@pytest.mark.parametrize('line', ['test a.pth --out /dev/full --cfg-options data.workers_per_gpu=0',
+                                  'verify pics --out /dev/full --workers 0'])
+def test_a_result_that_cannot_be_written_is_kept(line, odd_places, capsys):
+    with pytest.raises(SystemExit) as e: main(line.split())
+    err = capsys.readouterr().err.splitlines()[-1]
+    kept = Path(re.search(r'it is in (.*)\.$', err)[1])
+    assert e.value.code==2 and 'the disk is full' in err and kept.parent==odd_places and kept.stat().st_size>20
+    assert Path('/dev/full').is_char_device()
+
+@pytest.mark.skipif(not Path('/dev/full').is_char_device(), reason='needs /dev/full')
+def test_standard_output_on_a_full_disk():
+    for words in (['configs'], ['zoo', 'swin'], []):
+        with open('/dev/full', 'w') as full:
+            p = subprocess.run(
+                [sys.executable, '-m', 'clsnb', *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+            )
+        assert p.returncode==2 and p.stderr=='clsnb: the output: the disk is full\n', p.stderr
+
+def test_a_reader_that_leaves():
+    p = subprocess.run(
+        f'{sys.executable} -m clsnb configs | head -1', shell=True, capture_output=True, text=True, timeout=120
+    )
+    assert p.stdout.count('\n')==1 and not p.stderr

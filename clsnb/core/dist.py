@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['get_dist_info', 'master_only', 'barrier', 'launcher_env', 'first_host', 'job_port', 'dist_timeout', 'init_dist',
-           'agree_on_name', 'default_device', 'sync_buffers', 'gather_by_index', 'is_split', 'whole_of', 'split_as']
+           'agree_on_name', 'default_device', 'usable_device', 'sync_buffers', 'gather_by_index', 'is_split',
+           'whole_of', 'split_as']
 
 # %% ../../nbs/core/dist.ipynb #e857716a
 import datetime, functools, json, os, re, time, uuid, zlib
@@ -208,6 +209,23 @@ def default_device()->torch.device:
     if kind!='cuda': return torch.device(kind)
     number = int(os.environ.get('LOCAL_RANK') or 0)
     return torch.device(kind, number%max(torch.accelerator.device_count(), 1))
+
+# %% ../../nbs/core/dist.ipynb #536037aa
+def usable_device(
+    device:str|torch.device, # Such as cpu, cuda, cuda:1, mps
+)->torch.device:
+    "The device of this name; raises `ConfigError` where this machine has none"
+    try: found = torch.device(device)
+    except (RuntimeError, TypeError, ValueError):
+        raise ConfigError(f"device: {str(device)!r} is not a device; use cpu, cuda, cuda:1, mps or xpu.") from None
+    if found.type in ('cpu', 'meta'): return found
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if here is None: raise ConfigError(f"device: {device} is not available, as torch finds no accelerator; use cpu.")
+    if here.type!=found.type: raise ConfigError(f"device: {device} is not available; use {here.type} or cpu.")
+    count = torch.accelerator.device_count()
+    if (found.index or 0)>=count:
+        raise ConfigError(f"device: there is no {device}; this machine has {count}, numbered from 0.")
+    return found
 
 # %% ../../nbs/core/dist.ipynb #774c0c09
 def sync_buffers(

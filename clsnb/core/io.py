@@ -28,6 +28,9 @@ def atomic_write(
 )->Iterator[IO]:
     "Open a temporary file that takes the name `path` when the block ends well, and vanishes when it does not"
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir(): # a device or a pipe is written as it is
+        with open(path, mode, encoding=None if 'b' in mode else 'utf-8') as f: yield f
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     number,temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:

@@ -11,7 +11,7 @@ import bisect, copy
 import numpy as np
 from collections.abc import Sequence
 from itertools import chain
-from ...core.errors import ConfigError, DataError
+from ...core.errors import ConfigError, DataError, brief
 from ...core.registry import DATASETS, accepted_args
 from .dataset import BaseDataset
 from .labels import ClassNames, check_same_classes
@@ -262,7 +262,9 @@ def build_dataset(
     if like is not None: return _fitted(cfg, default_args, getattr(like, 'CLASSES', like))
     if isinstance(cfg, (list, tuple)):
         return ConcatDataset([build_dataset(o, default_args) for o in cfg])
-    if not isinstance(cfg, dict): return cfg
+    if not isinstance(cfg, dict):
+        if hasattr(cfg, '__getitem__') and not isinstance(cfg, (str, bytes)): return cfg
+        raise ConfigError(f"A data set is a dict with its type and arguments, or a list of dicts, not {brief(cfg)}.")
     cfg,inner = dict(cfg),dict(default_args or {})
     if cfg.get('type') in ('KFoldDataset', KFoldDataset) and cfg.get('test_mode') is None:
         cfg['test_mode'] = inner.pop('test_mode', False)
