@@ -74,4 +74,6 @@ def write_or_keep(
             write(Path(name))
             raise DataError(f"{path} cannot be written ({reason}). The result was kept: it is in {name}.")
         except OSError: continue
-    raise DataError(f"{path} cannot be written ({reason}), nor can anything in {Path.cwd()} or {tempfile.gettempdir()}.")
+    raise DataError(
+        f"{path} cannot be written ({reason}), nor can anything in {Path.cwd()} or {tempfile.gettempdir()}."
+    )
