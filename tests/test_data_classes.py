@@ -157,6 +157,15 @@ def test_the_arrays_of_the_caller_are_left_alone():
     again.data_infos[0]['gt_label'] = 1
     assert labels.tolist()==[0, 1, 2] and ds.get_gt_labels()[0]==2 and again.get_gt_labels()[0]==1
 
+def test_a_key_of_ones_own_can_be_removed():
+    ds = file_dataset()
+    ds.data_infos[0]['group'] = 1
+    assert ds.data_infos[0].pop('group')==1 and 'group' not in ds.data_infos[0]
+    assert ds.data_infos[0].pop('group', None) is None
+    digits = DATASETS.get('Digits')('val')
+    digits.data_infos[0].pop('img') # as a pipeline does with what it was given
+    assert digits[0]['img'].shape==(8, 8, 1)
+
 # ---- Labels of other types and ranges
 
 def of_dicts(labels, classes=('cat', 'dog')):

@@ -406,7 +406,7 @@ def test_samplers_that_would_choose_nothing():
         else:
             with pytest.raises(ConfigError, match='selected_round=0'):
                 RepeatAugSampler(range(n), 1, 0, **kw)
-    with pytest.raises(ConfigError, match='no sample has a class'):
+    with pytest.raises(ConfigError, match='no sample has a label'):
         ClassBalancedSampler(Labels(np.zeros((3,2), int)))
 
 # ---- Archives and tables

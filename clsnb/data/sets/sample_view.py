@@ -32,9 +32,10 @@ def refuse_change(
 class SampleView(dict):
     "A sample as a dict; what is set in it is also set where it comes from"
     def __init__(self, sample: dict, # Dicts inside become views, too
-                 write: Callable): # Called with key and value before they are set
+                 write: Callable, # Called with key and value before they are set
+                 remove: Callable|None = None): # Called with a key before it is removed; None: nothing can be removed
         super().__init__(sample)
-        self._write = write
+        self._write, self._remove = write, remove
         for key, value in sample.items():
             if isinstance(value, dict):
                 super().__setitem__(key, SampleView(value, partial(self._write_inside, key)))
@@ -53,10 +54,14 @@ class SampleView(dict):
         self.update(other)
         return self
 
-    def __delitem__(self, key): refuse_change(f'del info[{key!r}]')
-    def pop(self, key, *default): refuse_change(f'info.pop({key!r})')
-    def popitem(self): refuse_change('info.popitem()')
-    def clear(self): refuse_change('info.clear()')
+    def pop(self, key, *default):
+        if key in self:
+            if self._remove is None: refuse_change(f'the removal of {key!r}')
+            self._remove(key)
+        return super().pop(key, *default)
+    def __delitem__(self, key): self.pop(key)
+    def popitem(self): refuse_change('popitem')
+    def clear(self): refuse_change('clear')
 
     def copy(self)->dict: return dict(self)
     def __copy__(self)->dict: return dict(self)

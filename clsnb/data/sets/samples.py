@@ -101,6 +101,10 @@ class PackedSamples(Shared, Sequence):
         labels = self.labels if self._owns_labels else self.labels.copy()
         self.labels, self._owns_labels = with_label(labels, self._number(i), value), True
         self.__dict__.get('_array_files', {}).pop('labels', None) # what new processes were given is out of date
+    def _remove(self, i, key):
+        "What was set is removed; pixels and bytes come back with the next view; what makes a sample stays"
+        if self.changed and key in self.changed.get(i, ()): del self.changed[i][key]
+        elif key in ('gt_label', 'img_info', 'img_prefix'): refuse_change(f'the removal of {key!r}')
     def __len__(self): return len(self.labels)
     def __getitem__(self, i):
         if isinstance(i, slice):
@@ -108,7 +112,7 @@ class PackedSamples(Shared, Sequence):
         i = self._number(i)
         sample = self.record(i)
         sample['gt_label'].flags.writeable = False # `info['gt_label'][0] = 1` would be lost
-        return SampleView(sample, partial(self.replace, i))
+        return SampleView(sample, partial(self.replace, i), partial(self._remove, i))
     def __setitem__(self, i, sample):
         if isinstance(i, slice): refuse_change('the assignment to a slice')
         for key,value in dict(sample).items(): self.replace(i, key, value)
