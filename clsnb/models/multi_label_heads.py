@@ -7,6 +7,7 @@ __all__ = ['csra_temperatures', 'MultiLabelClsHead', 'MultiLabelLinearClsHead', 
 
 # %% ../../nbs/models/multi_label_heads.ipynb #a8aed6be
 from torch import nn
+from ..core.errors import ConfigError
 from ..core.registry import MODELS
 from ..layers.module import BaseModule, ModuleList, pick
 from .heads import BaseHead, check_classes, last, as_arrays
@@ -19,13 +20,16 @@ class MultiLabelClsHead(BaseHead):
         self,
         loss=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=1.0),
         init_cfg=None,
+        unknown='positive', # What a label of -1 is in the loss: 'positive', as in mmcls, or 'ignored'
     ):
         super().__init__(init_cfg)
-        self.compute_loss = MODELS.build(loss)
+        if unknown not in ('positive', 'ignored'):
+            raise ConfigError(f"{type(self).__name__}: unknown is 'positive' or 'ignored', not {unknown!r}.")
+        self.compute_loss,self.unknown = MODELS.build(loss),unknown
     def loss(self, cls_score, gt_label):
-        return dict(
-            loss=self.compute_loss(cls_score, gt_label.type_as(cls_score).abs(), avg_factor=len(cls_score))
-        )
+        target = gt_label.type_as(cls_score)
+        known = dict(weight=target>=0) if self.unknown=='ignored' else {}
+        return dict(loss=self.compute_loss(cls_score, target.abs(), avg_factor=len(cls_score), **known))
     def pre_logits(self, x): return last(x)
     def logits(self, x): return self.pre_logits(x)
     def forward_train(self, x, gt_label, **kwargs): return self.loss(self.logits(x), gt_label)
@@ -44,8 +48,9 @@ class MultiLabelLinearClsHead(MultiLabelClsHead):
         in_channels,
         loss=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=1.0),
         init_cfg=dict(type='Normal', layer='Linear', std=0.01),
+        unknown='positive', # What a label of -1 is in the loss: 'positive', as in mmcls, or 'ignored'
     ):
-        super().__init__(loss=loss, init_cfg=init_cfg)
+        super().__init__(loss=loss, init_cfg=init_cfg, unknown=unknown)
         check_classes(num_classes, type(self).__name__)
         self.num_classes,self.in_channels = num_classes,in_channels
         self.fc = nn.Linear(in_channels, num_classes)

@@ -105,8 +105,8 @@ def _hint_at_separator(values, first, rows):
         for sep in _separators:
             parts = [o.strip() for o in value.split(sep)]
             if len(parts)>1 and known.issuperset(parts):
-                warnings.warn(f"{rows.place(row)} has the label {value!r}, which is made of other labels and is a class "
-                              f"of its own. For several labels in a cell, set label_sep={sep!r}.", stacklevel=2)
+                warnings.warn(f"{rows.place(row)} has the label {value!r}, which is made of other labels and is a "
+                              f"class of its own. For several labels in a cell, set label_sep={sep!r}.", stacklevel=2)
                 return
 
 def labels_of_column(

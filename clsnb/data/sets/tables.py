@@ -177,6 +177,9 @@ class CSVDataset(BaseDataset):
         rows = TableRows(where, names, numbers)
         self.CLASSES,labels = self._labels(df, rows)
         warn_contradictions(labels, self.CLASSES, rows)
+        if self.multi and not self.test_mode and (labels<0).any():
+            warnings.warn(f"{where}: {(labels<0).sum()} labels are -1 (unknown). The loss counts them as positive, as "
+                          "in mmcls, unless the head has unknown='ignored'.", stacklevel=4)
         return FileSamples(self.data_prefix, names, labels, np.int8 if self.multi else np.int64)
     def _read(self):
         labels = [self.label_col] if isinstance(self.label_col, (str, int)) else []

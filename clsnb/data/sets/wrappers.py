@@ -70,6 +70,8 @@ def repeat_factors(
 )->np.ndarray: # One per sample
     "How often each sample is shown"
     cats = [dataset.get_cat_ids(i) for i in range(len(dataset))]
+    background = max(chain.from_iterable(cats), default=-1)+1 # the samples that show no class are one more
+    cats = [o if len(o) else [background] for o in cats]
     rows = np.repeat(np.arange(len(cats)), [len(o) for o in cats])
     flat = np.fromiter(chain.from_iterable(cats), np.int64)
     k = flat.max(initial=0)+1
