@@ -10,7 +10,7 @@ from ..core.errors import ConfigError
 from .module import BaseModule
 from .conv import ConvModule
 from .drop import path_or_identity
-from .residual import maybe_checkpoint
+from .recompute import maybe_checkpoint
 from .se import SELayer
 
 # %% ../../nbs/layers/mbconv.ipynb #68b00227

@@ -13,7 +13,7 @@ from ...core.errors import ConfigError
 from ...layers.module import BaseModule, pick
 from ...layers.norm_act import LayerNorm2d, build_norm_layer, build_activation_layer
 from ...layers.drop import path_or_identity, drop_path_ramp
-from ...layers.residual import maybe_checkpoint
+from ...layers.recompute import maybe_checkpoint
 from ..base import Backbone
 
 # %% ../../../nbs/models/backbones/convnext.ipynb #07afa18e

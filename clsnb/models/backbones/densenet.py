@@ -8,10 +8,10 @@ __all__ = ['densenet_archs', 'DenseLayer', 'DenseBlock', 'DenseTransition', 'Den
 # %% ../../../nbs/models/backbones/densenet.ipynb #cd9d9838
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from ...core.registry import MODELS
 from ...layers.module import BaseModule
 from ...layers.norm_act import build_norm_layer, build_activation_layer
+from ...layers.recompute import recompute
 from ..base import Backbone
 from ..trunk import named_arch
 
@@ -40,7 +40,7 @@ class DenseLayer(BaseModule):
         return self.conv1(self.act(self.norm1(torch.cat(xs, 1))))
     def forward(self, xs):
         again = self.memory_efficient and self.training and any(x.requires_grad for x in xs)
-        x = checkpoint(self.squeeze, *xs, use_reentrant=False) if again else self.squeeze(*xs)
+        x = recompute(self.squeeze, *xs) if again else self.squeeze(*xs)
         x = self.conv2(self.act(self.norm2(x)))
         return nn.functional.dropout(x, self.drop_rate, self.training) if self.drop_rate > 0 else x
 

@@ -12,7 +12,7 @@ from ...layers.module import BaseModule, ModuleList, Sequential, make_divisible,
 from ...layers.conv import ConvModule
 from ...layers.drop import drop_path_ramp, path_or_identity
 from ...layers.mbconv import InvertedResidual
-from ...layers.residual import maybe_checkpoint
+from ...layers.recompute import maybe_checkpoint
 from ...layers.se import SELayer
 from ..base import Backbone
 from .resnet import cnn_init

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...core.registry import MODELS
 from ...core.errors import ConfigError, near
 from ...layers.drop import path_or_identity, drop_path_ramp
-from ...layers.residual import maybe_checkpoint
+from ...layers.recompute import maybe_checkpoint
 from ...layers.scale import LayerScale
 from ..base import Staged, freeze_module
 from ..trunk import NormedBackbone, named_arch

@@ -10,7 +10,7 @@ from torch import nn
 from ...core.registry import MODELS
 from ...layers.module import BaseModule, make_divisible, pick
 from ...layers.conv import ConvModule
-from ...layers.residual import maybe_checkpoint
+from ...layers.recompute import maybe_checkpoint
 from ...layers.mbconv import InvertedResidual
 from ..base import Backbone
 from .resnet import cnn_init

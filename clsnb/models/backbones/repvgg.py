@@ -15,7 +15,7 @@ from ...core.errors import ConfigError
 from ...layers.module import BaseModule, pick
 from ...layers.norm_act import build_norm_layer, build_activation_layer
 from ...layers.conv import build_conv_layer, ConvModule
-from ...layers.residual import maybe_checkpoint
+from ...layers.recompute import maybe_checkpoint
 from ...layers.se import SELayer
 from ..base import Backbone
 from .resnet import cnn_init

@@ -15,7 +15,7 @@ from ...core.errors import ConfigError, DataError
 from ...layers.module import BaseModule, make_divisible, pick
 from ...layers.norm_act import build_activation_layer
 from ...layers.conv import ConvModule
-from ...layers.residual import maybe_checkpoint
+from ...layers.recompute import maybe_checkpoint
 from ..base import Backbone
 
 # %% ../../../nbs/models/backbones/shufflenet.ipynb #7c38197e

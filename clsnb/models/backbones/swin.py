@@ -15,7 +15,7 @@ from ...layers.norm_act import build_norm_layer
 from ...layers.drop import drop_path_ramp
 from ...layers.mlp import FFN
 from ...layers.embed import AdaptivePadding, PatchEmbed, resize_pos_embed, adapt_pos_embed
-from ...layers.residual import maybe_checkpoint
+from ...layers.recompute import maybe_checkpoint
 from ...layers.window import ShiftWindowMSA, adapt_window_tables
 from ..base import Backbone, freeze_module
 
@@ -66,7 +66,7 @@ class SwinBlock(BaseModule):
         def both(x):
             x = x + self.attn(self.norm1(x), hw_shape)
             return self.ffn(self.norm2(x), identity=x)
-        return maybe_checkpoint(both, x, self.with_cp)
+        return maybe_checkpoint(both, x, self.with_cp, owner=self)
 
 # %% ../../../nbs/models/backbones/swin.ipynb #276cef7f
 class PatchMerging(BaseModule):

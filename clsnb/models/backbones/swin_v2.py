@@ -13,7 +13,7 @@ from ...layers.module import BaseModule, ModuleList, pick, to_2tuple
 from ...layers.norm_act import build_norm_layer
 from ...layers.drop import drop_path_ramp
 from ...layers.mlp import FFN
-from ...layers.residual import maybe_checkpoint
+from ...layers.recompute import maybe_checkpoint
 from ...layers.window import ShiftWindowMSA, WindowMSAV2
 from .swin import SwinTrunk, PatchMerging
 
@@ -56,7 +56,7 @@ class SwinBlockV2(BaseModule):
         def f(x):
             x = x + self.norm1(self.attn(x, hw_shape))
             return self.norm3(x + self.norm2(self.ffn(x)))
-        return maybe_checkpoint(f, x, self.with_cp)
+        return maybe_checkpoint(f, x, self.with_cp, owner=self)
 
 # %% ../../../nbs/models/backbones/swin_v2.ipynb #a739cbf9
 class SwinBlockV2Sequence(BaseModule):
