@@ -34,6 +34,7 @@ class LrUpdaterHook(Hook):
 
     def before_run(self, runner):
         self.runner = runner
+        if runner.train_loader is not None: self.schedule.check_run(len(runner.train_loader), runner.max_iters)
         for group in runner.optimizer.param_groups: group.setdefault(f'initial_{self.key}', self.get(group))
 
     def before_train_iter(self, runner):

@@ -10,6 +10,7 @@ __all__ = ['annealing_cos', 'annealing_linear', 'fixed', 'step', 'exp', 'poly', 
 import math
 from ..core.errors import ConfigError, near
 from ..core.registry import SCHEDULES, accepted_args
+from .schedule_checks import argument_problems, length_problem, not_in_range
 
 # %% ../../nbs/train/schedules.ipynb #595cd63d
 def annealing_cos(start, end, factor, weight=1):
@@ -172,8 +173,9 @@ class Schedule:
             self.name = policy.__name__
         else:
             self.name = {o.lower(): o for o in SCHEDULES}.get(str(policy).lower())
+        self.key = 'momentum_config' if momentum else 'lr_config'
         if self.name is None:
-            raise ConfigError(f"lr_config: there is no policy {policy!r}.{near(policy, SCHEDULES)}")
+            raise ConfigError(f"{self.key}: there is no policy {policy!r}.{near(policy, SCHEDULES)}")
         self.f = policy if callable(policy) else SCHEDULES.get(self.name)
         kw = {_momentum_names.get(k, k): v for k,v in kw.items()}
         if momentum and self.name=='OneCycle': self.f = _one_cycle_momentum
@@ -181,9 +183,10 @@ class Schedule:
         for k in kw:
             if k not in known:
                 raise ConfigError(
-                    f"lr_config: the policy {self.name!r} has no argument "
+                    f"{self.key}: the policy {self.name!r} has no argument "
                     f"{k!r}.{near(k, {*known, *_warm_keys})}"
                 )
+        self.registered = not callable(policy)
         self.by_epoch = by_epoch and self.name not in _by_iter_only
         self.warmup = warmup
         self.warmup_iters = warmup_iters
@@ -191,6 +194,19 @@ class Schedule:
         self.warmup_by_epoch = warmup_by_epoch
         self.momentum = momentum
         self.kw = kw
+        for problem in self.problems(): raise ConfigError(f"{self.key}: {problem}")
+    def problems(self):
+        "What is wrong with the arguments, however long the run is"
+        if self.registered: yield from argument_problems(self.name, self.kw)
+        if not self.warmup: return
+        warm = dict(warmup_iters=self.warmup_iters, warmup_ratio=self.warmup_ratio)
+        yield from filter(None, (not_in_range(warm, 'warmup_iters', 0), not_in_range(warm, 'warmup_ratio', 0, 1)))
+    def check_run(self, epoch_len:int, # Iterations in an epoch
+                  max_iters:int): # Iterations of the run
+        "Raise `ConfigError` if the schedule cannot be computed in a run of this length"
+        length,unit = (max_iters//epoch_len, 'epochs') if self.by_epoch else (max_iters, 'iterations')
+        if self.registered and (problem := length_problem(self.name, self.kw, length, unit)):
+            raise ConfigError(f"{self.key}: {problem}")
     def __call__(self, base, # Value of the parameter group at the start
                  it, # Iterations done in all
                  epoch_len, # Iterations in an epoch
@@ -236,4 +252,5 @@ def lr_curve(
 )->list: # One value for each iteration
     "A whole schedule, without training anything"
     s = Schedule(**lr_config)
+    s.check_run(epoch_len, epochs*epoch_len)
     return [s(base, it, epoch_len, epochs*epoch_len) for it in range(epochs*epoch_len)]
