@@ -7,7 +7,7 @@ __all__ = ['train_config', 'Meeting', 'launch', 'slurm_script', 'submit_job']
 
 # %% ../../nbs/apis/launch.ipynb #dd9a4930
 import __future__, faulthandler, inspect, os, pickle, re, shlex, shutil, signal, socket, subprocess, sys, tempfile
-import textwrap, threading, time
+import textwrap, threading, time, warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +39,17 @@ def _unpacked(module, name, source):
 # %% ../../nbs/apis/launch.ipynb #d23ba1a6
 def train_config(
     cfg:str|os.PathLike|dict, # As for `fit`
-    **kwargs, # For `fit`
+    *args, **kwargs, # For `fit`
 )->Run:
     "What each process does for a config: `fit`"
     from clsnb.apis.fit import fit
-    return fit(cfg, launcher='pytorch', **kwargs)
+    return fit(cfg, *args, **kwargs | dict(launcher='pytorch'))
+
+def _is_fit(what): return (getattr(what, '__module__', None), getattr(what, '__qualname__', None))==('clsnb.apis.fit', 'fit')
 
 def _task(what, args, kwargs):
     "The function that each process calls, as data, with its arguments"
+    if _is_fit(what): return ('clsnb.apis.launch', 'train_config', None),args,kwargs
     if callable(what): return _packed(what),args,kwargs
     if isinstance(what, list): target = ('clsnb.cli', 'run_command', None)
     else: target = ('clsnb.apis.launch', 'train_config', None)
@@ -56,21 +59,30 @@ def _task(what, args, kwargs):
 def _work(folder):
     "The life of one process"
     import torch.distributed as dist
-    from clsnb.core.dist import init_dist
+    from clsnb.core.dist import expect_launch, init_dist
     faulthandler.enable()
     folder = Path(folder)
     spec = pickle.loads((folder/'spec').read_bytes())
     threading.Thread(target=_end_with_parent, args=(spec['parent'],), daemon=True).start()
     sys.path[:0] = [p for p in spec['path'] if p not in sys.path]
     try:
-        init_dist('pytorch', spec['backend'], timeout=spec['timeout'])
+        expect_launch('pytorch', **spec['dist'])
+        if spec['joined']: init_dist()
         result = _unpacked(*spec['function'])(*spec['args'], **spec['kwargs'])
-        (folder/f"result{os.environ['LOCAL_RANK']}").write_bytes(pickle.dumps(result))
+        (folder/f"result{os.environ['LOCAL_RANK']}").write_bytes(_result_bytes(result))
     except ClsnbError as e:
         Path(os.environ['CLSNB_ERROR']).write_text(str(e))
         sys.exit(2)
     finally:
         if dist.is_initialized(): dist.destroy_process_group()
+
+def _result_bytes(result):
+    "A result as data; None in its place where it cannot be sent to another process"
+    try: return pickle.dumps(result)
+    except Exception as e: # whatever the object raises
+        print(f"launch: the function is done, but its result, a {type(result).__name__}, cannot be sent to the process "
+              f"that called launch ({e}); None is returned instead.")
+        return pickle.dumps(None)
 
 def _end_with_parent(parent):
     "End when the process is gone that started us"
@@ -225,31 +237,51 @@ def _run_processes(folder, nprocs, meeting, grace):
     raise ClsnbError(_failure(folder, failed, procs, grace, meeting))
 
 # %% ../../nbs/apis/launch.ipynb #5504cf97
+def _read_result(path):
+    "What a process returned; None where it cannot be read here, as an object of a class that this process lacks"
+    try: return pickle.loads(path.read_bytes())
+    except (AttributeError, ImportError) as e:
+        warnings.warn(f"launch: the function is done, but its result cannot be read here ({e}).", stacklevel=3)
+
+def _config_port(what, args, kwargs):
+    "`dist_params.port` of the config that is to be trained; None where there is none"
+    if callable(what) and not _is_fit(what): return None
+    from clsnb.apis.fit import read_config
+    if isinstance(what, list):
+        set_here = [word.partition('dist_params.port=')[2] for word in what if 'dist_params.port=' in word]
+        if set_here and set_here[-1].isdigit(): return int(set_here[-1])
+        what,kwargs = (what[1] if len(what)>1 else None),{}
+    elif callable(what): what = args[0] if args else kwargs.get('cfg')
+    try: return read_config(what, kwargs.get('options'), kwargs.get('trust', False)).facts.part('dist_params').get('port')
+    except (ClsnbError, OSError, TypeError): return None # told by the processes
+
 def launch(
     what:Callable|list[str]|str|os.PathLike|dict, # A function; a config; or the words of a command line of clsnb
     nprocs:int=2, # How many processes on this machine
     *args, # For the function
     nodes:int=1, # How many machines; `launch` runs on each of them
     node_rank:int=0, # Number of this machine, from 0
-    port:int|None=None, # Where the processes meet; None: a free port, or 29500 with several machines
+    port:int|None=None, # Where the processes meet; None: dist_params.port, or a free one, or 29500 with several machines
     master_addr:str|None=None, # Address of machine 0; None: this machine
-    backend:str|None=None, # nccl or gloo; None: nccl on GPUs
+    backend:str|None=None, # nccl or gloo; None: dist_params.backend of a config, or nccl on GPUs
     grace:float=5., # Seconds that the others get when one has died
-    timeout:int=1800, # Seconds that a process waits for another
+    timeout:float|None=None, # Seconds that a process waits for another; None: dist_params.timeout of a config, or 1800
     **kwargs, # For the function, or for `fit`
 )->Run|list: # The run of a config; else what each process of this machine returned
     "Run in several processes; raises `ClsnbError` when one fails"
-    meeting = Meeting(nodes, node_rank, port, master_addr)
+    meeting = Meeting(nodes, node_rank, port or _config_port(what, args, kwargs), master_addr)
+    joined = callable(what) and not _is_fit(what) # before the function is called; `fit` joins as its config says
+    given = {name: value for name,value in (('backend', backend), ('timeout', timeout)) if value is not None}
     function,args,kwargs = _task(what, args, kwargs)
     path = [str(Path(p).resolve()) if p else os.getcwd() for p in sys.path]
     spec = dict(
-        function=function, args=args, kwargs=kwargs, backend=backend, timeout=timeout, path=path, parent=os.getpid()
+        function=function, args=args, kwargs=kwargs, dist=given, joined=joined, path=path, parent=os.getpid()
     )
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder/'spec').write_bytes(pickle.dumps(spec))
         _run_processes(folder, nprocs, meeting, grace)
-        found = [pickle.loads((folder/f'result{i}').read_bytes()) for i in range(nprocs)]
+        found = [_read_result(folder/f'result{i}') for i in range(nprocs)]
     return found if callable(what) or isinstance(what, list) else found[0]
 
 # %% ../../nbs/apis/launch.ipynb #4ebac0b2

@@ -94,6 +94,8 @@ def build_norm_layer(cfg, # E.g. dict(type='BN', eps=1e-5, requires_grad=True)
     cls,kw = layer_type(cfg, NORM_LAYERS)
     grad = kw.pop('requires_grad', True)
     kw.setdefault('eps', 1e-5)
+    if not 0<=(kw.get('momentum') or 0)<=1:
+        raise ConfigError(f"norm_cfg.momentum lies between 0 and 1, not {kw['momentum']!r}.")
     if cls is nn.GroupNorm:
         if 'num_groups' not in kw:
             raise ConfigError("norm layers: GN needs num_groups, e.g. dict(type='GN', num_groups=32).")

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from ..core.checkpoint import read_checkpoint
 from ..core.dist import split_as
+from ..core.errors import ConfigError
 from ..core.registry import HOOKS
-from .hooks import Hook
+from .hooks import Hook, check_count
 
 # %% ../../nbs/train/ema.ipynb #336ebf2f
 def average_share(
@@ -79,6 +80,9 @@ class EMAHook(Hook):
         warm_up: int = 100,  # The larger, the slower the share grows at first
         resume_from: str | None = None,  # A checkpoint of mmcv's hook, with `ema_...` buffers
     ):
+        if not 0<momentum<1: raise ConfigError(f"EMAHook: momentum lies between 0 and 1, not {momentum!r}.")
+        check_count(interval, 'EMAHook: interval')
+        check_count(warm_up, 'EMAHook: warm_up')
         self.momentum = 1-(1-momentum)**interval
         self.interval, self.warm_up, self.resume_from = interval, warm_up, resume_from
         self.average = self.saved = None

@@ -13,7 +13,7 @@ import torch
 from ..core.dist import master_only
 from ..core.io import append_json
 from ..core.registry import HOOKS
-from .hooks import Hook
+from .hooks import Hook, check_count
 
 # %% ../../nbs/train/loggers.ipynb #cee9c9c6
 def first_momenta(optimizer) -> list | dict:
@@ -71,6 +71,7 @@ class LoggerHook(Hook):
         reset_flag: bool = False,  # Clear the numbers after this logger, so that later ones do not see them
         by_epoch: bool = True,  # Count iterations within the epoch; False: over the run
     ):
+        check_count(interval, f'{type(self).__name__}: interval')
         self.interval, self.ignore_last = interval, ignore_last
         self.reset_flag, self.by_epoch = reset_flag, by_epoch
         self.logged = False  # Has anything been logged in this epoch?

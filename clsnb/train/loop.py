@@ -15,6 +15,7 @@ from ..core.registry import RUNNERS
 from .batches import batches_from, stop_workers, to_device
 from .checkpoints import restore, snapshot
 from .failure import free_memory
+from .hooks import check_count
 from .run_state import RunState, StopRun
 
 # %% ../../nbs/train/loop.ipynb #e63c2dbd
@@ -26,6 +27,7 @@ def check_workflow(
     unknown = next((mode for mode in modes if mode not in ('train', 'val')), None)
     if unknown:
         raise ConfigError(f"workflow has an unknown mode, {unknown!r}. Choose 'train' or 'val'.")
+    for mode, n in workflow: check_count(n, f'workflow: the number of {mode!r}')
     if 'train' not in modes:
         raise ConfigError("workflow has no ('train', 1), so nothing is trained.")
     return modes
@@ -54,6 +56,8 @@ def begin(
 ) -> list: # The workflow to walk
     "Find out how long the run is and where it begins"
     runner.max_epochs = max_epochs or runner.max_epochs
+    for name in ('max_epochs', 'max_iters'):
+        if getattr(runner, name) is not None: check_count(getattr(runner, name), f'runner.{name}')
     runner.stop = runner.failed = None
     modes = check_workflow(workflow)
     runner.train_loader = loaders[modes.index('train')]

@@ -12,7 +12,7 @@ from torch import nn
 from ..core.dist import get_dist_info, sync_buffers
 from ..core.registry import HOOKS
 from .batches import batches_from, to_device
-from .hooks import Hook
+from .hooks import Hook, check_count
 
 # %% ../../nbs/train/precise_bn.ipynb #71a21955
 class PooledStatistics:
@@ -70,6 +70,8 @@ class PreciseBNHook(Hook):
         num_samples: int = 8192,  # How many to see, over all processes
         interval: int = 1,  # In epochs
     ):
+        check_count(num_samples, 'PreciseBNHook: num_samples')
+        check_count(interval, 'PreciseBNHook: interval')
         self.num_samples, self.interval = num_samples, interval
 
     def after_train_epoch(self, runner):

@@ -7,6 +7,7 @@ __all__ = ['LrUpdaterHook', 'MomentumUpdaterHook', 'schedule_hook']
 
 # %% ../../nbs/train/schedule_hooks.ipynb #96ae1920
 from functools import lru_cache
+from ..core.errors import ConfigError
 from ..core.registry import HOOKS
 from .hooks import Hook
 from .schedules import Schedule
@@ -48,6 +49,11 @@ class LrUpdaterHook(Hook):
 class MomentumUpdaterHook(LrUpdaterHook):
     "Set the momentum (Adam's first beta) before each step"
     priority, key, momentum = 'HIGH', 'momentum', True
+    def before_run(self, runner):
+        for group in runner.optimizer.param_groups:
+            if group.get('momentum') or 'initial_momentum' in group or 'betas' in group: continue
+            raise ConfigError("momentum_config: the optimizer has no momentum to change; set optimizer.momentum.")
+        super().before_run(runner)
     def get(self, group: dict) -> float:
         return group['momentum'] if 'momentum' in group else group['betas'][0]
     def set(self, group: dict, value: float) -> None:

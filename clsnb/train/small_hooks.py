@@ -13,7 +13,7 @@ import torch
 from ..core.dist import sync_buffers
 from ..core.errors import ConfigError
 from ..core.registry import HOOKS
-from .hooks import Hook
+from .hooks import Hook, check_count
 
 # %% ../../nbs/train/small_hooks.ipynb #ed209ac6
 @HOOKS.register
@@ -102,6 +102,7 @@ class ProfilerHook(Hook):
         with_stack: bool = False, with_flops: bool = False,
         json_trace_path: str | None = None,  # Where to write a trace
     ):
+        check_count(profile_iters, 'ProfilerHook: profile_iters')
         unknown = next((name for name in activities if name not in profiled), None)
         if unknown:
             raise ConfigError(f"ProfilerHook: activities has {unknown!r}; choose from 'cpu', 'cuda'.")

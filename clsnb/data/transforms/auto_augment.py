@@ -208,6 +208,7 @@ class RandAugment:
         store_attr()
         check_range(self, 'magnitude_level', 0, math.inf)
         check_range(self, 'total_level', 1e-9, math.inf)
+        check_range(self, 'magnitude_level', 0, total_level)
         self.policies = [self._check(merge_hparams(p, hparams)) for p in policies]
     def _check(self, p):
         if ('magnitude_key' in p)!=('magnitude_range' in p):
