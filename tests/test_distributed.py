@@ -428,3 +428,48 @@ def test_evaluation_at_any_number_of_processes():
     one = numbers(sizes)
     for n in (2, 3):
         assert launch(numbers, n, sizes, timeout=limit)==[one]*n
+
+# ---- What `launch` is given, and what comes back
+
+def returns_a_lock(where):
+    "Its result cannot be pickled"
+    import threading
+    from pathlib import Path
+    Path(where, f"done{os.environ['RANK']}").touch()
+    return threading.Lock()
+
+def test_a_result_that_cannot_be_sent_is_none(tmp_path, capsys):
+    assert launch(returns_a_lock, 2, str(tmp_path))==[None, None]
+    assert (tmp_path/'done0').exists() and (tmp_path/'done1').exists()
+    assert 'its result, a lock, cannot be sent' in capsys.readouterr().out
+
+def test_fit_can_be_launched(tmp_path):
+    opts = {'data.workers_per_gpu': 0, 'data.samples_per_gpu': 128, 'runner.max_epochs': 1, 'results': False}
+    runs = launch(fit, 2, 'lenet5_1xb32_digits', tmp_path, opts, device='cpu', launcher='pytorch')
+    assert all(run.latest for run in runs)
+
+STOP_ONE = '''import os, signal
+from clsnb.all import *
+@HOOKS.register
+class StopOne(Hook):
+    def before_train_iter(self, run):
+        if run.rank==1 and run.iter==3: os.kill(os.getpid(), signal.SIGSTOP)
+'''
+
+@pytest.mark.parametrize('how', ['config', 'words'])
+def test_a_stopped_process_ends_the_run_within_the_timeout_of_its_config(how, tmp_path):
+    "One process gets SIGSTOP; dist_params.timeout holds under launch and dist-train"
+    (tmp_path/'stop_one.py').write_text(STOP_ONE)
+    opts = {'data.workers_per_gpu': 0, 'runner.max_epochs': 9, 'results': False, 'dist_params': dict(timeout=10),
+            'custom_imports': dict(imports=['stop_one']), 'custom_hooks': [dict(type='StopOne')]}
+    sys.path.insert(0, str(tmp_path))
+    start = time.time()
+    try:
+        with pytest.raises(ClsnbError, match='Process 1 of 2 does not respond'):
+            if how=='config': launch('lenet5_1xb32_digits', 2, work_dir=tmp_path/'run', options=opts, device='cpu', trust=True)
+            else:
+                cfg = "_base_ = 'lenet5_1xb32_digits'\n" + '\n'.join(f"{k} = {v!r}" for k, v in opts.items() if '.' not in k)
+                (tmp_path/'cfg.py').write_text(cfg + "\ndata = dict(workers_per_gpu=0)\n")
+                launch(['train', str(tmp_path/'cfg.py'), f"--work-dir={tmp_path/'run'}", '--device=cpu', '--trust'], 2)
+    finally: sys.path.remove(str(tmp_path))
+    assert time.time()-start<60

@@ -246,14 +246,17 @@ def _read_result(path):
 def _config_port(what, args, kwargs):
     "`dist_params.port` of the config that is to be trained; None where there is none"
     if callable(what) and not _is_fit(what): return None
-    from clsnb.apis.fit import read_config
+    from clsnb.config.config import Config
+    options = kwargs.get('options') or {}
     if isinstance(what, list):
         set_here = [word.partition('dist_params.port=')[2] for word in what if 'dist_params.port=' in word]
         if set_here and set_here[-1].isdigit(): return int(set_here[-1])
-        what,kwargs = (what[1] if len(what)>1 else None),{}
+        what = what[1] if len(what)>1 else None
     elif callable(what): what = args[0] if args else kwargs.get('cfg')
-    try: return read_config(what, kwargs.get('options'), kwargs.get('trust', False)).facts.part('dist_params').get('port')
-    except (ClsnbError, OSError, TypeError): return None # told by the processes
+    if 'dist_params.port' in options: return options['dist_params.port']
+    try: cfg = Config(what) if isinstance(what, dict) else Config.fromfile(what)
+    except (ClsnbError, OSError, TypeError): return None # the processes tell what is wrong
+    return cfg.facts.part('dist_params').get('port')
 
 def launch(
     what:Callable|list[str]|str|os.PathLike|dict, # A function; a config; or the words of a command line of clsnb
