@@ -45,7 +45,7 @@ def train_config(
     from clsnb.apis.fit import fit
     return fit(cfg, *args, **kwargs | dict(launcher='pytorch'))
 
-def _is_fit(what): return (getattr(what, '__module__', None), getattr(what, '__qualname__', None))==('clsnb.apis.fit', 'fit')
+def _is_fit(what): return getattr(what, '__qualname__', '')=='fit' and what.__module__=='clsnb.apis.fit'
 
 def _task(what, args, kwargs):
     "The function that each process calls, as data, with its arguments"
@@ -268,7 +268,7 @@ def launch(
     master_addr:str|None=None, # Address of machine 0; None: this machine
     backend:str|None=None, # nccl or gloo; None: dist_params.backend of a config, or nccl on GPUs
     grace:float=5., # Seconds that the others get when one has died
-    timeout:float|None=None, # Seconds that a process waits for another; None: dist_params.timeout of a config, or 1800
+    timeout:float|None=None, # Seconds that a process waits for another; None: as dist_params of a config says, or 1800
     **kwargs, # For the function, or for `fit`
 )->Run|list: # The run of a config; else what each process of this machine returned
     "Run in several processes; raises `ClsnbError` when one fails"

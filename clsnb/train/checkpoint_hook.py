@@ -115,7 +115,8 @@ class CheckpointHook(Hook):
         if interval!=-1: check_count(interval, 'checkpoint_config.interval')  # -1: at the end alone, as in mmcv
         if max_keep_ckpts!=-1: check_count(max_keep_ckpts, 'checkpoint_config.max_keep_ckpts')
         check_known([on_error], ('warn', 'raise'), 'checkpoint_config: there is no on_error')
-        if file_client_args: raise ConfigError("checkpoint_config.file_client_args is not used; set out_dir to a folder.")
+        if file_client_args:
+            raise ConfigError("checkpoint_config.file_client_args is not used; set out_dir to a folder.")
         check_facts(meta)
         self.interval, self.by_epoch, self.save_last = interval, by_epoch, save_last
         self.save_optimizer, self.sync_buffer, self.on_error = save_optimizer, sync_buffer, on_error

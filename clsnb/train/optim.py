@@ -68,7 +68,7 @@ def check_custom_keys(
     names = [name for name,_ in model.named_parameters()]
     for key in keys:
         if any(key in name for name in names) or key.strip('.') in _of_some_variants: continue
-        parts = {part for name in names for part in name.split('.') if not part.isdigit()}
+        parts = filter(str.isidentifier, '.'.join(names).split('.'))
         raise ConfigError(f"optimizer.paramwise_cfg.custom_keys: no parameter has {key!r} in its name.{near(key, parts)}")
 
 def check_momentum(

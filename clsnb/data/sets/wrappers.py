@@ -240,8 +240,12 @@ def warn_of_missing_classes(
     trained = np.delete(labels, keep) if test_mode else labels[keep]
     missing = np.setdiff1d(labels, trained)
     if len(missing):
-        warnings.warn(f"KFoldDataset: {len(missing)} of {len(np.unique(labels))} classes are missing in the training part, "
-                      "because the folds follow the order of the samples. Set stratified=True, or a seed.", stacklevel=3)
+        count = f'{len(missing)} of {len(np.unique(labels))} classes'
+        warnings.warn(
+            f"KFoldDataset: {count} are missing in the training part, because the folds follow the order of the "
+            "samples. Set stratified=True, or a seed.",
+            stacklevel=3,
+        )
 
 @DATASETS.register
 class KFoldDataset(SubsetDataset):
