@@ -264,7 +264,7 @@ def launch(
     *args, # For the function
     nodes:int=1, # How many machines; `launch` runs on each of them
     node_rank:int=0, # Number of this machine, from 0
-    port:int|None=None, # Where the processes meet; None: dist_params.port, or a free one, or 29500 with several machines
+    port:int|None=None, # Where the processes meet; None: dist_params.port, a free one, or 29500 with several machines
     master_addr:str|None=None, # Address of machine 0; None: this machine
     backend:str|None=None, # nccl or gloo; None: dist_params.backend of a config, or nccl on GPUs
     grace:float=5., # Seconds that the others get when one has died

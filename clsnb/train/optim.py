@@ -69,7 +69,8 @@ def check_custom_keys(
     for key in keys:
         if any(key in name for name in names) or key.strip('.') in _of_some_variants: continue
         parts = filter(str.isidentifier, '.'.join(names).split('.'))
-        raise ConfigError(f"optimizer.paramwise_cfg.custom_keys: no parameter has {key!r} in its name.{near(key, parts)}")
+        what = 'optimizer.paramwise_cfg.custom_keys'
+        raise ConfigError(f"{what}: no parameter has {key!r} in its name.{near(key, parts)}")
 
 def check_momentum(
     cfg:dict, # Of an optimiser
