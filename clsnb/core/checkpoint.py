@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from .checkpoint_file import check_zip_sums, read_file, unified
 from .dist import get_dist_info, is_split, whole_of
-from .errors import CheckpointError, DataError, brief
+from .errors import CheckpointError, ClsnbError, DataError, brief
 from .io import atomic_write, cache_dir, download, sha256
 from .registry import Registry
 
@@ -187,4 +187,8 @@ def read_checkpoint(
 )->dict: # With `state_dict` and `meta`
     "Read a checkpoint without running any code in it; raises `CheckpointError`"
     address = str(address)
-    return unified(_read_address(address, map_location), address)
+    try: return unified(_read_address(address, map_location), address)
+    except (ClsnbError, ImportError): raise
+    except Exception as e: # no permission, a file that changes while it is read, what damaged files do to readers
+        said = getattr(e, 'strerror', None) or next(iter(str(e).splitlines()), '') or type(e).__name__
+        raise CheckpointError(f"{brief(address)[1:-1]} cannot be read: {brief(said)[1:-1]}.") from e

@@ -8,13 +8,16 @@ __all__ = ['own_parts', 'waiting_hooks', 'numbers_in', 'snapshot', 'write_checkp
 # %% ../../nbs/train/checkpoints.ipynb #349a437b
 import os, time
 import torch
+from ..config.config import Config
 from ..core.checkpoint import save_checkpoint
 from ..core.dist import is_split
+from ..core.errors import CheckpointError, ClsnbError
 from ..core.load import load_checkpoint
 from ..core.seed import rng_state, set_rng_state
-from .finite import check_before_resuming, check_before_saving
+from .finite import check_before_saving
 from .position import position_from
 from .resume import changed_config, load_optimizer
+from .stored_state import restoring, stored_position
 
 # %% ../../nbs/train/checkpoints.ipynb #ff7b8f63
 def waiting_hooks(
@@ -84,6 +87,24 @@ def restore(
 
 own_parts = ('position', 'runner', 'rng', 'log_buffer', 'outputs')
 
+def _optimizer_type(config_text):
+    "The optimizer that the text of a config names; empty where it is not known"
+    if not isinstance(config_text, str): return ''
+    try: return str(Config.fromstring(config_text, '.py').facts.part('optimizer').get('type', ''))
+    except ClsnbError: return ''
+
+def _load_optimizer(runner, checkpoint):
+    "Load the optimizer's state; an error names both optimizers where they differ"
+    try: load_optimizer(runner.optimizer, checkpoint['optimizer'])
+    except CheckpointError as e:
+        here = type(runner.optimizer).__name__
+        was = _optimizer_type(checkpoint['meta'].get('config'))
+        if not was or was==here: raise
+        raise CheckpointError(
+            f"The checkpoint is of a run with the optimizer {was}, and this run has {here}. To start from its weights "
+            "with another optimizer, use load_from instead of resume_from."
+        ) from e
+
 def resume_from(
     runner,  # Its model, optimizer and hooks get their states
     path: str | os.PathLike,  # A checkpoint
@@ -94,13 +115,13 @@ def resume_from(
     checkpoint = load_checkpoint(
         runner.model, path, map_location, logger=runner.logger, complete=True, same_classes=True
     )
-    check_before_resuming(checkpoint['state_dict'], path)
-    meta, loop = checkpoint['meta'], checkpoint.get('loop', {})
+    meta, loop = checkpoint['meta'], checkpoint.get('loop') or {}
+    stored_position(loop, meta)
     names = ['weights']
     if resume_optimizer and 'optimizer' in checkpoint and runner.optimizer is not None:
-        load_optimizer(runner.optimizer, checkpoint['optimizer'])
+        _load_optimizer(runner, checkpoint)
         names.append('optimizer')
-    names += restore(runner, loop, meta)
+    names += restoring('run', lambda: restore(runner, loop, meta))
     lost = [key for key in loop if key not in own_parts and key not in names]
     done = f"{meta.get('epoch', 0)} epochs and {meta.get('iter', 0)} iterations are done."
     unused = f" Not restored, because no hook takes it: {', '.join(lost)}." if lost else ''

@@ -11,6 +11,7 @@ from ..config.config import Config
 from ..config.show import diff_configs
 from ..core.dist import is_split, split_as
 from ..core.errors import ClsnbError
+from .stored_state import does_not_fit, optimizer_problem, restoring
 
 # %% ../../nbs/train/resume.ipynb #59549a27
 def split_state(
@@ -29,12 +30,15 @@ def load_optimizer(
     optimizer: torch.optim.Optimizer | dict,  # One, or several by name
     state: dict,  # From a checkpoint
 ) -> None:
-    "Load an optimizer's state, but keep this machine's choice of its implementation"
+    "Load an optimizer's state, but keep this machine's choice of its implementation; raises `CheckpointError`"
     if isinstance(optimizer, dict):
+        if not isinstance(state, dict) or set(state)!=set(optimizer):
+            raise does_not_fit('optimizers', f"it should be of {', '.join(optimizer)}")
         for name, of_one in state.items(): load_optimizer(optimizer[name], of_one)
         return
+    if problem := optimizer_problem(optimizer, state): raise does_not_fit('optimizer', problem)
     ours = [{key: group[key] for key in ('fused', 'foreach') if key in group} for group in optimizer.param_groups]
-    optimizer.load_state_dict(split_state(optimizer, state))
+    restoring('optimizer', lambda: optimizer.load_state_dict(split_state(optimizer, state)))
     for group, choice in zip(optimizer.param_groups, ours): group.update(choice)
 
 # %% ../../nbs/train/resume.ipynb #a8b6a260
