@@ -7,7 +7,7 @@ __all__ = ['out_folder', 'delete_checkpoint', 'link', 'save_or_warn', 'number_of
            'progress_of', 'latest_checkpoint']
 
 # %% ../../nbs/train/checkpoint_hook.ipynb #51335f1b
-import logging, os, re, shutil
+import logging, math, os, re, shutil
 from pathlib import Path
 import torch
 from ..core.checkpoint import read_checkpoint
@@ -138,18 +138,19 @@ class CheckpointHook(Hook):
 
 # %% ../../nbs/train/checkpoint_hook.ipynb #1e405a37
 def _stored_meta(path):
-    "The facts in a checkpoint, read without its weights where that can be done; empty for a damaged file"
+    "The facts in a checkpoint, read without its weights where that can be done; None for a damaged file"
     try: return dict(torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta'])
     except Exception: pass # an old format, which cannot be mapped, or damaged
     try: return read_checkpoint(path)['meta']
-    except CheckpointError: return {}
+    except CheckpointError: return None
 
 def progress_of(
     path: Path,  # A checkpoint
-) -> tuple[int, float]:
-    "The iteration in which a checkpoint was written, as it says itself, and for equal ones the time of the file"
-    if not path.is_file(): return -1, 0.
-    iteration = _stored_meta(path).get('iter')
+) -> tuple[float, float]:
+    "The iteration of a checkpoint, as it says itself, and the time of the file; damaged files come last, to be named"
+    meta = _stored_meta(path) if path.is_file() else None
+    if meta is None: return math.inf, 0.
+    iteration = meta.get('iter')
     return iteration if type(iteration) is int else -1, path.stat().st_mtime
 
 def latest_checkpoint(
