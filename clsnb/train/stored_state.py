@@ -37,11 +37,12 @@ def _group_problem(own, stored):
 def _groups_problem(optimizer, stored):
     "What does not fit in the parameter groups, or None"
     own = optimizer.param_groups
-    if not isinstance(stored, list) or not all(isinstance(o, dict) for o in stored): return 'it has no parameter groups'
+    if not isinstance(stored, list) or not stored or not all(isinstance(o, dict) for o in stored):
+        return 'it has no parameter groups'
     missing = [k for k in _settings(own[0], optimizer.defaults) if not all(k in o for o in stored)]
     if missing:
-        there = sorted(k for k in stored[0] if k not in ('params', 'lr', 'initial_lr', 'weight_decay')) if stored else []
-        return f"it is of another optimizer, without {', '.join(missing)} (it has {brief(', '.join(map(str, there)))[1:-1]})"
+        there = sorted(str(k) for k in stored[0] if k not in ('params', 'lr', 'initial_lr', 'weight_decay'))
+        return f"it is of another optimizer, without {', '.join(missing)}; it has {brief(', '.join(there))[1:-1]}"
     found = next(filter(None, map(_group_problem, own, stored)), None)
     if found: return found
     sizes,own_sizes = ([len(o['params']) for o in groups] for groups in (stored, own))
