@@ -8,6 +8,7 @@ import clsnb.core.io as cio
 from clsnb.core.checkpoint import read_checkpoint, save_checkpoint
 from clsnb.core.load import load_checkpoint, load_state_dict, load_weights
 from clsnb.core.errors import CheckpointError, ConfigError
+from clsnb.data.checks import missing_checkpoint
 from clsnb.models.classifier import build_classifier
 
 def small(classes=4, **kw):
@@ -677,3 +678,11 @@ def test_override_by_a_checkpoint(file):
     )
     assert equal(m.backbone, small().backbone)
     assert not torch.equal(m.head.fc.weight, small().head.fc.weight)
+
+@pytest.mark.parametrize('address', ['torchvision://resnet50', 'timm://resnet50', 'https://example.com/a.pth', 'auto'])
+def test_check_takes_every_address_that_a_run_takes(address):
+    assert missing_checkpoint(address) is None
+
+@pytest.mark.parametrize('address', ['s3://bucket/a.pth', 'torchvison://resnet50', 'nowhere.pth', 'file:///nowhere.pth'])
+def test_check_names_addresses_that_no_run_takes(address):
+    assert missing_checkpoint(address)
