@@ -1,14 +1,21 @@
 "Configs, addresses and options of strangers: nothing runs, nothing is written, no secret leaves"
-import json, os, pickle, shlex, subprocess, sys, zipfile
+import base64, json, os, pickle, re, shlex, socket, subprocess, sys, threading, zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 import fsspec, numpy as np, pytest
 import clsnb
+import clsnb.apis.check # noqa: F401, gives Config its method
+from clsnb.apis.fit import fit
 from clsnb.apis.launch import slurm_script
 from clsnb.config.config import Config
+from clsnb.config.writes import check_writes, writing_keys
 from clsnb.core.addresses import address_problem, option_problem, readable, readable_options
 from clsnb.core.errors import ClsnbError, ConfigError
+from clsnb.core.io import download
 from clsnb.core.redact import hide_secrets
-from clsnb.core.trust import carries_trust, is_trusted, trusted
+from clsnb.core.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS, SAMPLERS, TRANSFORMS, accepted_args
+from clsnb.core.trust import carries_trust, is_trusted, offline, trusted
 from clsnb.data.pixels.file_client import FileClient, check_address, file_client
 from clsnb.data.pixels.loading import LoadImageFromFile, read_bytes
 from clsnb.data.sets.folder import CustomDataset
@@ -31,11 +38,11 @@ def refused(function, *args, **kwargs):
 def untouched(tmp_path, monkeypatch):
     "Each test runs in a folder with a file and a folder that must stay as they are"
     monkeypatch.chdir(tmp_path)
-    Path('victim').mkdir()
-    Path('victim/file.txt').write_text('as it was')
+    victim = tmp_path/'victim'
+    victim.mkdir()
+    (victim/'file.txt').write_text('as it was')
     yield
-    assert [o.name for o in Path('victim').iterdir()]==['file.txt']
-    assert Path('victim/file.txt').read_text()=='as it was'
+    assert [o.name for o in victim.iterdir()]==['file.txt'] and (victim/'file.txt').read_text()=='as it was'
 
 # ---- Protocols (F1)
 
@@ -313,6 +320,7 @@ measured = '''
 import resource, sys, time
 from pathlib import Path
 from clsnb.config.config import Config
+from clsnb.config.writes import check_writes, writing_keys
 from clsnb.core.errors import ConfigError
 Config.fromstring('a = 1')
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -339,3 +347,161 @@ def test_memory_and_time_of_a_config():
     assert len(rows)==len(greedy)
     slow = [o for o in rows if int(o[1])>5 or int(o[2])>300]
     assert not slow, slow
+
+# ---- The network, and weights from elsewhere
+
+@pytest.fixture
+def no_network(monkeypatch):
+    "Notes whoever asks for a host"
+    asked = []
+    def refuse(*args, **kwargs):
+        asked.append(args)
+        raise OSError('the network was used')
+    for name in ('getaddrinfo', 'create_connection'): monkeypatch.setattr(socket, name, refuse)
+    monkeypatch.setattr(socket.socket, 'connect', refuse)
+    yield asked
+    assert not asked
+
+train = '''
+model = dict(type='ImageClassifier', backbone=%s, neck=dict(type='GlobalAveragePooling'),
+             head=dict(type='LinearClsHead', num_classes=2, in_channels=512, topk=1), %s)
+data = dict(samples_per_gpu=2, workers_per_gpu=0, train=dict(type='CustomDataset', data_prefix='%s', pipeline=[]),
+            val=dict(type='CustomDataset', data_prefix='%s', pipeline=[]))
+optimizer = dict(type='SGD', lr=.1)
+runner = dict(type='EpochBasedRunner', max_epochs=1)
+%s
+'''
+def config_text(backbone="dict(type='ResNet', depth=18)", model='', data='https://127.0.0.1:9/pets', more=''):
+    return train % (backbone, model, data, data, more)
+
+asking = dict(
+    hub=dict(backbone="dict(type='TIMMBackbone', model_name='hf-hub:evil/x')"),
+    hub2=dict(backbone="dict(type='TIMMBackbone', model_name='hf_hub:evil/x', pretrained=True)"),
+    folder=dict(backbone="dict(type='TIMMBackbone', model_name='local-dir:/etc')"),
+    overlay=dict(backbone="dict(type='TIMMBackbone', model_name='resnet18', pretrained_cfg_overlay=dict(url='file:///etc/passwd'))"),
+    config=dict(backbone="dict(type='TIMMBackbone', model_name='resnet18', pretrained_cfg=dict(url='http://127.0.0.1:9/a'))"),
+    cache=dict(backbone="dict(type='TIMMBackbone', model_name='resnet18', cache_dir='victim', pretrained=True)"),
+    pretrained=dict(backbone="dict(type='TIMMBackbone', model_name='resnet18', pretrained=True)"),
+    init=dict(backbone="dict(type='ResNet', depth=18, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18'))"),
+    zoo=dict(model="init_cfg=dict(type='Pretrained', checkpoint='https://127.0.0.1:9/a.pth')"),
+    older=dict(model="pretrained='https://127.0.0.1:9/a.pth'"), timm=dict(model="pretrained='timm://resnet18'"),
+    load=dict(more="load_from = 'https://127.0.0.1:9/a.pth'"), resume=dict(more="resume_from = 'http://127.0.0.1:9/a.pth'"),
+    data=dict(data='s3://bucket/pets'), chain=dict(data='simplecache::https://127.0.0.1:9/x'))
+
+@pytest.mark.parametrize('form', asking)
+def test_check_asks_nobody(form, no_network):
+    Path('mine.py').write_text(config_text(**asking[form]))
+    found = Config.fromfile('mine.py').check()
+    refused_forms = ('hub', 'hub2', 'folder', 'overlay', 'config', 'cache')
+    if form in refused_forms and find_spec('timm'): assert any('--trust' in row[2] for row in found), found
+    with trusted(): Config.fromfile('mine.py').check()
+
+@pytest.mark.parametrize('name,arguments', [
+    ('hf-hub:evil/x', {}), ('hf_hub:evil/x', dict(pretrained=True)), ('local-dir:/etc', {}), ('HF-HUB:evil/x', {}),
+    ('resnet18', dict(pretrained_cfg_overlay=dict(url='file:///etc/passwd'))), ('resnet18', dict(pretrained_cfg=dict(file='x'))),
+    ('resnet18', dict(pretrained_cfg_overlay=dict(hf_hub_id='evil/x'), pretrained=True)), ('resnet18', dict(cache_dir='victim')),
+    ('resnet18', dict(pretrained_custom_load=True)), ('resnet18', dict(pretrained_filter_fn=print))])
+def test_weights_from_elsewhere_need_trust(name, arguments, no_network):
+    refused(MODELS.build, dict(type='TIMMBackbone', model_name=name, **arguments))
+
+def test_a_hub_that_does_not_answer_is_one_line(monkeypatch):
+    timm = pytest.importorskip('timm')
+    def fail(*args, **kwargs): raise ConnectionError('no route\nto host')
+    monkeypatch.setattr(timm, 'create_model', fail)
+    with trusted(), pytest.raises(ClsnbError) as e: MODELS.build(dict(type='TIMMBackbone', model_name='hf-hub:timm/x'))
+    assert 'hf-hub:timm/x' in str(e.value) and '\n' not in str(e.value)
+
+def test_nothing_is_downloaded_while_offline(tmp_path, no_network):
+    for address in ('https://me:hunter2@127.0.0.1:9/a.pth', (tmp_path/'a').as_uri()):
+        with offline(), pytest.raises(ClsnbError) as e: download(address, tmp_path/'b')
+        assert 'hunter2' not in str(e.value)
+
+def test_a_login_in_an_address_is_sent_to_its_host_alone(tmp_path):
+    seen = []
+    class Server(BaseHTTPRequestHandler):
+        def log_message(self, *args): pass
+        def do_GET(self):
+            seen.append((self.path, self.headers.get('Authorization')))
+            if self.path=='/moved':
+                self.send_response(302)
+                self.send_header('Location', f'http://localhost:{self.server.server_port}/there')
+                return self.end_headers()
+            self.send_response(200)
+            self.send_header('Content-Length', '2')
+            self.end_headers()
+            self.wfile.write(b'ok')
+    with ThreadingHTTPServer(('127.0.0.1', 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f'me:hunter%202@127.0.0.1:{server.server_port}'
+        want = 'Basic '+base64.b64encode(b'me:hunter 2').decode()
+        assert download(f'http://{address}/a', tmp_path/'a').read_bytes()==b'ok' and seen==[('/a', want)]
+        assert FileClient().get(f'http://{address}/b')==b'ok' and seen[-1]==('/b', want)
+        seen.clear()
+        download(f'http://{address}/moved', tmp_path/'b')
+        assert seen==[('/moved', want), ('/there', None)]
+        server.shutdown()
+
+# ---- Where a config writes
+
+writing = dict(
+    work_dir="work_dir = '%s'", checkpoints="checkpoint_config = dict(interval=1, out_dir='%s')",
+    best="evaluation = dict(out_dir='%s')",
+    log="log_config = dict(hooks=[dict(type='TextLoggerHook', out_dir='%s')])",
+    board="log_config = dict(hooks=[dict(type='TensorboardLoggerHook', log_dir='%s')])",
+    trace="custom_hooks = [dict(type='ProfilerHook', json_trace_path='%s/a.json')]",
+    traces="custom_hooks = [dict(type='ProfilerHook', on_trace_ready=dict(type='tb_trace', dir_name='%s'))]",
+    weights="custom_hooks = [dict(type='DvcliveLoggerHook', model_file='%s/a.pth')]",
+    live="custom_hooks = [dict(type='DvcliveLoggerHook', dvclive=dict(dir='%s'))]",
+    wandb="log_config = dict(hooks=[dict(type='MMClsWandbHook', init_kwargs=dict(dir='%s'))])",
+    cache="data = dict(train=dict(pipeline=[dict(type='LoadImageFromFile', cache=dict(where='disk', folder='%s'))]))",
+    wrapped="data = dict(train=dict(type='RepeatDataset', dataset=dict(pipeline=[dict(cache=dict(folder='%s'))])))")
+
+@pytest.mark.parametrize('place', ['{victim}', 'victim/../../x', '../x', '~/x', '.ssh', 'runs/../../x', './.git/hooks'])
+@pytest.mark.parametrize('form', writing)
+def test_a_file_writes_into_the_work_folder_alone(form, place, tmp_path):
+    place = place.format(victim=tmp_path/'victim')
+    Path('sub').mkdir()
+    os.chdir('sub')
+    Path('mine.py').write_text(config_text(data='pets', more=writing[form] % place))
+    cfg = Config.fromfile('mine.py')
+    refused(check_writes, cfg)
+    if place.startswith(('/', '..')): refused(fit, 'mine.py')
+    if place.startswith('/'): assert any('--trust' in row[2] for row in cfg.check(False))
+    assert sorted(o.name for o in Path().iterdir())==['mine.py'] and not (tmp_path/'x').exists()
+    check_writes(Config.fromfile('mine.py', trust=True))
+    with trusted(): check_writes(cfg)
+    if form=='work_dir': check_writes(cfg, work_dir='/mine')
+    check_writes(Config(cfg.to_dict())) # made in Python: your own words
+    refused(check_writes, pickle.loads(pickle.dumps(cfg)))
+
+def test_your_own_words_may_write_anywhere(tmp_path):
+    Path('mine.py').write_text(config_text(data='pets', more="checkpoint_config = dict(interval=1)\nwork_dir = 'runs/a'"))
+    for k in ('checkpoint_config.out_dir', 'work_dir', 'evaluation.out_dir'):
+        check_writes(Config.fromfile('mine.py').merge_from_dict({k: '/mine'}))
+    cfg = Config.fromfile('mine.py')
+    cfg.checkpoint_config.out_dir = str(tmp_path/'victim')
+    check_writes(cfg)
+    for text in ("work_dir = 'runs/a'\nevaluation = dict(out_dir='runs/a/best')", "work_dir = './runs'", "work_dir = None"):
+        check_writes(Config.fromstring(text))
+    Path('run').mkdir()
+    Path('run/mine.py').write_text(f"work_dir = '{tmp_path}/run'") # as a run leaves it
+    check_writes(Config.fromfile('run/mine.py'))
+
+@pytest.mark.parametrize('option', ["settings=dict(base_url='http://evil')", 'save_code=True', "space_id='evil/x'"])
+def test_trackers_take_what_describes_a_run(option):
+    for hook in ('WandbLoggerHook', 'MMClsWandbHook', 'TrackioLoggerHook'):
+        text = f"log_config = dict(hooks=[dict(type='{hook}', init_kwargs=dict(project='pets', {option}))])"
+        refused(check_writes, Config.fromstring(text))
+        check_writes(Config.fromstring(text.replace(option, "name='a'")))
+
+def test_every_argument_that_names_a_place_is_known():
+    known = writing_keys | {'init_kwargs', 'dvclive', 'on_trace_ready', 'work_dir', 'file_client_args', 'cache'}
+    reading = {'data_prefix', 'ann_file', 'path_col', 'train_test_split_file', 'image_class_labels_file', 'image_file'}
+    harmless = {'out_suffix', 'interval_exp_name', 'exp_name', 'profile_iters', 'profile_memory', 'timeout', 'direction',
+                'recursion_subdir', 'out_file_suffix'}
+    place = re.compile('dir|path|file|folder|uri|url|out|cache|kwargs|prefix|ready|where')
+    for registry in (HOOKS, RUNNERS, DATASETS, TRANSFORMS, OPTIMIZERS, SAMPLERS):
+        for name,cls in registry.module_dict.items():
+            if not cls.__module__.startswith('clsnb'): continue
+            new = {o for o in accepted_args(cls) or () if place.search(o)}-known-reading-harmless
+            assert not new, f'{name}: {new}: add it to clsnb.config.writes, or here'

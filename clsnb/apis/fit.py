@@ -19,6 +19,7 @@ from .run_hooks import add_hooks
 from .scale_lr import scale_lr
 from ..config.config import Config, check_keys, import_custom
 from ..config.keys import KEYS
+from ..config.writes import check_writes
 from ..core.dist import barrier, default_device, get_dist_info, init_dist
 from ..core.errors import ConfigError
 from ..core.log import default_work_dir, run_logger, timestamp
@@ -283,6 +284,7 @@ def fit(
 )->Run: # Its `runner` is what trained
     "Train as a config says; the folder of the run holds config, logs, checkpoints, figures and report"
     cfg = read_config(cfg, options, trust)
+    check_writes(cfg, work_dir)
     text = cfg.pretty_text
     init_dist(launcher, **cfg.facts.part('dist_params'))
     set_backends(cfg)

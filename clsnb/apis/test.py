@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np, torch
 from .open_model import model_to_ask, number_of_classes, open_model
 from .loaders import loader_args
+from ..config.writes import check_writes
 from ..core.dist import default_device, init_dist
 from ..core.errors import ConfigError
 from ..core.trust import carries_trust
@@ -68,6 +69,7 @@ def evaluate_config(
     init_dist(launcher)
     config,checkpoint = model_to_ask(config, weights if checkpoint is None else checkpoint)
     model,named = open_model(config, checkpoint, device or default_device(), options, trust)
+    check_writes(model.cfg, trains=False)
     split = model.cfg.facts.split_name(split)
     dataset = dataset_of_model(model, named, split)
     scores = predict_loader(model, build_dataloader(dataset, **loader_args(model.cfg, split)))

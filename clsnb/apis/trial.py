@@ -17,6 +17,7 @@ from .fit import fit_classes, read_config
 from .loaders import loader_args
 from .run_hooks import step_hook
 from ..config.config import Config
+from ..config.writes import check_writes
 from ..core.dist import default_device
 from ..core.errors import ConfigError
 from ..core.load import load_checkpoint
@@ -51,6 +52,7 @@ def _parts_of_config(
     device:str|torch.device|None, # None: the default device
 )->tuple[nn.Module, DataLoader, torch.optim.Optimizer, Config]:
     "Build the model, the loader and the optimizer as training does"
+    check_writes(cfg, trains=False)
     ds = build_dataset(cfg.data.train)
     fit_classes(cfg, ds.CLASSES)
     set_seed(mix(cfg.get('seed') or 0))

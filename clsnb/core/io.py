@@ -7,12 +7,14 @@ __all__ = ['progress_after', 'atomic_write', 'dump_json', 'append_json', 'parse_
            'cache_dir', 'download']
 
 # %% ../../nbs/core/io.ipynb #5321e9e6
-import hashlib, json, os, tempfile
+import base64, hashlib, json, os, tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote, urlsplit
 from .errors import ClsnbError, DataError
+from .trust import is_offline
 
 # %% ../../nbs/core/io.ipynb #a0ffdf71
 def _umask():
@@ -104,13 +106,24 @@ def cache_dir(*parts:str)->Path: # Folders within
 # %% ../../nbs/core/io.ipynb #d1e0e338
 progress_after = 2. # Seconds
 
+def _split_login(url):
+    "An address without `user:password@`, and these, or ''"
+    parts = urlsplit(url)
+    login,at,host = parts.netloc.rpartition('@')
+    if parts.scheme not in ('http', 'https') or not at: return url,''
+    return parts._replace(netloc=host).geturl(),unquote(login)
+
 def _request(url, start, tag):
     "A request for what is at `url` from byte `start` on, if it still has the same tag"
     import urllib.request
     headers = {'User-Agent': 'clsnb'}
     if start: headers['Range'] = f'bytes={start}-'
     if start and tag: headers['If-Range'] = tag
-    return urllib.request.Request(url, headers=headers)
+    url,login = _split_login(url)
+    request = urllib.request.Request(url, headers=headers)
+    if login: # not sent to another host that the server names
+        request.add_unredirected_header('Authorization', f'Basic {base64.b64encode(login.encode()).decode()}')
+    return request
 
 def _stream(url, start, tag, timeout):
     "First (where the bytes begin, size of the whole, its tag), then the bytes in pieces"
@@ -149,6 +162,7 @@ def download(
     tries:int=3, # How often to ask when the connection breaks
 )->Path: # The file
     "Fetch a file, checking its length and hash before it gets its name; raises `DataError`"
+    if is_offline(): raise DataError(f"{url} is not fetched, because nothing is downloaded here.")
     from tqdm import tqdm
     progress = tqdm(desc=Path(path).name, unit='B', unit_scale=True, leave=False, delay=progress_after)
     try:

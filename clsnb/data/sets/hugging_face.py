@@ -6,10 +6,11 @@
 __all__ = ['HuggingFaceDataset']
 
 # %% ../../../nbs/data/sets/hugging_face.ipynb #caa58d88
-import os
+import inspect, os, re
 from collections.abc import Sequence
-from ...core.errors import ConfigError, DataError, near, need
+from ...core.errors import ClsnbError, ConfigError, DataError, near, need
 from ...core.registry import DATASETS
+from ...core.trust import is_offline, is_trusted, require_trust
 from .dataset import BaseDataset
 from .labels import number_labels
 from .samples import PackedSamples
@@ -27,13 +28,23 @@ class _ArrowSamples(PackedSamples):
         return sample
 
 # %% ../../../nbs/data/sets/hugging_face.ipynb #0a674a1e
+def _hub_options(datasets, path):
+    "Options of `load_dataset`; raises `ConfigError` for what is no name on the hub, unless it is trusted"
+    if is_offline(): raise DataError(f"HuggingFaceDataset: {path} is not fetched, because nothing is downloaded here.")
+    if is_trusted(): return {}
+    if not re.fullmatch(r'[\w.-]+(/[\w.-]+)?', path) or path.endswith('.py'):
+        require_trust(f"HuggingFaceDataset: data_prefix={path!r} is no name of a data set on the hub.")
+    known = inspect.signature(datasets.load_dataset).parameters
+    return dict(trust_remote_code=False) if 'trust_remote_code' in known else {} # of older versions
+
 def _open_table(path, split):
     "A split of a data set, from the hub, a folder or an open one"
     datasets = need('datasets', 'HuggingFaceDataset', 'datasets')
     try:
         if not isinstance(path, (str, os.PathLike)): table = path
         elif os.path.isdir(path): table = datasets.load_from_disk(path)
-        else: table = datasets.load_dataset(str(path), split=split)
+        else: table = datasets.load_dataset(str(path), split=split, **_hub_options(datasets, str(path)))
+    except ClsnbError: raise
     except Exception as e:
         reason = str(e).splitlines()[0] if str(e) else ''
         raise DataError(f"HuggingFaceDataset: {path} cannot be opened ({type(e).__name__}: {reason}).") from e
