@@ -1,16 +1,23 @@
 """What a user's own code finds when only its imports are changed: classes of exceptions, methods and tables that a
 subclass overrides, first weights."""
 import pickle
-import pytest, torch
+from functools import partial
+import numpy as np, pytest, torch
+from PIL import Image
 from clsnb.all import (
-    BACKBONES, Config, DATASETS, MODELS, TRANSFORMS, build_backbone, build_classifier, build_head, build_loss, build_neck
+    BACKBONES, Config, DATASETS, HOOKS, Hook, IterBasedRunner, MODELS, Runner, TRANSFORMS, build_backbone, build_classifier,
+    build_dataloader, build_head, build_loss, build_neck, multi_gpu_test, single_gpu_test
 )
+from clsnb.core.checkpoint import read_checkpoint
 from clsnb.core.errors import CheckpointError, ConfigError, DataError
 from clsnb.layers.conv import build_conv_layer
 from clsnb.layers.norm_act import build_norm_layer
 from clsnb.layers.residual import Bottleneck, ResLayer
 from clsnb.models.backbones.resnet import ResNet
 from clsnb.models.backbones.resnext import ResNeXtBottleneck
+from clsnb.models.losses import binary_cross_entropy, cross_entropy, soft_cross_entropy, weighted_loss
+from clsnb.models.rebalancing_losses import asymmetric_loss, seesaw_ce_loss, sigmoid_focal_loss
+from clsnb.train.evaluation import EvalHook
 
 @pytest.mark.parametrize('error', [ConfigError, DataError])
 @pytest.mark.parametrize('kind', [ValueError, TypeError, KeyError, AssertionError])
@@ -246,3 +253,185 @@ def test_a_method_that_the_subclass_calls_itself_is_its_own_affair():
 @pytest.mark.parametrize('build', [build_backbone, build_neck, build_head, build_loss, build_classifier])
 def test_a_name_alone_builds_nothing(build):
     with pytest.raises(TypeError, match="a dict with the key 'type'"): build('ResNet')
+
+# ---- losses, results, evaluation and hooks as a user of mmcls writes them
+
+def test_the_loss_of_tutorial_5():
+    @weighted_loss
+    def l1_loss(pred, target): return (pred-target).abs()
+    class L1Loss(torch.nn.Module):
+        def __init__(self, reduction='mean', loss_weight=1.0):
+            super().__init__()
+            self.reduction,self.loss_weight = reduction,loss_weight
+        def forward(self, pred, target, weight=None, avg_factor=None, reduction_override=None):
+            reduction = reduction_override or self.reduction
+            return self.loss_weight*l1_loss(pred, target, weight, reduction=reduction, avg_factor=avg_factor)
+    pred,target = torch.tensor([[0., 2.], [5., 1.]], requires_grad=True),torch.ones(2, 2)
+    weight = torch.tensor([1., 0.])
+    assert L1Loss()(pred, target).item()==1.5
+    assert L1Loss('sum', 2.)(pred, target, weight).item()==4.
+    assert L1Loss()(pred, target, weight, avg_factor=2).item()==1.
+    assert L1Loss()(pred, target, reduction_override='none').shape==(2, 2)
+    loss = L1Loss()(pred, target)
+    loss.backward()
+    assert pred.grad.tolist()==[[-.25, .25], [.25, 0.]] and l1_loss.__name__=='l1_loss'
+    with pytest.raises(ValueError): L1Loss('sum')(pred, target, avg_factor=2)
+    with pytest.raises(ValueError): L1Loss('median')(pred, target)
+
+def test_losses_as_functions_are_the_losses_as_classes():
+    torch.manual_seed(0)
+    score,label,weight = torch.randn(6, 4),torch.tensor([0, 1, 2, 3, 1, 1]),torch.rand(6)
+    rows = torch.nn.functional.one_hot(label, 4).float()
+    cw = torch.rand(4)
+    counts = torch.bincount(label, minlength=4).float()
+    for own,cls,args,target in [
+        (cross_entropy, 'CrossEntropyLoss', {}, label),
+        (partial(cross_entropy, class_weight=cw), 'CrossEntropyLoss', dict(class_weight=cw.tolist()), label),
+        (soft_cross_entropy, 'CrossEntropyLoss', dict(use_soft=True), rows),
+        (binary_cross_entropy, 'CrossEntropyLoss', dict(use_sigmoid=True), rows),
+        (partial(binary_cross_entropy, pos_weight=cw), 'CrossEntropyLoss',
+         dict(use_sigmoid=True, pos_weight=cw.tolist()), rows),
+        (sigmoid_focal_loss, 'FocalLoss', {}, rows),
+        (asymmetric_loss, 'AsymmetricLoss', dict(gamma_pos=1.), rows),
+    ]:
+        loss = MODELS.build(dict(type=cls, **args))
+        for how in (dict(), dict(avg_factor=5.)):
+            torch.testing.assert_close(own(score, target, weight, **how), loss(score, target, weight, **how))
+        torch.testing.assert_close(own(score, target, reduction='none'), loss(score, target, reduction_override='none'))
+    torch.testing.assert_close(
+        seesaw_ce_loss(score, label, weight, counts, 4, .8, 2., .01),
+        MODELS.build(dict(type='SeesawLoss', num_classes=4))(score, label, weight))
+    for f in (binary_cross_entropy, sigmoid_focal_loss, asymmetric_loss):
+        with pytest.raises(AssertionError): f(score, rows[:, :3])
+
+def test_show_result_writes_on_the_picture(tmp_path):
+    model = build_classifier(dict(
+        type='ImageClassifier', backbone=dict(type='LeNet5'), head=dict(type='ClsHead')))
+    img = np.full((90, 120, 3), 255, np.uint8)
+    out = model.show_result(
+        img, dict(pred_label=0, pred_score=.9, pred_class='cat'), out_file=tmp_path/'sub'/'a.png',
+        text_color='green', font_scale=.5, row_width=20, show=False, fig_size=(5, 5), win_name='a', wait_time=0)
+    assert out.shape==img.shape and out.dtype==np.uint8 and (out!=img).any() and (out[-9:]==255).all()
+    saved = np.asarray(Image.open(tmp_path/'sub'/'a.png'))[..., ::-1]
+    assert np.array_equal(saved, out) and (img==255).all()
+
+class Rows(torch.utils.data.Dataset):
+    "A data set of the user's own, without numbers in its batches"
+    CLASSES = ['a', 'b', 'c']
+    def __init__(self, n=7): self.n = n
+    def __len__(self): return self.n
+    def __getitem__(self, i): return dict(img=torch.full((1,), float(i)), img_metas=dict())
+    def evaluate(self, results, logger=None, **kwargs):
+        assert [int(o.argmax()) for o in results]==[i%3 for i in range(self.n)]
+        return dict(right=100.)
+
+class Modulo(torch.nn.Module):
+    "Right about `Rows`"
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(1))
+    def forward(self, img, img_metas=None, return_loss=False):
+        return torch.nn.functional.one_hot(img[:, 0].long()%3, 3).float()+self.w
+    def train_step(self, data, optimizer):
+        loss = (self.w*data['img']).sum()
+        return dict(loss=loss, log_vars=dict(loss=loss), num_samples=len(data['img']))
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_scores_of_any_loader(batch_size):
+    data = Rows()
+    for test in (single_gpu_test, multi_gpu_test):
+        data.evaluate(test(Modulo(), torch.utils.data.DataLoader(data, batch_size)))
+    with pytest.raises(DataError, match='shuffle=False'):
+        single_gpu_test(Modulo(), torch.utils.data.DataLoader(data, batch_size, shuffle=True))
+
+class NoteEvaluation(EvalHook):
+    "Overrides what subclasses of mmcls's hook override"
+    def _do_evaluate(self, runner):
+        self.moments = [*getattr(self, 'moments', []), runner.iter+1]
+        super()._do_evaluate(runner)
+    def evaluate(self, runner, results):
+        "As in mmcv"
+        found = self.dataloader.dataset.evaluate(results, logger=runner.logger, **self.eval_kwargs)
+        for name,value in found.items(): runner.log_buffer.output[name] = value
+        runner.log_buffer.ready = True
+        self.logged = dict(runner.log_buffer.output)
+        return found[self.save_best]
+    def _save_ckpt(self, runner, key_score):
+        self.scores = [*getattr(self, 'scores', []), key_score]
+        return super()._save_ckpt(runner, key_score)
+
+def test_an_evaluation_hook_of_mmcls_with_loaders_of_torch(tmp_path):
+    model = Modulo()
+    runner = IterBasedRunner(model, torch.optim.SGD(model.parameters(), 0.), tmp_path, max_iters=6)
+    hook = NoteEvaluation(torch.utils.data.DataLoader(Rows(), 2), interval=3, by_epoch=False, save_best='right')
+    runner.register_training_hooks(dict(policy='fixed'), dict(grad_clip=None), custom_hooks_config=[hook])
+    runner.run([torch.utils.data.DataLoader(Rows(), 4)], [('train', 1)])
+    assert hook.moments==[3, 6] and hook.scores==[100.] and hook.logged['right']==100.
+    assert [p.name for p in tmp_path.glob('*.pth')]==['best_right_iter_3.pth']
+
+def test_a_loader_answers_what_users_ask():
+    def collate(samples): return torch.stack([o['img'] for o in samples])
+    data = Rows()
+    loader = build_dataloader(data, 2, 0, shuffle=False, drop_last=True, pin_memory=False, collate_fn=collate)
+    assert (loader.dataset, loader.batch_size, loader.num_workers, len(loader))==(data, 2, 0, 3)
+    assert (loader.collate_fn, loader.drop_last, loader.pin_memory)==(collate, True, False)
+    assert loader.persistent_workers and callable(loader.worker_init_fn) and loader._dataloader is loader
+    assert list(loader.sampler) and loader.timeout==0
+
+class Probe(Hook):
+    "Touches what hooks of mmcls touch"
+    def before_run(self, runner): self.seen = {}
+    def after_train_iter(self, runner):
+        self.seen.setdefault('module', runner.model.module is runner.model)
+        self.seen['history'] = runner.log_buffer.val_history['loss'][-1],runner.log_buffer.n_history['loss']
+        self.seen['count'] = runner._epoch,runner._iter,runner._inner_iter,runner._max_epochs,runner._max_iters
+        self.seen['loader'] = runner.data_loader._dataloader.dataset
+        self.seen['momentum'] = runner.current_momentum()
+        self.seen['hooks'] = len(runner._hooks)
+    def after_train_epoch(self, runner):
+        runner.save_checkpoint(
+            runner.work_dir, filename_tmpl='own_{}.pth', save_optimizer=False, meta=dict(note=1), create_symlink=True)
+        runner.save_checkpoint(runner.work_dir)
+        runner._max_iters = runner._iter # ends here
+
+def probed(tmp_path, **kwargs):
+    model = Modulo()
+    runner = Runner(model, torch.optim.SGD(model.parameters(), .1, momentum=.5), tmp_path, max_epochs=3)
+    runner.register_training_hooks(
+        dict(policy='step', step=[1]), dict(grad_clip=dict(max_norm=1.)), dict(interval=2),
+        dict(interval=1, hooks=[dict(type='TextLoggerHook')]), dict(policy='cyclic', target_ratio=(.85, 1)),
+        custom_hooks_config=[Probe(), dict(type='Probe', priority='LOW')], **kwargs)
+    return runner
+
+def test_a_hook_finds_mmcvs_names(tmp_path):
+    HOOKS.register(Probe, force=True)
+    data = Rows(6)
+    runner = probed(tmp_path)
+    runner.run([build_dataloader(data, 2, shuffle=False)], [('train', 1)])
+    seen = next(hook.seen for hook in runner.hooks if isinstance(hook, Probe))
+    assert seen['module'] and seen['loader'] is data and seen['hooks']==len(runner.hooks)
+    assert seen['count'][1:]==(2, 2, 3, 9) and seen['history'][1]==[2, 2, 2] and len(seen['momentum'])==1
+    assert not hasattr(runner.model, 'module') and runner.model_name=='Modulo'
+    saved = read_checkpoint(tmp_path/'own_1.pth')
+    assert saved['meta']['note']==1 and 'optimizer' not in saved and (tmp_path/'latest.pth').exists()
+    assert 'optimizer' in read_checkpoint(tmp_path/'epoch_1.pth')
+    info = runner.get_hook_info()
+    assert info.index('LrUpdaterHook') < info.index('OptimizerHook') < info.index('TextLoggerHook')
+
+def test_hooks_answer_mmcvs_questions():
+    assert Probe().get_triggered_stages()==['before_run', 'after_train_iter', 'after_train_epoch']
+    class Both(Hook):
+        def before_epoch(self, runner): pass
+    assert Both().get_triggered_stages()==['before_train_epoch', 'before_val_epoch']
+    scalar = HOOKS.get('LoggerHook').is_scalar
+    assert all(map(scalar, (1, 2., np.ones(1), torch.ones(()), np.float32(1))))
+    assert not any(map(scalar, ('1', np.ones(2), torch.ones(2), None)))
+    logger = HOOKS.get('LoggerHook')()
+    model = Modulo()
+    runner = Runner(model, torch.optim.SGD(model.parameters(), .1, momentum=.5))
+    assert logger.get_lr_tags(runner)=={'learning_rate': .1} and logger.get_momentum_tags(runner)=={'momentum': .5}
+    model.w.grad = torch.full((1,), 4.)
+    clip = HOOKS.get('OptimizerHook')(grad_clip=dict(max_norm=1.))
+    assert float(clip.clip_grads(model.parameters()))==4. and model.w.grad.item()==pytest.approx(1., abs=1e-5)
+    with pytest.raises(ConfigError, match='override get_lr instead'):
+        type('Own', (HOOKS.get('LrUpdaterHook'),), dict(get_regular_lr=lambda self, runner: 0))

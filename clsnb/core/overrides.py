@@ -35,6 +35,21 @@ UNCALLED = dict(
     RandomCrop=_instead('apply', 'get_params'),
     RandomResizedCrop=_instead('box', 'get_params', 'get_params_efficientnet_style'),
     RandomErasing=_instead('patch', '_fill_pixels'),
+    LrUpdaterHook={
+        **_instead('get_lr', 'get_regular_lr', 'get_warmup_lr'),
+        **_instead('set', '_set_lr')},
+    MomentumUpdaterHook={
+        **_instead('get_momentum', 'get_regular_momentum', 'get_warmup_momentum'),
+        **_instead('set', '_set_momentum')},
+    CheckpointHook=_instead('save', '_save_checkpoint'),
+    EvalHook=_instead('evaluate', '_init_rule'),
+    EMAHook=_instead('after_train_iter', '_swap_ema_parameters'),
+    PreciseBNHook=_instead('after_train_epoch', '_perform_precise_bn'),
+    ClassNumCheckHook=_instead('before_epoch', '_check_head'),
+    Fp16OptimizerHook=_instead('step', 'copy_grads_to_fp32', 'copy_params_to_fp16'),
+    TextLoggerHook={
+        **_instead('text', '_log_info'),
+        **_instead('row', '_dump_log', '_round_float', '_get_max_memory')},
 )
 
 # %% ../../nbs/core/overrides.ipynb #bd020a17

@@ -90,6 +90,10 @@ class BaseClassifier(BaseModule):
         loss,log_vars = self._parse_losses(self(**data))
         return dict(loss=loss, log_vars=log_vars, num_samples=len(data['img']))
     def val_step(self, data, optimizer=None, **kwargs): return self.train_step(data)
+    def show_result(self, img, result, **options): # As those of `imshow_infos`
+        "Write a result, e.g. of `inference_model`, on its picture; an array (blue, green, red)"
+        from clsnb.view.infos import imshow_infos # draws, which training does not need
+        return imshow_infos(img, result, **{'show': False, **options})
 
 # %% ../../nbs/models/classifier.ipynb #42cdb506
 _stages = ('backbone', 'neck', 'pre_logits')

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['power_of_error', 'RowLoss', 'sigmoid_focal', 'FocalLoss', 'asymmetric', 'AsymmetricLoss', 'seesaw_shift',
-           'SeesawLoss']
+           'SeesawLoss', 'sigmoid_focal_loss', 'asymmetric_loss', 'seesaw_ce_loss']
 
 # %% ../../nbs/models/rebalancing_losses.ipynb #702e5bdc
 import torch
 from torch.nn import functional as F
 from ..core.registry import MODELS
 from ..core.errors import ConfigError, DataError
-from .losses import ElementLoss, convert_to_one_hot, in_float32, is_hard
+from .losses import ElementLoss, convert_to_one_hot, in_float32, is_hard, weight_reduce_loss
 
 # %% ../../nbs/models/rebalancing_losses.ipynb #524b34aa
 def power_of_error(
@@ -118,3 +118,49 @@ class SeesawLoss(ElementLoss):
             label,
             reduction='none',
         )
+
+# %% ../../nbs/models/rebalancing_losses.ipynb #bd06f2fc
+def _same_shape(pred, target, who):
+    if pred.shape==target.shape: return
+    raise DataError(f'{who}: labels of shape {tuple(target.shape)} for scores of shape {tuple(pred.shape)}.')
+
+def sigmoid_focal_loss(pred, target, weight=None, gamma=2., alpha=.25, reduction='mean', avg_factor=None):
+    "Focal loss of rows of yes or no"
+    _same_shape(pred, target, 'sigmoid_focal_loss')
+    return weight_reduce_loss(sigmoid_focal(pred, target.type_as(pred), gamma, alpha), weight, reduction, avg_factor)
+
+def asymmetric_loss(
+    pred,
+    target,
+    weight=None,
+    gamma_pos=1.,
+    gamma_neg=4.,
+    clip=.05,
+    reduction='mean',
+    avg_factor=None,
+    use_sigmoid=True,
+    eps=1e-8,
+):
+    "Asymmetric loss of rows of yes or no"
+    _same_shape(pred, target, 'asymmetric_loss')
+    loss = asymmetric(pred, target.type_as(pred), gamma_pos, gamma_neg, clip, use_sigmoid, eps)
+    return weight_reduce_loss(loss, weight, reduction, avg_factor)
+
+def seesaw_ce_loss(
+    cls_score,
+    labels,
+    weight,
+    cum_samples, # How many samples of each class there were so far
+    num_classes,
+    p,
+    q,
+    eps,
+    reduction='mean',
+    avg_factor=None,
+):
+    "Seesaw loss of class numbers"
+    if cls_score.shape[-1]!=num_classes or len(cum_samples)!=num_classes:
+        raise ConfigError(f'seesaw_ce_loss: scores and cum_samples of {num_classes} classes are needed.')
+    score = in_float32(cls_score)
+    loss = F.cross_entropy(score + seesaw_shift(score, labels, cum_samples, p, q, eps), labels, reduction='none')
+    return weight_reduce_loss(loss, weight, reduction, avg_factor)

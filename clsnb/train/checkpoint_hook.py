@@ -53,7 +53,7 @@ def save_or_warn(
 ) -> bool: # Was it written?
     "Write a checkpoint; where that fails, log it or raise `CheckpointError`"
     try:
-        runner.save_checkpoint(path, save_optimizer)
+        runner.save_checkpoint(path, save_optimizer=save_optimizer)
         if latest and not runner.rank: link(path, path.with_name('latest.pth'))
         return True
     except CheckpointError as e:

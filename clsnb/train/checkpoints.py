@@ -57,11 +57,13 @@ def write_checkpoint(
     path: str | os.PathLike,  # Ends in .pth
     save_optimizer: bool = True,  # Without it the file is half as large, and not to be resumed
     repeat: bool = False,  # Is the hook that is being called to be called again on resume?
+    more_meta: dict | None = None,  # More facts for the file
 ) -> None:
     "Write a checkpoint that a run can be resumed from; all processes call it"
     if runner.rank and not is_split(runner.model): return
     loop, position = snapshot(runner, repeat), runner.position
-    meta = dict(runner.meta, epoch=position.epochs_done, iter=position.iters_done, time=time.asctime())
+    facts = dict(runner.meta, **more_meta or {})
+    meta = dict(facts, epoch=position.epochs_done, iter=position.iters_done, time=time.asctime())
     optimizer = runner.optimizer if save_optimizer else None
     with runner.contexts('weights'):
         check_before_saving(runner.model, path)

@@ -9,6 +9,7 @@ __all__ = ['priorities', 'Hook', 'check_count', 'get_priority', 'is_silent', 'Ho
 import re
 from numbers import Integral
 from ..core.errors import ConfigError
+from ..core.overrides import refuse_uncalled
 from ..core.registry import HOOKS
 
 # %% ../../nbs/train/hooks.ipynb #147c4aee
@@ -18,6 +19,9 @@ class Hook:
         'before_run', 'before_train_epoch', 'before_train_iter', 'after_train_iter', 'after_train_epoch',
         'before_val_epoch', 'before_val_iter', 'after_val_iter', 'after_val_epoch', 'after_run']
     priority = 'NORMAL'  # Used when neither the config nor `register_hook` gives one
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        refuse_uncalled(cls)
 
     def before_run(self, runner): pass
     def after_run(self, runner): pass
@@ -58,6 +62,9 @@ class Hook:
     def end_of_epoch(self, runner) -> bool: return runner.inner_iter+1==len(runner.data_loader)
     def is_last_epoch(self, runner) -> bool: return runner.epoch+1==runner.max_epochs
     def is_last_iter(self, runner) -> bool: return runner.iter+1==runner.max_iters
+    def get_triggered_stages(self) -> list[str]:
+        "The moments that this hook answers, in the order of a run"
+        return [event for event in self.stages if not is_silent(self, event)]
 
 # %% ../../nbs/train/hooks.ipynb #a3087e2c
 priorities = dict(

@@ -6,6 +6,7 @@
 __all__ = ['LogBuffer']
 
 # %% ../../nbs/train/log_buffer.ipynb #4c705911
+from collections import deque
 import torch
 from ..core.dist import get_dist_info
 from ..models.classifier import read_log_vars
@@ -17,7 +18,7 @@ class LogBuffer:
 
     def clear(self) -> None:
         "Forget the sums, and what was made of them"
-        self.sums, self.counts = {}, {}
+        self.sums, self.counts, self.history = {}, {}, {}
         self.clear_output()
 
     def clear_output(self) -> None:
@@ -37,6 +38,8 @@ class LogBuffer:
         "Add values to the sums"
         for name, value in vars.items():
             if torch.is_tensor(value): value = value.detach()
+            if name not in self.history: self.history[name] = deque(maxlen=1000)
+            self.history[name].append((value, count))
             value = value*count
             self.sums[name] = self.sums[name]+value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0)+count
@@ -58,5 +61,14 @@ class LogBuffer:
         "Let loggers log the metrics of an evaluation"
         self.output, self.ready, self.tested = dict(metrics), True, eval_iters
 
-    def state_dict(self) -> dict: return dict(vars(self))
+    @property
+    def val_history(self) -> dict[str, list[float]]:
+        "The last 1000 values of each name since `clear`, as hooks of mmcv read them; this waits for the device"
+        return {name: [float(value) for value, _ in rows] for name, rows in self.history.items()}
+    @property
+    def n_history(self) -> dict[str, list[int]]:
+        "The numbers of samples that these values are means of"
+        return {name: [count for _, count in rows] for name, rows in self.history.items()}
+
+    def state_dict(self) -> dict: return {name: value for name, value in vars(self).items() if name!='history'}
     def load_state_dict(self, state: dict) -> None: vars(self).update(state)

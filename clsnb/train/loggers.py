@@ -7,9 +7,9 @@ __all__ = ['first_momenta', 'first_values', 'log_mode', 'loggable_tags', 'Logger
            'memory_used', 'log_place', 'TextLoggerHook']
 
 # %% ../../nbs/train/loggers.ipynb #21e32033
-import datetime, time
+import datetime, numbers, time
 from pathlib import Path
-import torch
+import numpy as np, torch
 from ..core.dist import master_only
 from ..core.io import append_json
 from ..core.registry import HOOKS
@@ -119,6 +119,18 @@ class LoggerHook(Hook):
         after_epoch = self.by_epoch and self.get_mode(runner)=='val'
         return self.get_epoch(runner) if after_epoch else self.get_iter(runner)
     def get_loggable_tags(self, runner, **kwargs) -> dict: return loggable_tags(runner, **kwargs)
+    def get_lr_tags(self, runner) -> dict: return first_values('learning_rate', runner.current_lr())
+    def get_momentum_tags(self, runner) -> dict: return first_values('momentum', first_momenta(runner.optimizer))
+    @staticmethod
+    def is_scalar(
+        val: object,
+        include_np: bool = True,  # Also arrays of one number
+        include_torch: bool = True,  # Also tensors of one number
+    ) -> bool:
+        "Is this one number?"
+        if isinstance(val, np.ndarray): return include_np and val.size==1
+        if torch.is_tensor(val): return include_torch and val.numel()==1
+        return isinstance(val, numbers.Number)
 
 # %% ../../nbs/train/loggers.ipynb #69aae068
 @HOOKS.register

@@ -16,6 +16,7 @@ from .batches import batches_from, stop_workers, to_device
 from .checkpoints import restore, snapshot
 from .failure import free_memory
 from .hooks import check_count
+from .mmcv_names import answer_to_module, forget_module
 from .run_state import RunState, StopRun
 
 # %% ../../nbs/train/loop.ipynb #e63c2dbd
@@ -78,6 +79,8 @@ def ending(
     loaders: list,  # Their processes end too
 ):
     "Surrounds a run: sees to its end, whatever ends it"
+    model = runner.model
+    has_new_name = answer_to_module(model)
     try:
         try: yield
         except DataError:
@@ -93,6 +96,7 @@ def ending(
         for hook in runner.hooks:
             if hasattr(hook, 'close'): hook.close(runner)
         for loader in loaders: stop_workers(loader)
+        if has_new_name: forget_module(model)
     if runner.unfinished: runner.paused = snapshot(runner, repeat=True)
 
 # %% ../../nbs/train/loop.ipynb #0ce65560

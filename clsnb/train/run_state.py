@@ -14,11 +14,12 @@ from ..core.dist import get_dist_info
 from ..core.load import load_checkpoint
 from ..core.log import get_logger
 from .batches import batches_from, to_device
-from .checkpoints import resume_from, write_checkpoint
+from .checkpoints import resume_from
 from .contexts import Contexts
 from .finite import check_before_resuming
 from .hooks import Hook, HookList
 from .log_buffer import LogBuffer
+from .mmcv_names import HookRegistration, MmcvNames
 from .optim import as_optimizer
 from .position import Position
 
@@ -56,7 +57,7 @@ def learning_rates(
     return [group['lr'] for group in optimizer.param_groups]
 
 # %% ../../nbs/train/run_state.ipynb #8383aa5b
-class RunState:
+class RunState(MmcvNames, HookRegistration):
     "What a run consists of"
     mode = data_loader = train_loader = None  # 'train' or 'val'; the loader at work, and that of the training data
     stop = failed = paused = None  # Why the run stops; the error it ended with; what `run` resumes from
@@ -115,9 +116,6 @@ class RunState:
         "Add a hook, or the dict of one, behind those of its priority"
         return self.hooks.add(hook, priority)
     def current_lr(self) -> list | dict: return learning_rates(self.optimizer)
-    def save_checkpoint(self, path, save_optimizer: bool = True, repeat: bool = False) -> None:
-        "Write a checkpoint that `resume` continues from"
-        write_checkpoint(self, path, save_optimizer, repeat)
     def load_checkpoint(self, path, map_location: str = 'cpu', strict: bool = False) -> dict:
         "Begin anew from the weights of a checkpoint"
         checkpoint = load_checkpoint(self.model, path, map_location, strict, self.logger)

@@ -89,6 +89,10 @@ class Loader:
         self.dataset = dataset
         self.sampler = sampler
         self.seed = seed
+        self.drop_last = drop_last
+        self.persistent_workers = persistent_workers
+        self.pin_memory = pin_memory
+        self.collate_fn = getattr(collate_fn, 'f', collate_fn)
         self.broken = BrokenPictures(max_broken)
         self.seen = 0 # samples, in all epochs
         self.norm = None # a `DeviceNormalize`, if that is left to do
@@ -110,6 +114,12 @@ class Loader:
         return f"Loader: {len(self)} batches of {self.batch_size} from {self.dataset!r}, {self.num_workers} workers"
     @property
     def batch_size(self)->int: return self.batch_sampler.batch_size
+    @property
+    def worker_init_fn(self)->Callable: return self.loader.worker_init_fn
+    @property
+    def prefetch_factor(self)->int|None: return self.loader.prefetch_factor
+    @property
+    def _dataloader(self)->'Loader': return self # mmcv's runner by iterations wraps its loader
     def __iter__(self):
         broken_before = len(self.broken)
         for batch in _run_torch_loader(self):
