@@ -414,7 +414,7 @@ def digits(work_dir, press=None, **kw):
 def test_fit_goes_on_in_the_same_notebook(tmp_path, capsys):
     whole = digits(tmp_path/'a')
     cut = digits(tmp_path/'b', press=50)
-    assert cut.stop=='SIGINT' and cut.iter==51 and 'the step at hand is finished' in capsys.readouterr().err
+    assert cut.stop=='SIGINT' and cut.iter==51 and 'the current step is finished' in capsys.readouterr().err
     other = digits(tmp_path/'b', options={'optimizer.lr': 1e-3, 'runner.max_epochs': 1})
     said = capsys.readouterr().out
     assert "another config. resume_from='auto' would resume it" in said
