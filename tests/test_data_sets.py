@@ -207,15 +207,25 @@ def test_published_numbers_have_one_order():
         Digits('val', classes=own[::-1])
     assert Digits('val', classes=tuple(own)).CLASSES==own
     assert Digits('val', classes=[f'no. {o}' for o in own]).CLASSES[3]=='no. 3'
-def test_pictures_with_other_endings_are_mentioned(tmp_path):
+def test_pictures_with_other_endings_are_mentioned(tmp_path, caplog, monkeypatch):
+    import clsnb.data.pixels.kinds as kinds
+    monkeypatch.setattr(kinds, 'can_decode', lambda kind: kind.needs!='pillow_heif')
     Custom = DATASETS.get('CustomDataset')
     root = touch(tmp_path, 'a/1.jpg', 'a/2.webp', 'b/1.jpg', 'b/3.HEIC', 'b/notes.txt')
-    with pytest.warns(UserWarning, match='end with .heic, .webp are left out'):
-        assert len(Custom(root))==2
+    mmcls = ['.jpg', '.png'] # in whose data sets WebP is no picture
+    note = "1 .heic picture left out: install pillow-heif; 1 .webp picture left out: add '.webp' to extensions=(...)"
+    with caplog.at_level('WARNING', 'clsnb'):
+        ds = Custom(root, extensions=mmcls)
+        assert len(Custom(root, extensions=mmcls))==len(ds)==2
+    assert ds.left_out.startswith(note) and caplog.text.count(note)==1
+    caplog.clear()
     import warnings
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), caplog.at_level('WARNING', 'clsnb'):
         warnings.simplefilter('error')
         assert len(Custom(root, extensions=['.jpg','.webp','.heic']))==4
+        assert not caplog.text
+    assert len(Custom(root))==3 # all that can be decoded here
+    assert DATASETS.get('ImageNet')(touch(tmp_path/'i', 'n02123045/a.JPEG', 'n02123045/b.webp')).data_infos.names[-1].endswith('a.JPEG')
 def test_labels_out_of_range_are_found_when_built():
     from clsnb.data.sets.dataset import BaseDataset
     class Own(BaseDataset):

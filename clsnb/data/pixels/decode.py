@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['most_pixels', 'HowToDecode', 'check_decoding', 'check_size', 'open_image', 'is_transparent', 'pixels_of_image',
-           'picture_of_pillow', 'decode_picture', 'imdecode']
+           'orientation_of', 'picture_of_pillow', 'decode_picture', 'imdecode']
 
 # %% ../../../nbs/data/pixels/decode.ipynb #30b2db75
 import functools, io, warnings
@@ -222,7 +222,7 @@ def _is_deep_colour(image):
     return image.mode in ('RGB', 'RGBA', 'RGBa') and max(getattr(image, 'tag_v2', {}).get(258, (8,))) > 8
 
 # %% ../../../nbs/data/pixels/decode.ipynb #a9e73c87
-def _orientation_of(image):
+def orientation_of(image):
     "What is left to turn of a decoded picture; Pillow turns TIFFs itself"
     try: exif = image.getexif()
     except Exception: return 1
@@ -236,7 +236,7 @@ def picture_of_pillow(
 ) -> np.ndarray: # as from `pixels_of_image`
     "The pixels of a picture of Pillow, turned as viewers show it; raises `RefusedPicture`"
     pixels = pixels_of_image(image, how)
-    return imorient(pixels, _orientation_of(image))
+    return imorient(pixels, orientation_of(image))
 
 _turned_back = {6: 8, 8: 6} # the others are their own opposites
 
@@ -246,7 +246,7 @@ def _with_pillow(image, head, how):
     pixels = pixels_of_image(image, how)
     if _is_deep_colour(image) and (how.depth is not None or 0 < pixels.max() < 16): # its last 8 bits are gone
         raise RefusedPicture("its deep colours are stored in a way of which 8 bits are read: save it as a 16-bit PNG")
-    left = _orientation_of(image)
+    left = orientation_of(image)
     if how.turns: return imorient(pixels, left)
     has_turned = image.format=='TIFF' and head.orientation!=left # by itself, when it was decoded
     return imorient(pixels, _turned_back.get(head.orientation, head.orientation)) if has_turned else pixels

@@ -6,10 +6,12 @@
 __all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k']
 
 # %% ../../../nbs/data/sets/folder.ipynb #a841b812
-import os, warnings
+import os
 from collections.abc import Sequence
 from ...core.errors import ConfigError, DataError
+from ...core.log import get_logger
 from ...core.registry import DATASETS
+from ..pixels.kinds import left_out_note, readable_suffixes
 from .dataset import BaseDataset
 from .labels import match_folders, packaged_classes
 from .samples import FileSamples, read_list
@@ -21,25 +23,37 @@ def _no_pictures(ds, scan):
     folder = scan.empty[0]
     endings = scan.others.get(folder)
     only = f", only {', '.join(endings[:5])} files" if endings else ''
+    help = f" ({left_out_note(scan.left_out)})" if scan.left_out else ''
     return (
-        f"The class folder {os.path.join(ds.data_prefix, folder)} has no pictures{only}: remove it, "
+        f"The class folder {os.path.join(ds.data_prefix, folder)} has no pictures{only}{help}: remove it, "
         f"add its ending to extensions={ds.extensions}, or name all `classes`."
     )
+
+_logged = set() # notes of this process
+
+def _log_once(note):
+    "Log a note, unless it was logged before"
+    if not note or note in _logged: return
+    _logged.add(note)
+    get_logger().warning(note)
 
 # %% ../../../nbs/data/sets/folder.ipynb #d7172fa1
 @DATASETS.register
 class CustomDataset(BaseDataset):
     "Pictures in one folder per class, or from a list"
+    IMG_EXTENSIONS:Sequence[str]|None = None # endings of pictures, where a published data set fixes them
     def __init__(self, data_prefix, # Folder that holds the class folders, or that the list's paths start from
                  pipeline:Sequence=(),
                  classes:Sequence[str]|str|None=None, # Names, or a text file of names; None: those of the folders
                  ann_file:str|os.PathLike|None=None, # List of 'path label'; None: folders are classes
-                 extensions:Sequence[str]|str=IMG_EXTENSIONS, # Endings of pictures
+                 extensions:Sequence[str]|str|None=None, # Endings of pictures; None: of all that can be decoded here
                  test_mode:bool=False,
                  file_client_args:dict|None=None): # Of `FileClient`, for the scan and the list; addresses need none
         extensions = [extensions] if isinstance(extensions, str) else extensions
+        if extensions is None: extensions = self.IMG_EXTENSIONS or readable_suffixes()
         self.extensions = tuple(o.lower() for o in extensions)
         self.file_client_args = file_client_args
+        self.left_out = '' # one line about the pictures that are left out
         super().__init__(data_prefix, pipeline, classes=classes, ann_file=ann_file, test_mode=test_mode)
     def is_valid_file(self, filename:str)->bool:
         "Is this a picture? A subclass may have another answer"
@@ -59,12 +73,8 @@ class CustomDataset(BaseDataset):
         )
         if self.CLASSES is None and scan.empty or not len(scan):
             raise DataError(_no_pictures(self, scan))
-        if scan.left_out:
-            warnings.warn(
-                f"{self.data_prefix}: files that end with {', '.join(scan.left_out)} are left out; "
-                "extensions=(...) names the endings of pictures.",
-                stacklevel=4,
-            )
+        self.left_out = scan.note
+        _log_once(f'{self.data_prefix}: {scan.note}' if scan.note else '')
         self.CLASSES = match_folders(scan.folders, self.CLASSES, self.data_prefix)
         self.folder_to_idx = self.CLASSES.folders
         labels = scan.labels([self.folder_to_idx[f] for f in scan.folders])

@@ -8,12 +8,13 @@ __all__ = ['IMG_EXTENSIONS', 'cache_from', 'Scan', 'scan_folders', 'picture_file
 # %% ../../../nbs/data/sets/scan.ipynb #c6daf65b
 import hashlib, os, time
 import numpy as np
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ...core.errors import ConfigError, DataError
 from ...core.io import atomic_write, cache_dir, progress_after
 from ..pixels.file_client import file_client, join_path
-from ..pixels.kinds import mmcls_suffixes, picture_suffixes
+from ..pixels.kinds import left_out_note, mmcls_suffixes, picture_suffixes, raw_suffixes
 from ..pixels.loading import nearest_folder
 from .samples import PackedNames
 
@@ -28,21 +29,21 @@ def _is_dir(entry):
     except OSError: return False
 
 def _list_folder(path, valid):
-    "Names of folders and pictures in a folder, sorted, and the endings of all other files"
-    folders,pictures,others = [],[],set()
+    "Names of folders and pictures in a folder, sorted, and how many other files have which ending"
+    folders,pictures,others = [],[],Counter()
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name.startswith('.'): continue
             if _is_dir(entry): folders.append(entry.name)
             elif valid(entry.name): pictures.append(entry.name)
-            else: others.add(os.path.splitext(entry.name)[1].lower() or entry.name)
+            else: others[os.path.splitext(entry.name)[1].lower() or entry.name] += 1
     return sorted(folders),sorted(pictures),others
 
 class _ClassFolder:
     "What is in one class folder"
     def __init__(self):
         self.names = [] # of pictures, relative to the root
-        self.others = set() # endings of other files
+        self.others = Counter() # other files with each ending
         self.folders = [] # all that were read, and when they changed
     def walk(self, path, relative, valid, above=()):
         "Read a folder and those below it; `above` identifies the folders on the way here, to notice links back"
@@ -51,7 +52,7 @@ class _ClassFolder:
         if identity in above: return self
         self.folders.append((path, _change_times(stat)))
         folders,pictures,others = _list_folder(path, valid)
-        self.others |= others
+        self.others.update(others)
         self.names += [os.path.join(relative, o) for o in pictures]
         for o in folders:
             self.walk(os.path.join(path, o), os.path.join(relative, o), valid, (*above, identity))
@@ -67,7 +68,15 @@ class Scan:
         self.names = names
         self.counts = np.asarray(counts, np.int64)
         self.others = {} # endings of the files in folders without pictures
-        self.left_out = () # endings of pictures that are not valid
+        self.left_out = {} # pictures that are not valid, by their endings
+        self.outside = 0 # pictures beside the class folders
+    @property
+    def note(self)->str:
+        "One line about the pictures that are left out; '' for none"
+        parts = [left_out_note(self.left_out)] if self.left_out else []
+        beside = 'pictures lie' if self.outside>1 else 'picture lies'
+        if self.outside: parts.append(f"{self.outside:,} {beside} beside the class folders and are left out")
+        return '; '.join(parts)
     @property
     def empty(self)->list[str]:
         "Folders without pictures"
@@ -123,8 +132,8 @@ def _join_names(found):
 def _as_scan(folders, found):
     "A `Scan` of what was found in class folders"
     scan = Scan(folders, _join_names(found), [len(o.names) for o in found])
-    endings = {e for o in found for e in o.others}
-    scan.left_out = sorted(endings.intersection(picture_suffixes))
+    endings = sum((o.others for o in found), Counter())
+    scan.left_out = {e: endings[e] for e in sorted(endings) if e in picture_suffixes or e in raw_suffixes}
     scan.others = {f:sorted(o.others) for f,o in zip(folders, found) if not o.names}
     return scan
 
@@ -166,7 +175,7 @@ def _scan_address(root, valid, client, threads):
         if not rest or name.startswith('.') or '/.' in name: continue
         one = found.setdefault(folder, _ClassFolder())
         if valid(rest.rpartition('/')[2]): one.names.append(name)
-        else: one.others.add(os.path.splitext(rest)[1].lower() or rest)
+        else: one.others[os.path.splitext(rest)[1].lower() or rest] += 1
     if not found:
         raise DataError(
             f"{at} has no class folders, only {len(names)} files: check data_prefix, or set ann_file=..."
@@ -179,7 +188,7 @@ _settled = 3 # Seconds since the last change
 
 def _cache_file(root, key):
     "Where the scan of a folder is kept; None: nowhere"
-    name = hashlib.sha1(repr((os.path.abspath(root), key, 2)).encode()).hexdigest()
+    name = hashlib.sha1(repr((os.path.abspath(root), key, 3)).encode()).hexdigest()
     try: return cache_dir('scans')/f'{name}.npz'
     except OSError: return None
 
@@ -194,7 +203,8 @@ def _write_cache(path, scan, watched, now):
     try:
         with atomic_write(path) as f:
             np.savez(f, blob=scan.names.blob, starts=scan.names.starts, ends=scan.names.ends, counts=scan.counts,
-                     folders=_to_bytes(scan.folders), watched=_to_bytes([p for p,_ in watched]), times=times)
+                     folders=_to_bytes(scan.folders), watched=_to_bytes([p for p,_ in watched]), times=times,
+                     left_out=_to_bytes([f'{n} {e}' for e,n in scan.left_out.items()]), outside=scan.outside)
     except OSError: pass # a full or read-only cache is no reason to stop
 
 def _read_cache(path, threads):
@@ -207,7 +217,10 @@ def _read_cache(path, threads):
             with ThreadPoolExecutor(threads) as pool:
                 if not all(pool.map(unchanged, _from_bytes(z['watched']), z['times'].tolist())):
                     return None
-            return Scan(_from_bytes(z['folders']), PackedNames(z['blob'], z['starts'], z['ends']), z['counts'])
+            scan = Scan(_from_bytes(z['folders']), PackedNames(z['blob'], z['starts'], z['ends']), z['counts'])
+            counts = [o.split(' ', 1) for o in _from_bytes(z['left_out']) if o]
+            scan.left_out,scan.outside = {e: int(n) for n,e in counts},int(z['outside'])
+            return scan
     except Exception: return None # missing, or cut off: scan again
 
 # %% ../../../nbs/data/sets/scan.ipynb #15d27d9c
@@ -235,6 +248,7 @@ def scan_folders(
     if not folders: raise DataError(_no_classes(root, valid))
     found = _read_folders(root, folders, valid, threads)
     scan = _as_scan(folders, found)
+    scan.outside = len(_list_folder(root, valid)[1])
     if path and len(scan)>=cache_from:
         _write_cache(path, scan, [*watched, *(o for one in found for o in one.folders)], now)
     return scan
