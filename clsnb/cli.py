@@ -180,15 +180,21 @@ def convert_weights(
         print(load_state_dict(build_classifier(Config.fromfile(config).model), weights, name=dst))
 
 # %% ../nbs/cli.ipynb #12755c9e
+def _is_config(name):
+    "Does a user mean a config, rather than a folder or a picture?"
+    from clsnb.config.config import list_configs
+    if Path(name).exists() or '://' in name: return name.endswith(('.py', '.json', '.yaml', '.yml'))
+    return name.endswith(('.py', '.json', '.yaml', '.yml')) or name in list_configs()
+
 def picture_splits(
-    folders:list[str], # Folders of pictures (one per split), or a config
+    folders:list[str], # Folders of pictures (one per split), pictures, or a config
     trust:bool=False, # Run a config file as Python, and use any protocol of fsspec
 )->dict:
     "The data sets that `verify` looks at, by split"
     from clsnb.config.config import Config
     first = folders[0]
-    if len(folders)>1: return {o: o for o in folders}
-    if Path(first).is_dir() or '://' in first: return dict(data=first)
+    if len(folders)>1 and any(Path(o).is_dir() or '://' in o for o in folders): return {o: o for o in folders}
+    if not _is_config(first): return dict(data=folders if len(folders)>1 else first)
     data = Config.fromfile(first, trust=trust).data
     same = data.get('test')==data.get('val')
     names = ('train', 'val') if same else ('train', 'val', 'test')
@@ -196,15 +202,15 @@ def picture_splits(
 
 def show_findings(
     found:object, # From `verify_dataset`
-    out:str|None=None, # CSV file for all findings
 )->int: # 2 where a picture is unusable
     "Print what is wrong with pictures"
+    from clsnb.data.pixels.check_file import unusable
     from clsnb.data.verify import verify_report
     print(verify_report(found))
-    if out:
+    if out := found.attrs['out']:
         write_or_keep(out, lambda path: found.to_csv(path, index=False, errors='surrogateescape'))
         show_written(out)
-    return 0 if found.usable.all() else 2
+    return 2 if found.problem.isin(unusable).any() else 0
 
 # %% ../nbs/cli.ipynb #cb9f2ef7
 def _cuda_device(number): return f'cuda:{int(number)}'

@@ -1,5 +1,6 @@
 "Pictures of every format, mode and orientation: read as every viewer shows them, or refused with a reason"
-import io, json, struct, subprocess, sys, zlib
+import io, json, os, signal, struct, subprocess, sys, time, zlib
+from pathlib import Path
 import cv2, numpy as np, pytest
 from PIL import Image, ImageOps, features
 from clsnb.core.errors import ConfigError
@@ -196,7 +197,8 @@ open_depth = dict(
 @pytest.mark.parametrize('name', open_depth)
 def test_what_the_type_leaves_open_is_refused_until_depth_says_it(name, backend):
     data,depth = open_depth[name]
-    with pytest.raises(BrokenPicture, match=r'Cannot use the picture x: .*depth=') as e: load(data, imdecode_backend=backend)
+    with pytest.raises(BrokenPicture, match=r'Cannot use the picture x: .*depth=') as e:
+        load(data, imdecode_backend=backend)
     assert e.value.problem=='depth' and '\n' not in str(e.value)
     for asked in (depth, 'values'):
         img = load(data, imdecode_backend=backend, depth=asked)
@@ -213,7 +215,8 @@ def test_depth_is_checked():
 
 def test_unchanged_keeps_what_is_stored():
     for backend in backends:
-        assert (load(deep['png_16'], color_type='unchanged', imdecode_backend=backend)==(ramp*65535).astype(np.uint16)).all()
+        got = load(deep['png_16'], color_type='unchanged', imdecode_backend=backend)
+        assert (got==(ramp*65535).astype(np.uint16)).all()
         rgba = np.dstack([smooth, columns*5]).astype(np.uint8)
         got = load(saved(Image.fromarray(rgba), 'PNG'), color_type='unchanged', imdecode_backend=backend)
         assert (got==rgba[..., [2, 1, 0, 3]]).all()
@@ -340,6 +343,7 @@ def test_huge_pictures_are_refused_before_they_take_memory(tmp_path):
     code = '''
 import json, resource, sys
 from pathlib import Path
+from clsnb.data.pixels.check_file import check_file
 from clsnb.data.pixels.fast_decode import LoadCrop
 from clsnb.data.pixels.loading import BrokenPicture, LoadImageFromFile
 from clsnb.data.transforms.pipeline import build_transform
@@ -349,7 +353,7 @@ steps = [build_transform(o) for o in load] + [LoadCrop(load[0], dict(type='Cente
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = {}
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    found[path.name] = []
+    found[path.name] = [check_file(str(path))[0][0][0]]
     for step in steps:
         try: step(dict(img_info=dict(filename=str(path)), img_prefix=None))
         except BrokenPicture as e: found[path.name].append(e.problem)
@@ -374,3 +378,133 @@ def test_the_limit_can_be_set():
     with pytest.raises(ConfigError, match='max_pixels'): LoadImageFromFile(max_pixels=0)
     large = saved(Image.new('1', (14_000, 14_000)), 'TIFF', compression='group4') # above Pillow's limit
     with pytest.raises(BrokenPicture, match='14,000 x 14,000'): load(large)
+
+
+# ---- verify, loader and predict agree
+
+def damaged():
+    "Files that are cut off or damaged in the middle, of every format"
+    for name in ('JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'JPEG2000'):
+        whole = saved(photo, name)
+        yield f'half_{name}',whole[:len(whole)//2]
+        yield f'end_{name}',whole[:-3]
+        middle = bytearray(whole)
+        middle[len(whole)//2:len(whole)//2+40] = bytes(40)
+        yield f'middle_{name}',bytes(middle)
+def odd_files():
+    "About 100 files of many formats, modes and orientations, some broken"
+    yield from ((f'turned_{name}', make(6)) for name,make in turned.items())
+    yield from ((f'deep_{name}', data) for name,data in deep.items())
+    yield from ((f'open_{name}', data) for name,(data,_) in open_depth.items())
+    yield from ((f'mode_{name}', make()) for name,make in modes.items())
+    yield from ((f'claim_{name}', data) for name,data in claims.items() if name not in ('tiff', 'webp'))
+    yield from damaged()
+    yield 'empty',b''
+    yield 'page',b'<!DOCTYPE html>'
+
+def test_verify_loader_and_predict_agree(tmp_path, capfd):
+    from clsnb.data.preprocessing import picture_sample
+    from clsnb.data.verify import verify_dataset
+    folder = tmp_path/'a'
+    folder.mkdir()
+    for name,data in odd_files(): (folder/f'{name}.png').write_bytes(data)
+    step = LoadImageFromFile()
+    refused = set()
+    for path in sorted(folder.iterdir()):
+        try: pixels = step(picture_sample(path))['img']
+        except BrokenPicture as e:
+            assert path.name in str(e)
+            refused.add(path.name)
+        else: assert pixels.dtype==np.uint8 and pixels.shape[2:]==(3,)
+    df = verify_dataset(str(folder), workers=0, duplicates=False)
+    assert set(df[~df.usable].file)==refused
+    assert len(df[df.problem=='rotated'])>=len(turned)-1 # png_16 among them
+    assert 30 < len(refused) < 60 and df.attrs['checked']>90
+    assert capfd.readouterr().err=='' # nor does a decoder write there
+
+def test_verify_uses_the_loading_of_a_config(tmp_path):
+    from clsnb.data.verify import verify_dataset
+    (tmp_path/'a').mkdir()
+    (tmp_path/'a/x.png').write_bytes(open_depth['png_12'][0])
+    (tmp_path/'a/y.jpg').write_bytes(turned['jpeg'](6))
+    split = dict(type='CustomDataset', data_prefix=str(tmp_path))
+    assert verify_dataset(split, workers=0).problem.tolist()==['depth', 'rotated']
+    step = dict(type='LoadImageFromFile', depth=12, color_type='color_ignore_orientation')
+    loads = dict(split, pipeline=[step])
+    for part in (loads, dict(type='RepeatDataset', times=2, dataset=loads)):
+        df = verify_dataset(part, workers=0, duplicates=False)
+        assert set(df.problem)=={'mode', 'rotated'} and df.usable.all()
+        assert all('is ignored' in o for o in df[df.problem=='rotated'].detail)
+
+def test_lines_of_decoders_do_not_reach_the_screen(capfd):
+    whole = saved(photo.resize((200, 200)), 'JPEG')
+    lines = dict(jpeg=whole[:900]+whole[1100:], png=saved(photo, 'PNG')[:300], tiff=saved(photo, 'TIFF')[:900],
+                 gif=saved(photo.quantize(8), 'GIF')[:200], pgm=b'P5 40 40 255\n', jp2=saved(photo, 'JPEG2000')[:150])
+    crop = LoadCrop(dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=16))
+    for name,data in lines.items():
+        for step in (LoadImageFromFile(), LoadImageFromFile(imdecode_backend='pillow'), crop):
+            try: step(dict(img_info=dict(filename=name), img_prefix=None, img_bytes=data))
+            except BrokenPicture: pass
+    assert capfd.readouterr().err==''
+    os.write(2, b'still there')
+    assert capfd.readouterr().err=='still there'
+
+
+# ---- The command
+
+def clsnb(*words, **options):
+    command = [sys.executable, '-m', 'clsnb', *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+def test_verify_takes_whatever_holds_pictures(tmp_path):
+    flat = tmp_path/'flat'
+    flat.mkdir()
+    photo.save(flat/'a.png')
+    photo.rotate(90).save(flat/'b.webp')
+    (flat/'c.psd').touch()
+    done = clsnb('verify', flat, '--out', tmp_path/'o.csv')
+    assert done.returncode==0 and '2 pictures checked: all can be decoded' in done.stdout
+    assert '1 .psd picture left out: convert them to PNG or JPEG' in done.stdout and not done.stderr
+    assert 'left out,1 .psd picture' in (tmp_path/'o.csv').read_text()
+    assert '1 picture checked' in clsnb('verify', flat/'a.png').stdout
+    assert '2 pictures checked' in clsnb('verify', flat/'a.png', flat/'b.webp').stdout
+    for name in ('nowhere', tmp_path/'nowhere'):
+        done = clsnb('verify', name, cwd=tmp_path)
+        assert done.returncode==2 and f"There is no folder or picture '{name}'" in done.stderr
+    assert 'no config file' in clsnb('verify', tmp_path/'nowhere.py').stderr
+    classes = tmp_path/'classes'
+    for name in ('a', 'b'): (classes/name).mkdir(parents=True)
+    photo.save(classes/'a'/'x.png')
+    photo.save(classes/'top.png')
+    report = clsnb('verify', classes).stdout
+    assert '2 pictures checked' in report and 'b (a class folder without pictures)' in report
+    assert 'two labels' not in report # one of them has none
+
+def children(pid):
+    found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)], capture_output=True, text=True).stdout.split()
+    return [int(o) for o in found]
+def is_alive(pid):
+    try: return 'zombie' not in Path(f'/proc/{pid}/status').read_text()
+    except OSError: return False
+@pytest.mark.skipif(sys.platform!='linux', reason='needs /proc')
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP', 'SIGKILL', 'SIGINT'])
+def test_no_process_of_verify_outlives_it(tmp_path, name):
+    folder = tmp_path/'d'/'a'
+    folder.mkdir(parents=True)
+    large = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (900, 900, 3), np.uint8)), 'PNG')
+    for i in range(300): (folder/f'{i:03}.png').write_bytes(large if i else b'')
+    out = tmp_path/'o.csv'
+    words = [sys.executable, '-m', 'clsnb', 'verify', str(tmp_path/'d'), '--workers', '2', '--out', str(out)]
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        deadline = time.time()+60
+        while time.time()<deadline and not (out.exists() and 'empty' in out.read_text()): time.sleep(.1)
+        workers = children(run.pid)
+        assert len(workers)==2
+        run.send_signal(getattr(signal, name))
+        run.wait(30)
+        deadline = time.time()+10
+        while time.time()<deadline and any(map(is_alive, workers)): time.sleep(.1)
+        assert not any(map(is_alive, workers))
+        head,first,*_ = out.read_text().splitlines()
+        assert (head, first)==('split,file,problem,detail,usable', 'data,a/000.png,empty,0 bytes,False')
+    finally: run.kill()

@@ -6,62 +6,104 @@
 __all__ = ['verify_dataset', 'verify_report']
 
 # %% ../../nbs/data/verify.ipynb #19f08ad2
-import os, sys
+import ctypes, os, signal, sys, threading, time
 import numpy as np
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
+from ..core.errors import DataError
 from ..core.io import progress_after
 from ..core.trust import carries_trust
+from .picture_sources import find_pictures_of
 from .pixels.check_file import check_files, one_thread, unusable
-from .sets.folder import CustomDataset
 from .pixels.loading import printable
-from .sets.scan import picture_files
-from .sets.wrappers import build_dataset
 
 # %% ../../nbs/data/verify.ipynb #77795e9e
 if TYPE_CHECKING: import pandas as pd
 
-# %% ../../nbs/data/verify.ipynb #2c6d564f
-def _open(data):
-    if isinstance(data, (str, os.PathLike)): return CustomDataset(str(data), [])
-    return build_dataset(
-        dict(data, pipeline=[]) if isinstance(data, dict) and 'dataset' not in data else data
-    )
-
 # %% ../../nbs/data/verify.ipynb #50eae978
+_parent_death_signal = 1 # of Linux's prctl
+
+def _end_with(parent):
+    "Let this process end when the one with that number does"
+    if sys.platform=='linux':
+        ctypes.CDLL(None).prctl(_parent_death_signal, signal.SIGKILL)
+        if os.getppid()!=parent: os._exit(1) # it was too late to ask
+    else: threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+def _watch(parent):
+    while os.getppid()==parent: time.sleep(1)
+    os._exit(1)
+
+def _start_checking(parent):
+    one_thread()
+    _end_with(parent)
+
 def _pool(workers):
     import multiprocessing
     method = 'fork' if sys.platform=='linux' else 'spawn'
-    return ProcessPoolExecutor(workers, multiprocessing.get_context(method), one_thread)
+    context = multiprocessing.get_context(method)
+    return ProcessPoolExecutor(workers, context, _start_checking, (os.getpid(),))
 
-def _check_all(jobs, workers, tiny, bar):
-    "`check_file` of each job"
+# %% ../../nbs/data/verify.ipynb #ea6b23d7
+def _check_parts(parts, workers, tiny, how, done):
+    "What is found in each part, until a process dies; `done` gets each part's answers"
+    pool = _pool(workers)
+    try:
+        for future in [pool.submit(check_files, part, tiny, how) for part in parts]:
+            answers = future.result()
+            done(answers)
+            yield answers
+    except BrokenProcessPool: return
+    finally: pool.shutdown(cancel_futures=True) # Ctrl-C does not wait for all that was asked
+
+def _check_all(jobs, workers, tiny, how, done):
+    "`check_file` of each job; `done` gets what was found, in order, as soon as it is known"
     if not workers:
-        return [bar.update(1) or o for j in jobs for o in check_files([j], tiny)]
+        out = []
+        for job in jobs:
+            out += check_files([job], tiny, how)
+            done(out[-1:])
+        return out
     size = max(1, min(64, len(jobs)//(4*workers)))
     parts = [jobs[i:i+size] for i in range(0, len(jobs), size)]
-    pool,out = _pool(workers),[]
-    try:
-        for part,f in zip(parts, [pool.submit(check_files, o, tiny) for o in parts]):
-            try:
-                out += f.result()
-                bar.update(len(part))
-            except BrokenProcessPool: out.append(None)
-    finally: pool.shutdown(cancel_futures=True) # Ctrl-C does not wait for all that was asked
-    if None not in out: return out
-    done,rest = out[:out.index(None)],jobs[out.index(None):]
+    out = [o for answers in _check_parts(parts, workers, tiny, how, done) for o in answers]
+    rest = jobs[len(out):]
+    if not rest: return out
     if len(rest)==1:
-        bar.update(1)
-        return done+[([('crash','decoding it ends the process')],None)]
+        crash = [([('crash','decoding it ends the process')],None)]
+        done(crash)
+        return out+crash
     half = len(rest)//2 if len(rest)<=size*workers else size*workers
-    return (
-        done
-        + _check_all(rest[:half], 1 if half<=size else workers, tiny, bar)
-        + _check_all(rest[half:], workers, tiny, bar)
-    )
+    out += _check_all(rest[:half], 1 if half<=size else workers, tiny, how, done)
+    return out+_check_all(rest[half:], workers, tiny, how, done)
 
 # %% ../../nbs/data/verify.ipynb #2ce2890e
+_columns = 'split','file','problem','detail','usable'
+
+class _FindingsFile:
+    "A CSV file that gets findings as they come; without a path, nothing is written"
+    def __init__(self, path):
+        self.path = path
+        if path is None: return
+        try: open(path, 'w').close()
+        except OSError as e: raise DataError(f"Cannot write the findings to {path}: {e.strerror}.") from e
+        self.write([], with_head=True)
+    def write(self, rows, with_head=False):
+        "Append rows (split, file, problem, detail)"
+        if self.path is None or not rows and not with_head: return
+        try:
+            with open(self.path, 'a', encoding='utf-8', errors='surrogateescape', newline='') as stream:
+                _as_table(rows).to_csv(stream, index=False, header=with_head)
+        except OSError: self.path = None # a full disk ends no check; the whole table is written again at the end
+
+def _as_table(rows):
+    import pandas as pd
+    table = pd.DataFrame(rows, columns=_columns[:4])
+    table['usable'] = ~table.problem.isin([*unusable, 'left out', 'no pictures'])
+    return table
+
+# %% ../../nbs/data/verify.ipynb #4faaa21d
 def _duplicates(rows):
     "Problems of pictures that are there more than once; `rows` are (split, name, label, hash)"
     seen = {}
@@ -71,63 +113,95 @@ def _duplicates(rows):
         if first is r: continue
         other = f"the same picture as {first[0]+': ' if first[0]!=r[0] else ''}{first[1]}"
         yield r[0],r[1],'in two splits' if first[0]!=r[0] else 'duplicate',other
-        if np.any(first[2]!=r[2]):
+        if first[2] is not None and r[2] is not None and np.any(first[2]!=r[2]):
             yield r[0],r[1],'two labels',f"{r[2]} here, {first[2]} there; {other}"
 
+def _source_problems(split, source):
+    "What is wrong with a split before its pictures are looked at"
+    if source.left_out: yield split,'','left out',source.left_out
+    for folder in source.empty: yield split,folder,'no pictures','a class folder without pictures'
+
+def _splits_of(data):
+    "The pictures of each split, by name"
+    several = isinstance(data, dict) and 'type' not in data
+    return {split: find_pictures_of(part) for split,part in (data if several else {'data': data}).items()}
+
+class _Check:
+    "A check of one split: takes answers as they come, and knows to which pictures they belong"
+    def __init__(self, split, source, table, bar):
+        self.split = split
+        self.source = source
+        self.table = table
+        self.bar = bar
+        self.answers = []
+        self.rows = list(_source_problems(split, source))
+        table.write(self.rows)
+    def take(self, answers):
+        "Note what was found in the next pictures"
+        files = self.source.files[len(self.answers):]
+        new = [(self.split, name, *o) for (name,_,_),(problems,_) in zip(files, answers) for o in problems]
+        self.answers += answers
+        self.rows += new
+        self.table.write(new)
+        self.bar.update(len(answers))
+    def hashes(self):
+        "(split, name, label, hash of the pixels) of each picture"
+        return [(self.split, name, y, h) for (name,_,y),(_,h) in zip(self.source.files, self.answers)]
+
+# %% ../../nbs/data/verify.ipynb #9e9c9008
 @carries_trust
 def verify_dataset(
-    data:object, # Folder, dict of a data set, data set; or several as {split: ...}
+    data:object, # Folder, pictures, dict of a data set, data set; or several as {split: ...}
     workers:int|None=None, # Processes; None: one per core, 0: none
     tiny:int=32, # Pictures with a shorter side are named
     duplicates:bool=True, # Compare the pixels of all pictures
+    out:str|None=None, # CSV file for all findings, written as they come
     trust:bool=False, # Run a config file as Python, and use any protocol of fsspec
 )->'pd.DataFrame': # DataFrame: split, file, problem, detail, usable
     "Decode every picture in full; returns what is wrong"
-    import pandas as pd
     from tqdm import tqdm
-    splits = data if isinstance(data, dict) and 'type' not in data else {'data': data}
-    files = [(s, *f) for s,d in splits.items() for f in picture_files(_open(d))]
-    workers = (min(os.cpu_count() or 1, max(1, len(files)//50)) if workers is None else workers)
-    with tqdm(total=len(files), desc='Checking pictures', leave=False, delay=progress_after) as bar:
-        found = _check_all([f[2] for f in files], workers, tiny, bar)
-    rows = [
-        (s, n, p, d)
-        for (s, n, _, _),(problems, _) in zip(files, found)
-        for p,d in problems
-    ]
+    sources = _splits_of(data)
+    n = sum(len(o.files) for o in sources.values())
+    workers = min(os.cpu_count() or 1, max(1, n//50)) if workers is None else workers
+    table,rows,hashes = _FindingsFile(out),[],[]
+    with tqdm(total=n, desc='Checking pictures', leave=False, delay=progress_after) as bar:
+        for split,source in sources.items():
+            check = _Check(split, source, table, bar)
+            _check_all([job for _,job,_ in source.files], workers, tiny, source.how, check.take)
+            rows += check.rows
+            hashes += check.hashes()
     if duplicates:
-        rows += _duplicates([
-            (s, n, y, h)
-            for (s, n, _, y),(_, h) in zip(files, found)
-        ])
-    df = pd.DataFrame(rows, columns=['split','file','problem','detail'])
-    df['usable'] = ~df.problem.isin(unusable)
-    df.attrs.update(checked=len(files))
+        twice = list(_duplicates(hashes))
+        table.write(twice)
+        rows += twice
+    df = _as_table(rows)
+    df.attrs.update(checked=n, out=out)
     return df
 
 # %% ../../nbs/data/verify.ipynb #64b4bcdb
+_worst_first = [*unusable, 'no pictures', 'in two splits', 'two labels', 'duplicate']
+
+def _severity(problem):
+    return _worst_first.index(problem) if problem in _worst_first else len(_worst_first)
+
+def _finding_line(row):
+    split = f"{row.split}: " if row.split!='data' else ''
+    return '  '+printable(f"{split}{row.file} ({row.detail})" if row.file else f"{split}{row.detail}")
+
 def verify_report(
     df:'pd.DataFrame', # From `verify_dataset`
     most:int=10, # Lines per problem
 )->str:
     "The table as text: the worst first"
     n = df.attrs.get('checked', 0)
-    bad = len(df[~df.usable][['split','file']].drop_duplicates())
+    bad = len(df[df.problem.isin(unusable)][['split','file']].drop_duplicates())
     lines = [
-        f"{n:,} pictures checked: "
+        f"{n:,} picture{'' if n==1 else 's'} checked: "
         + (f"{bad:,} cannot be used ({bad/max(n, 1):.2%})." if bad else "all can be decoded.")
     ]
-    order = [*unusable, 'truncated', 'in two splits', 'two labels', 'duplicate']
-    for p in sorted(
-        df.problem.unique(), key=lambda o: order.index(o) if o in order else len(order)
-    ):
-        part = df[df.problem==p]
-        lines += [
-            f"{p}: {len(part):,}",
-            *(
-                '  '+printable(f"{r.split+': ' if r.split!='data' else ''}{r.file} ({r.detail})")
-                for r in part.head(most).itertuples()
-            ),
-        ]
+    for left_out in df[df.problem=='left out'].itertuples(): lines.append(_finding_line(left_out).strip())
+    for problem in sorted(set(df.problem)-{'left out'}, key=lambda o: (_severity(o), o)):
+        part = df[df.problem==problem]
+        lines += [f"{problem}: {len(part):,}", *(_finding_line(row) for row in part.head(most).itertuples())]
         if len(part)>most: lines.append(f"  ... and {len(part)-most:,} more")
     return '\n'.join(lines)
