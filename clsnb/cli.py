@@ -23,7 +23,8 @@ def show_training(
 )->int:
     "The exit status of a training run"
     stop = run.runner.stop
-    return stop_status(stop) if getattr(stop, 'unfinished', False) else 0
+    if getattr(stop, 'unfinished', False): return stop_status(stop)
+    return 1 if run.runner.problem else 0
 
 def stop_status(
     signal_name:str, # Such as 'SIGINT'
@@ -42,7 +43,7 @@ def show_finetuning(
 )->int:
     "Print the result and where its report is"
     print(finetuned)
-    return 0 if finetuned.finished else stop_status('SIGINT')
+    return show_training(finetuned)
 
 # %% ../nbs/cli.ipynb #de8023f8
 def show_metrics(

@@ -10,7 +10,7 @@ import os
 import numpy as np
 from pathlib import Path
 from .apis.fit import fit
-from .core.errors import CheckpointError
+from .core.errors import CheckpointError, ClsnbError
 from .core.log import get_logger
 from .core.work_dir import WorkFiles
 from .runs.folder import Run
@@ -58,7 +58,12 @@ def demo(
     for name,config in demo_configs.items():
         options = {'runner.max_epochs': epochs} if epochs and name=='scratch' else {}
         log.info(f"\n{demo_titles[name]} ({config})")
-        try: found[name] = summary(fit(config, Path(work_dir)/name, options))
-        except CheckpointError as e: log.info(f"Left out: {e}")
+        try: run = fit(config, Path(work_dir)/name, options)
+        except CheckpointError as e:
+            log.info(f"Left out: {e}")
+            continue
+        if run.runner.problem: raise ClsnbError(f"demo: {run.runner.problem}")
+        if run.runner.unfinished: raise ClsnbError(f"demo: {name} was stopped by {run.runner.stop}.")
+        found[name] = summary(run)
     log.info('\n' + '\n'.join(result_line(name, facts) for name,facts in found.items()))
     return found

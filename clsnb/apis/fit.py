@@ -30,7 +30,8 @@ from ..data.feed.loader import build_dataloader
 from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
 from ..runs.folder import Run, interrupted_here, mark_interrupted
-from ..train.checkpoint_hook import latest_checkpoint, out_folder
+from ..runs.lock import work_dir_held
+from ..train.checkpoint_hook import latest_checkpoint, missing_checkpoint, out_folder
 from ..train.failure import free_on_error
 from ..train.loop import Runner
 
@@ -247,11 +248,7 @@ def _new_model(cfg, classes):
     model.init_weights()
     return model
 
-def _make_work_dir(cfg, name):
-    "Make the work folder, with the config in it"
-    folder = Path(cfg.work_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    if get_dist_info()[0]==0: cfg.dump(folder/name)
+
 
 # %% ../../nbs/apis/fit.ipynb #c9f19d9b
 KEYS.declare('device', object, 'Accepted for configs of mmcls and ignored; `fit` has an argument')
@@ -268,6 +265,14 @@ KEYS.declare(
 KEYS.declare('runner.options_cfg', object, 'Accepted for configs of mmcls and ignored; for Graphcore devices')
 
 # %% ../../nbs/apis/fit.ipynb #ee34ad46
+def _note_what_is_missing(runner, held, logger):
+    "Log what should be in the work folder after a run and is not; `runner.problem` has it too"
+    if runner.rank: return
+    runner.problem = missing_checkpoint(runner)
+    if not held.path.exists():
+        runner.problem = f"{held.path.parent} was deleted or moved during the run; files of before are gone."
+    if runner.problem: logger.error(runner.problem)
+
 @carries_trust
 @free_on_error
 def fit(
@@ -299,9 +304,11 @@ def fit(
     model = _new_model(cfg, classes)
 
     stamp, name = timestamp(), Path(cfg.filename or 'config.py').name
-    _make_work_dir(cfg, name)
+    Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     parameters = sum(p.numel() for p in model.parameters())
-    with run_logger(f'{cfg.work_dir}/{stamp}.log', cfg.get('log_level')) as logger:
+    log_file = f'{cfg.work_dir}/{stamp}.log'
+    with work_dir_held(cfg.work_dir) as held, run_logger(log_file, cfg.get('log_level')) as logger:
+        if get_dist_info()[0]==0: cfg.dump(Path(cfg.work_dir, name))
         logger.info(
             f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, "
             f"{parameters:,} parameters, "
@@ -317,6 +324,7 @@ def fit(
             env_info=env_info(),
         )
         runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
+        _note_what_is_missing(runner, held, logger)
 
     mark_interrupted(cfg.work_dir, text if getattr(runner.stop, 'unfinished', False) else '')
     barrier()

@@ -43,13 +43,16 @@ class _HashedFile:
         self.file = file
         self.pool = pool # one thread
         self.hash = hashlib.sha256()
+        self.error = None # of the system; torch raises one of its own instead
     def write(self, data):
-        if len(data) < 1<<16:
-            self.hash.update(data)
-            return self.file.write(data)
-        hashed = self.pool.submit(self.hash.update, data)
+        hashed = None if len(data) < 1<<16 else self.pool.submit(self.hash.update, data)
+        if hashed is None: self.hash.update(data)
         try: return self.file.write(data)
-        finally: hashed.result()
+        except OSError as e:
+            self.error = e
+            raise
+        finally:
+            if hashed: hashed.result()
     def flush(self): self.file.flush()
 
 # %% ../../nbs/core/checkpoint.ipynb #73a1ad8a
@@ -71,7 +74,8 @@ def save_checkpoint(
     hash_file = Path(f'{filename}.sha256')
     with atomic_write(filename) as f, ThreadPoolExecutor(1) as pool:
         hashed = _HashedFile(f, pool)
-        torch.save(out, hashed)
+        try: torch.save(out, hashed)
+        except RuntimeError as e: raise hashed.error or e
         hash_file.unlink(missing_ok=True) # of an older file of that name: none is better than a wrong one
     with atomic_write(hash_file, 'w') as f:
         f.write(f'{hashed.hash.hexdigest()}  {Path(filename).name}\n')

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from .dist import get_dist_info
+from .outputs import system_error_text
 
 # %% ../../nbs/core/log.ipynb #7de71df7
 class _Stdout(logging.StreamHandler):
@@ -19,6 +20,14 @@ class _Stdout(logging.StreamHandler):
         super().__init__(sys.stdout)
         self.addFilter(lambda record: getattr(record, 'screen', True))
     stream = property(lambda self: sys.stdout, lambda self, value: None)
+
+class _LogFile(logging.FileHandler):
+    "A log file that is given up, with one line, when it cannot be written"
+    def handleError(self, record):
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError): return super().handleError(record)
+        print(f'clsnb: the log ends here, {self.baseFilename}: {system_error_text(error)}', file=sys.stderr)
+        self.emit = lambda record: None
 
 def _files(log):
     return [h for h in log.handlers if isinstance(h, logging.FileHandler)]
@@ -40,7 +49,7 @@ def get_logger(
     if not any(isinstance(h, _Stdout) for h in log.handlers): log.addHandler(_Stdout())
     if log_file and rank==0:
         _close_files(log)
-        file = logging.FileHandler(log_file, encoding='utf-8')
+        file = _LogFile(log_file, encoding='utf-8')
         file.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
         log.addHandler(file)
     return log

@@ -16,6 +16,7 @@ class WorkFiles:
     configs = '*.py' # The config as it was run
     logs = '*.log.json' # Measurements, one JSON object on each line
     progress = 'progress.json' # Where the run is, written every two seconds
+    running = '.running.json' # Held by the process that trains
     interrupted = '.interrupted.json' # Which config was interrupted, and by which process
     latest = 'latest.pth' # A link to the newest checkpoint
     results = 'results.npz' # Scores and labels of the validation pictures

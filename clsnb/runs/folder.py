@@ -8,14 +8,13 @@ __all__ = ['best_checkpoint', 'mark_interrupted', 'interrupted_here', 'last_writ
 
 # %% ../../nbs/runs/folder.ipynb #3ce24f55
 import hashlib, os, time
-import torch
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from ..config.config import Config
-from ..core.dist import get_dist_info
+from ..core.dist import answer_of_first, get_dist_info
 from ..core.io import dump_json, parse_json
 from ..core.work_dir import CheckpointName, WorkFiles
 from ..metrics.registry import lower_is_better
@@ -58,13 +57,6 @@ def _this_process(config_text):
     digest = hashlib.sha256(config_text.encode()).hexdigest()
     return dict(config=digest, pid=os.getpid(), born=process_born(os.getpid()))
 
-def _answer_of_first(f):
-    "What `f` returns in the first process, in all of them"
-    rank, n = get_dist_info()
-    box = [f() if rank==0 else None]
-    if n>1: torch.distributed.broadcast_object_list(box)
-    return box[0]
-
 def mark_interrupted(
     work_dir: str|os.PathLike, # Of the run
     config_text: str, # As it was given; '' removes the mark
@@ -87,7 +79,7 @@ def interrupted_here(
         if not isinstance(was, dict): return ''
         if any(was.get(key)!=now[key] for key in ('pid', 'born')): return ''
         return 'same' if was.get('config')==now['config'] else 'other'
-    return _answer_of_first(read)
+    return answer_of_first(read)
 
 # %% ../../nbs/runs/folder.ipynb #b5fca793
 def _ago(seconds):

@@ -282,10 +282,13 @@ def write_progress(
     facts:dict,
 ):
     "Replace the file in one step, so that a reader never sees half of it"
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name('.progress.json.new')
-    tmp.write_text(json.dumps(dict(facts, written=time.time())))
-    os.replace(tmp, path)
+    try:
+        tmp.write_text(json.dumps(dict(facts, written=time.time())))
+        os.replace(tmp, path)
+    except OSError:
+        tmp.unlink(missing_ok=True)
+        raise
 
 # %% ../../nbs/train/progress.ipynb #85e08a69
 @HOOKS.register

@@ -24,15 +24,26 @@ def _keep_freed_memory():
     mallopt(_M_MMAP_THRESHOLD, 32<<20)
     mallopt(_M_TRIM_THRESHOLD, 128<<20)
 
+def _quiet_orphan(show):
+    "An `excepthook` that says nothing of a broken connection to a parent that has been killed"
+    parent = multiprocessing.parent_process()
+    def hook(kind, error, traceback):
+        if parent and issubclass(kind, (ConnectionError, EOFError)):
+            parent.join(1.)
+            if not parent.is_alive(): return
+        show(kind, error, traceback)
+    return hook
+
 def start_worker(
     worker_id:int, # Not used; torch gives it
 )->None:
-    "Set up a new worker: one thread, no Ctrl-C, no collection of inherited objects"
+    "Set up a new worker: one thread, no Ctrl-C, no collection of inherited objects, no words after its parent's end"
     import cv2
     cv2.setNumThreads(0)
     _keep_freed_memory()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _quiet_orphan(sys.excepthook)
 
 # %% ../../../nbs/data/feed/workers.ipynb #ae23995e
 class _MainFinder(pickle.Pickler):
