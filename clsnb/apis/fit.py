@@ -31,7 +31,7 @@ from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
 from ..runs.folder import Run, interrupted_here, mark_interrupted
 from ..runs.lock import work_dir_held
-from ..train.checkpoint_hook import latest_checkpoint, missing_checkpoint, out_folder
+from ..train.checkpoint_hook import latest_checkpoint, lost_checkpoint, out_folder
 from ..train.failure import free_on_error
 from ..train.loop import Runner
 
@@ -268,7 +268,7 @@ KEYS.declare('runner.options_cfg', object, 'Accepted for configs of mmcls and ig
 def _note_what_is_missing(runner, held, logger):
     "Log what should be in the work folder after a run and is not; `runner.problem` has it too"
     if runner.rank: return
-    runner.problem = missing_checkpoint(runner)
+    runner.problem = lost_checkpoint(runner)
     if not held.path.exists():
         runner.problem = f"{held.path.parent} was deleted or moved during the run; files of before are gone."
     if runner.problem: logger.error(runner.problem)

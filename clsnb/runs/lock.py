@@ -91,7 +91,8 @@ def work_dir_held(
     other = answer_of_first(lambda: _who_trains(file, work_dir, seconds))
     if other:
         raise ConfigError(
-            f"{work_dir}: a run ({other}) is training in this folder. Stop it, wait for its end, or set another work_dir."
+            f"{work_dir}: a run ({other}) is training in this folder. "
+            "Stop it, wait for its end, or set another work_dir."
         )
     try: yield file
     finally:

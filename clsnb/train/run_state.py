@@ -62,7 +62,7 @@ class RunState(MmcvNames, HookRegistration):
     mode = data_loader = train_loader = None  # 'train' or 'val'; the loader at work, and that of the training data
     stop = failed = paused = None  # Why the run stops; the error it ended with; what `run` resumes from
     evaluation = testing = checkpoint_dir = None  # The last evaluation; how far one is; where checkpoints are
-    last_save = problem = None  # The last checkpoint and whether it was written; what is missing when the run has ended
+    last_save = problem = None  # The last checkpoint, and whether it was written; what is missing at the end
     inner_iter = fetched_at = 0  # The number of the batch in its epoch; when the loader delivered it
     sample_index = ()  # The numbers of the samples in the batch
 
