@@ -77,7 +77,7 @@ def lost_checkpoint(
 ) -> str | None:
     "What is wrong with the last checkpoint of a run; None where it is on the disk, or where none was asked for"
     if runner.last_save is None: return None
-    path, written = runner.last_save
+    path, written = Path(runner.last_save[0]), runner.last_save[1]
     if not written: return f"{path}, the last checkpoint of this run, could not be written."
     if not path.exists(): return f"{path}, the last checkpoint of this run, is gone: its folder was deleted or moved."
     return None

@@ -60,7 +60,7 @@ def write_checkpoint(
     more_meta: dict | None = None,  # More facts for the file
 ) -> None:
     "Write a checkpoint that a run can be resumed from; all processes call it"
-    runner.last_save = Path(path), False
+    runner.last_save = path, False
     if runner.rank and not is_split(runner.model): return
     loop, position = snapshot(runner, repeat), runner.position
     facts = dict(runner.meta, **more_meta or {})
@@ -69,7 +69,7 @@ def write_checkpoint(
     with runner.contexts('weights'):
         check_before_saving(runner.model, path)
         save_checkpoint(runner.model, path, optimizer, meta, loop)
-    runner.last_save = Path(path), True
+    runner.last_save = path, True
 
 # %% ../../nbs/train/checkpoints.ipynb #81b4c0c7
 def restore(
