@@ -16,9 +16,12 @@ from ..core.errors import ClsnbError, DataError, brief
 from ..core.io import atomic_write, dump_json, parse_json
 from ..data.pixels.file_client import join_path
 from ..data.pixels.loading import read_bytes
+from ..data.sets.labels import check_label_rows
+from ..metrics.multi_label import positive_decisions
 from ..metrics.registry import compute_metrics, metrics_for
 from ..metrics.ranking import label_ranks, predicted_classes
 from ..metrics.single_label import confusion_counts
+from .multi_label_tables import multi_label_classes, multi_label_pictures, wrong_decisions
 
 # %% ../../nbs/runs/results.ipynb #df641dc3
 if TYPE_CHECKING:
@@ -39,11 +42,11 @@ def _score_rows(
         ) from None
 
 def _checked_labels(scores, labels, classes, names):
-    "Labels as 64-bit integers; raises `DataError` where the parts of a result do not fit each other"
-    if scores.ndim!=2 or labels.ndim!=1:
+    "Labels as integers; raises `DataError` where the parts of a result do not fit each other"
+    if scores.ndim!=2 or labels.ndim not in (1, 2):
         raise DataError(
-            f"Results: scores of shape (n, classes) and labels of shape (n,) are needed, not {scores.shape} "
-            f"and {labels.shape}; several labels for one picture are not supported here."
+            "Results: scores of shape (n, classes) and labels of shape (n,) or (n, classes) are needed, "
+            f"not {scores.shape} and {labels.shape}."
         )
     n, c = scores.shape
     for what, k in (('labels', len(labels)), ('names', len(names))):
@@ -53,8 +56,11 @@ def _checked_labels(scores, labels, classes, names):
     if len(classes)!=c:
         raise DataError(f"Results: the scores have {c} columns and there are {len(classes)} class names; "
                         "does the model belong to this dataset?")
-    _check_label_numbers(labels, c)
-    return labels.astype(np.int64)
+    if labels.ndim==1:
+        _check_label_numbers(labels, c)
+        return labels.astype(np.int64)
+    check_label_rows(labels, c, 'Results', names, soft=False)
+    return labels.astype(np.int8)
 
 def _check_label_numbers(labels, c):
     "Raise `DataError` where labels are not the numbers of `c` classes"
@@ -146,11 +152,16 @@ def picture_table(
 # %% ../../nbs/runs/results.ipynb #e4d69d8b
 def _write_json(r, path):
     "Results under mmcls's keys; pictures held in memory are left out"
-    pred = r.pred
-    best = r.scores.max(1) if len(r) else []
-    dump_json(dict(class_scores=r.scores, pred_label=pred, pred_score=best, pred_class=[r.classes[i] for i in pred],
-                   labels=r.labels, CLASSES=r.classes, files=r.names, root=r.root, accuracy=r.accuracy,
-                   checkpoint=r.checkpoint), path)
+    if r.multi_label: # a list for each picture
+        found = [np.flatnonzero(row) for row in r.pred]
+        predicted = dict(pred_label=found, pred_score=[row[k] for row, k in zip(r.scores, found)],
+                         pred_class=[[r.classes[i] for i in k] for k in found], thr=r.thr)
+    else:
+        best = r.scores.max(1) if len(r) else []
+        names = [r.classes[i] if i>=0 else 'none' for i in r.pred]
+        predicted = dict(pred_label=r.pred, pred_score=best, pred_class=names)
+    dump_json(dict(class_scores=r.scores, **predicted, labels=r.labels, CLASSES=r.classes, files=r.names, root=r.root,
+                   accuracy=r.accuracy, checkpoint=r.checkpoint), path)
 
 def _write_npz(r, path):
     arrays = dict(
@@ -160,6 +171,7 @@ def _write_npz(r, path):
         names=np.array(r.names, str),
         root=np.array(r.root),
         checkpoint=np.array(r.checkpoint),
+        thr=np.asarray(r.thr, np.float64),
     )
     if r.images is not None and len({np.shape(o) for o in r.images})==1:
         arrays['images'] = np.stack(r.images)
@@ -177,6 +189,7 @@ def _read_parts(path):
             names=d['files'],
             root=d['root'],
             checkpoint=d.get('checkpoint', ''),
+            thr=d.get('thr', .5),
         )
     with np.load(path, allow_pickle=False) as z:
         texts = {k: str(z[k]) for k in ('root', 'checkpoint') if k in z}
@@ -185,6 +198,7 @@ def _read_parts(path):
             scores=z['scores'],
             labels=z['labels'],
             images=z['images'] if 'images' in z else None,
+            thr=z['thr'].tolist() if 'thr' in z else .5,
             **lists,
             **texts,
         )
@@ -204,23 +218,24 @@ class Results:
     "Scores, labels and names of the pictures of one evaluation"
     def __init__(self,
                  scores, # (n, classes) softmaxed scores, or a list of n rows
-                 labels, # (n,) true classes
+                 labels, # (n,) true classes; or (n, classes) of 1, 0 and -1 where a picture may show several
                  classes: Sequence[str]|None = None, # Names of the classes
                  names: Sequence[str]|None = None, # A name for each picture: its file below `root`
                  root: str = '', # The folder of the pictures
                  images=None, # The pictures themselves, where there are no files: (n,h,w) grey or (n,h,w,3) BGR
-                 checkpoint: str = ''): # File name of the checkpoint that gave these scores, if known
+                 checkpoint: str = '', # File name of the checkpoint that gave these scores, if known
+                 thr: float|Sequence[float] = .5): # Of several labels: least score of a yes, one or one for each class
         self.scores, self.labels = _score_rows(scores, len(classes or ())), np.asarray(labels)
         n, c = (*self.scores.shape, 0)[:2]
         self.classes = [f'class {i}' for i in range(c)] if classes is None else [str(o) for o in classes]
         self.names = [f'sample {i}' for i in range(n)] if names is None else [str(o) for o in names]
         self.labels = _checked_labels(self.scores, self.labels, self.classes, self.names)
-        self.root, self.images, self.checkpoint = str(root or ''), images, checkpoint
+        self.root, self.images, self.checkpoint, self.thr = str(root or ''), images, checkpoint, thr
     @classmethod
-    def from_dataset(cls, scores, dataset, checkpoint: str = '')->'Results':
+    def from_dataset(cls, scores, dataset, checkpoint: str = '', thr=.5)->'Results':
         "The results of a model on a data set with `get_gt_labels`: one row of scores for each picture, in its order"
         classes, pictures = getattr(dataset, 'CLASSES', None), dataset_pictures(dataset, len(scores))
-        return cls(scores, dataset.get_gt_labels(), classes, checkpoint=checkpoint, **pictures)
+        return cls(scores, dataset.get_gt_labels(), classes, checkpoint=checkpoint, thr=thr, **pictures)
     @classmethod
     def load(cls, path: str|Path)->'Results': # What `save` wrote; raises `DataError`
         parts = load_parts(path)
@@ -231,35 +246,55 @@ class Results:
 
     def __len__(self)->int: return len(self.labels)
     def __repr__(self)->str:
-        return f"Results: {len(self)} pictures, {len(self.classes)} classes, accuracy {self.accuracy:.3f}"
+        if self.multi_label: judged = f"several labels, mAP {self.measure('mAP')['mAP']/100:.3f}"
+        else: judged = f'accuracy {self.accuracy:.3f}'
+        return f"Results: {len(self)} pictures, {len(self.classes)} classes, {judged}"
+    @property
+    def multi_label(self)->bool: return self.labels.ndim==2
     @cached_property
-    def pred(self)->np.ndarray: return predicted_classes(self.scores)
+    def pred(self)->np.ndarray: # (n,) classes; of several labels (n, classes) of bool
+        return positive_decisions(self.scores, self.thr) if self.multi_label else predicted_classes(self.scores)
+    @cached_property
+    def correct(self)->np.ndarray: # (n,): of several labels, where all that are known are right
+        return ~wrong_decisions(self.pred, self.labels).any(1) if self.multi_label else self.pred==self.labels
     @property
-    def accuracy(self)->float: return self.topk(1)
+    def accuracy(self)->float: return float(self.correct.mean()) if len(self) else float('nan')
     @property
-    def baseline(self)->float: # Accuracy of always naming the commonest class
-        return float(np.bincount(self.labels).max()/len(self)) if len(self) else float('nan')
+    def baseline(self)->float: # Accuracy of always giving the commonest answer
+        if not len(self): return float('nan')
+        return float(np.unique(self.labels, axis=0, return_counts=True)[1].max()/len(self))
     def topk(self, k: int)->float:
         "Share of pictures whose label is among the `k` highest scores"
+        self._need_one_label('topk')
         if not len(self): return float('nan')
         return float((label_ranks(self.scores, self.labels).numpy()<k).mean())
-    def measure(self, metrics: str|Sequence[str] = 'accuracy', **options)->dict:
-        "Any metrics of `METRICS`, with the keys and numbers of the log"
-        return compute_metrics(self.scores, self.labels, metrics, options)
+    def measure(self, metrics: str|Sequence[str]|None = None, **options)->dict:
+        "Any metrics of `METRICS`, with the keys and numbers of the log; None: accuracy, or mAP of several labels"
+        if not self.multi_label: return compute_metrics(self.scores, self.labels, metrics or 'accuracy', options)
+        if not {'thr', 'k'} & options.keys(): options['thr'] = self.thr
+        return compute_metrics(self.scores, self.labels, metrics or 'mAP', options, 'multi_label')
     def confusion(self)->np.ndarray: # Counts: a row for each true class, a column for each predicted one
+        self._need_one_label('confusion')
         return confusion_counts(self.scores, self.labels)
+    def _need_one_label(self, what):
+        if self.multi_label:
+            raise DataError(f"Results.{what} needs one label for each picture; these have several: see per_class().")
 
     def path(self, i: int)->str: return join_path(self.root, self.names[i])
     def image(self, i: int, size: int|None = None)->'Image':
         "Picture `i` as PIL sees it, its longest side reduced to `size`; raises `DataError` where it cannot be read"
         return open_picture(self.path(i) if self.images is None else np.asarray(self.images[i]), size)
-    def table(self)->'pd.DataFrame': # See `picture_table`
+    def table(self)->'pd.DataFrame': # See `picture_table` and `multi_label_pictures`
+        if self.multi_label:
+            return multi_label_pictures(self.scores, self.labels, self.classes, self.names, self.thr)
         return picture_table(self.scores, self.labels, self.classes, self.names)
-    def per_class(self)->'pd.DataFrame': # See `class_table`
+    def per_class(self)->'pd.DataFrame': # See `class_table` and `multi_label_classes`
+        if self.multi_label: return multi_label_classes(self.scores, self.labels, self.classes, self.thr)
         return class_table(self.scores, self.labels, self.classes)
     def mistakes(self, n: int|None = None)->'pd.DataFrame':
-        "At most `n` rows of `table` that are wrong, the most confident first"
+        "At most `n` rows of `table` that are wrong, the most confident first; of several labels, their worst mistakes"
         t = self.table()
+        if self.multi_label: t['predicted'] = t.worst
         return t[~t.correct].sort_values('score', ascending=False, kind='stable')[:n]
     def samples(self, n: int = 12, seed: int = 0)->'pd.DataFrame':
         "At most `n` rows of `table` drawn at random, in the order of the data set"
