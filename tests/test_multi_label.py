@@ -5,13 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from clsnb.core.errors import ConfigError
+from clsnb.apis.fit import fit
+from clsnb.config.config import Config
+from clsnb.core.errors import ConfigError, DataError
 from clsnb.data.feed.samplers import ClassBalancedSampler
 from clsnb.data.sets.tables import CSVDataset
 from clsnb.data.sets.wrappers import ClassBalancedDataset, repeat_factors
 from clsnb.models.batch_augs import BatchCutMix, BatchMixup, BatchResizeMix, mixed_labels
 from clsnb.models.multi_label_heads import CSRAClsHead, MultiLabelClsHead, MultiLabelLinearClsHead
+from clsnb.runs.results import Results
 
 def dataset(x, y, **kw):
     df = pd.DataFrame(dict(path=[f'{i}.png' for i in range(len(x))], x=x, y=y))
@@ -102,3 +106,85 @@ def test_unknown_labels_of_a_table_are_mentioned_for_training():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         CSVDataset(ann_file=df, label_col=['x', 'y'], test_mode=True)
+
+# ---- From training to the report
+
+load = [dict(type='LoadImageFromFile'), dict(type='Resize', size=(32, 32)),
+        dict(type='Normalize', mean=[123., 116., 103.], std=[58., 57., 57.]), dict(type='ImageToTensor', keys=['img'])]
+
+def tagged_photos(folder):
+    "The packaged photographs with two labels each: red in the corner, and bright"
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(24):
+        red, bright = i%2, int(rng.random()>.6)
+        a = (rng.random((40, 48, 3))*60+100*bright).astype(np.uint8)
+        if red: a[:20, :20] = (220, 30, 30)
+        Image.fromarray(a).save(folder/f'{i}.png')
+        rows.append((f'{i}.png', ' '.join(name for name, there in (('red', red), ('bright', bright)) if there)))
+    pd.DataFrame(rows, columns=['path', 'label']).to_csv(folder/'tags.csv', index=False)
+    return folder
+
+def tagged_config(folder, **evaluation):
+    def part(keys, steps):
+        pipeline = [*load, *steps, dict(type='Collect', keys=keys)]
+        return dict(type='CSVDataset', data_prefix=str(folder), ann_file=str(folder/'tags.csv'), label_sep=' ',
+                    classes=['bright', 'green', 'red'], pipeline=pipeline)
+    train = part(['img', 'gt_label'], [dict(type='ToTensor', keys=['gt_label'])])
+    backbone = dict(type='ResNet_CIFAR', depth=18, base_channels=8, stem_channels=8, num_stages=4, out_indices=(3,))
+    return Config(dict(
+        model=dict(type='ImageClassifier', neck=dict(type='GlobalAveragePooling'), backbone=backbone,
+                   head=dict(type='MultiLabelLinearClsHead', num_classes=3, in_channels=64)),
+        data=dict(samples_per_gpu=8, workers_per_gpu=0, train=train, val=part(['img'], []), test=part(['img'], [])),
+        optimizer=dict(type='SGD', lr=.05, momentum=.9), optimizer_config=dict(grad_clip=None),
+        lr_config=dict(policy='fixed'), runner=dict(type='EpochBasedRunner', max_epochs=4),
+        checkpoint_config=dict(interval=4), log_config=dict(interval=2, hooks=[dict(type='TextLoggerHook')]),
+        evaluation=dict(interval=2, metric=['mAP', 'CF1'], save_best='mAP', **evaluation)))
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    folder = tagged_photos(tmp_path_factory.mktemp('tags'))
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*has no samples')
+        return fit(tagged_config(folder, metric_options=dict(thr=[.5, .5, .3])), folder/'run', device='cpu')
+
+def test_a_run_has_a_report_of_several_labels(run):
+    page = run.report.read_text()
+    for text in ('mean average precision', 'No picture shows green', 'best threshold', 'What a threshold costs',
+                 'most confident mistakes', 'Where the model looked', 'mAP over the 2 classes that occur'):
+        assert text in page, text
+    assert 'Left out' not in page and 'What is taken for what' not in page
+    figures = {o.name for o in (run.folder/'figures').glob('*.png')}
+    assert {'precision_recall.png', 'mistakes.png', 'predictions.png', 'cams.png'}<=figures
+    assert 'confusion.png' not in figures
+
+def test_results_of_a_run(run, tmp_path):
+    r = run.results
+    assert r.multi_label and r.labels.shape==(24, 3) and list(r.thr)==[.5, .5, .3] and r.names[0]=='0.png'
+    assert r.measure('mAP')['mAP']==pytest.approx(run.log.mAP.dropna().max(), abs=.01)
+    assert r.measure(['CF1'])['CF1']==pytest.approx(r.measure('CF1', thr=[.5, .5, .3])['CF1'])
+    for name in ('r.npz', 'r.json'):
+        r.save(tmp_path/name)
+        again = Results.load(tmp_path/name)
+        assert (again.labels==r.labels).all() and again.names==r.names and again.thr==r.thr
+        assert np.allclose(again.scores, r.scores) and again.table().equals(r.table())
+    t = r.per_class()
+    assert t.support.tolist()[1]==0 and t.ap.mean()*100==pytest.approx(r.measure('mAP')['mAP'])
+    assert len(r.mistakes())==(~r.correct).sum() and r.mistakes().score.is_monotonic_decreasing
+
+def test_mistakes_name_the_worst_decision():
+    r = Results([[.9, .8, .1], [.2, .6, .4]], [[1, 0, 0], [1, 1, -1]], ['cat', 'dog', 'owl'])
+    m = r.mistakes()
+    assert m.predicted.tolist()==['dog', 'no cat'] and m.label.tolist()==['cat', 'cat, dog']
+    assert m.score.tolist()==pytest.approx([.8, .8]) and r.accuracy==0
+    assert Results([[.9, .1, .9]], [[1, 0, -1]]).accuracy==1 # unknown labels are not judged
+
+def test_results_that_need_one_label():
+    r = Results([[.9, .8]], [[1, 0]])
+    for ask in (r.confusion, lambda: r.topk(1)):
+        with pytest.raises(DataError, match='one label for each picture'): ask()
+    with pytest.raises(DataError, match='2 for class 1'): Results([[.9, .8]], [[1, 2]])
+
+def test_counts_of_training_labels_leave_unknown_out():
+    from clsnb.analysis.figures import plot_class_counts
+    assert 'a 1, b 1' in plot_class_counts(np.array([[1, -1], [-1, 1]]), ['a', 'b']).alt

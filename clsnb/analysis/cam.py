@@ -134,7 +134,9 @@ def cam_map(model, # A classifier with `cfg`, as `init_model` returns it
         net = _Logits(model)
         as_map = tokens_to_map(getattr(getattr(model, 'backbone', model), 'num_extra_tokens', 0), x.shape[2:])
         with torch.no_grad():
-            scores = net(x)[0].softmax(0).cpu().numpy()
+            logits = net(x)[0]
+            multi_label = getattr(getattr(model, 'head', None), 'multi_label', False)
+            scores = (logits.sigmoid() if multi_label else logits.softmax(0)).cpu().numpy()
         k = _class_number(target_class, getattr(model, 'CLASSES', None), len(scores), scores.argmax())
         with getattr(lib, cam_methods[method.lower()])(net, [layer], reshape_transform=as_map) as make:
             heat = make(x, [ClassifierOutputTarget(k)])[0]

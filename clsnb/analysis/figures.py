@@ -91,7 +91,7 @@ def plot_pictures(results, # Results
 def plot_mistakes(results:Results, n:int=12, cols:int=6, dpi:float=80)->'Figure':
     "The wrong predictions that the model was surest of"
     rows = results.mistakes(n)
-    total = int((results.pred!=results.labels).sum())
+    total = int((~results.correct).sum())
     return plot_pictures(
         results, rows,
         f'The {len(rows)} most confident of {total} mistakes' if total else 'No mistakes',
@@ -137,7 +137,7 @@ def plot_class_counts(src, # A dataset, or labels
     "How many pictures there are of each class"
     labels = np.asarray(src.get_gt_labels() if hasattr(src, 'get_gt_labels') else src)
     classes = classes if classes is not None else getattr(src, 'CLASSES', None)
-    counts = labels.sum(0) if labels.ndim==2 else np.bincount(labels, minlength=len(classes or ()))
+    counts = (labels==1).sum(0) if labels.ndim==2 else np.bincount(labels, minlength=len(classes or ()))
     if classes is not None: names = [str(o) for o in classes]
     else: names = [str(i) for i in range(len(counts))]
     order = np.argsort(-counts, kind='stable')[:most]

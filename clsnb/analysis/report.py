@@ -27,6 +27,7 @@ from ..train.hooks import Hook
 from ..view.page import html_page, page_section
 from .confusion import plot_confusion
 from .figures import plot_mistakes, plot_predictions, plot_class_counts
+from .multi_label_sections import multi_label_sections, plot_precision_recall
 from clsnb.analysis.report_sections import (
     PictureSheet, ReportFacts, cams_section, classes_section, confusion_section, curves_section, extra_section,
     headline_section, mistakes_section, sample_section, use_section, what_ran_section
@@ -34,7 +35,8 @@ from clsnb.analysis.report_sections import (
 
 # %% ../../nbs/analysis/report.ipynb #459e46e2
 report_figures = dict(
-    confusion=lambda f: plot_confusion(f.results),
+    confusion=lambda f: None if f.results.multi_label else plot_confusion(f.results),
+    precision_recall=lambda f: plot_precision_recall(f.results) if f.results.multi_label else None,
     mistakes=lambda f: plot_mistakes(f.results),
     predictions=lambda f: plot_predictions(f.results),
     curves=lambda f: f.log is not None and plot_curves(f.log, baseline=f.results.baseline),
@@ -66,7 +68,8 @@ class ReportParts:
     def sections(self, f: ReportFacts)->list:
         "All sections, and one about what failed"
         sections = []
-        for what, make in report_sections.items():
+        makers = report_sections | multi_label_sections if f.results.multi_label else report_sections
+        for what, make in makers.items():
             made = self.attempt(what, make, f)
             sections += made if isinstance(made, list) else [made]
         failed = [Li(f'{k}: {v}') for k, v in self.failed.items()]
@@ -139,7 +142,9 @@ def report_run(
 )->Path|None: # The page, or None where there is nothing to report
     "Report on an evaluation of a run"
     try:
-        results = Results.from_dataset(scores, dataset, checkpoint)
+        options = (Run(work_dir).config.get('evaluation') or {}).get('metric_options') or {}
+        thr = options.get('thr')
+        results = Results.from_dataset(scores, dataset, checkpoint, .5 if thr is None else thr)
         return make_report(work_dir, results, model, train_dataset, extra)
     except (ClsnbError, OSError) as e: get_logger().warning(f"There is no report: {e}")
 

@@ -49,6 +49,7 @@ def as_arrays(pred):
 # %% ../../nbs/models/heads.ipynb #1e432af1
 class BaseHead(BaseModule):
     "A head writes `forward_train(x, gt_label)` and `simple_test(x)`"
+    multi_label = False # Does it answer yes or no for each class?
 
 @MODELS.register
 class ClsHead(BaseHead):

@@ -16,6 +16,7 @@ from .heads import BaseHead, check_classes, last, as_arrays
 @MODELS.register
 class MultiLabelClsHead(BaseHead):
     "Scores to losses and predictions, one yes or no per class"
+    multi_label = True
     def __init__(
         self,
         loss=dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=1.0),

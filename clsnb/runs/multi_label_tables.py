@@ -57,7 +57,8 @@ def multi_label_pictures(
     worst, score = [], []
     for row, found, right in zip(certainty, positive, correct):
         k = int(row.argmin() if right else row.argmax())
-        worst.append('' if right else (classes[k] if found[k] else f'no {classes[k]}'))
+        mistake = classes[k] if found[k] else f'no {classes[k]}'
+        worst.append('' if right else mistake)
         score.append(min(float(row[k]), 1.))
     texts = [[join_classes(row, classes) for row in o] for o in (labels==1, positive)]
     return pd.DataFrame(dict(file=names, label=texts[0], predicted=texts[1], worst=worst, score=score,

@@ -230,7 +230,8 @@ class Results:
         self.classes = [f'class {i}' for i in range(c)] if classes is None else [str(o) for o in classes]
         self.names = [f'sample {i}' for i in range(n)] if names is None else [str(o) for o in names]
         self.labels = _checked_labels(self.scores, self.labels, self.classes, self.names)
-        self.root, self.images, self.checkpoint, self.thr = str(root or ''), images, checkpoint, thr
+        self.root, self.images, self.checkpoint = str(root or ''), images, checkpoint
+        self.thr = thr
     @classmethod
     def from_dataset(cls, scores, dataset, checkpoint: str = '', thr=.5)->'Results':
         "The results of a model on a data set with `get_gt_labels`: one row of scores for each picture, in its order"
