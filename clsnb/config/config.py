@@ -19,6 +19,7 @@ from .read import read_text # noqa: F401
 from .show import ConfigDiff, FileFamily, config_html, diff_configs
 from .where import lookalikes, lost_changes, origin
 from ..core.errors import ConfigError
+from ..core.redact import hide_secrets
 
 # %% ../../nbs/config/config.ipynb #42034783
 class Config(ConfigDict):
@@ -85,7 +86,7 @@ class Config(ConfigDict):
         "Look for mistakes without building anything heavy; returns rows (level, key, message, where)"
         from clsnb.apis.check import check # six rows above: a method that users look for here
         return check(self, paths)
-    def __repr__(self): return f"Config {self.filename or ''}\n{self.pretty_text}"
+    def __repr__(self): return hide_secrets(f"Config {self.filename or ''}\n{self.pretty_text}")
     def _repr_html_(self):
         return config_html(self, Path(self.filename or 'Config').name, self.where if self._source else None)
 

@@ -8,6 +8,7 @@ __all__ = ['ConfigDict', 'as_config', 'plain', 'has_path', 'value_at', 'find_pat
 # %% ../../nbs/config/dict.ipynb #dbc772b1
 import copy, keyword, math, unicodedata
 from ..core.errors import ConfigError, brief, near
+from ..core.redact import hide_secrets
 
 # %% ../../nbs/config/dict.ipynb #c2820da7
 class ConfigDict(dict):
@@ -44,6 +45,7 @@ class ConfigDict(dict):
     def to_dict(self)->dict:
         "The same in plain dicts, at every depth"
         return plain(self)
+    def __repr__(self): return hide_secrets(dict.__repr__(self))
     def _repr_html_(self):
         from clsnb.config.show import config_html # a module above: needed only to look at
         return config_html(self, type(self).__name__)

@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 from ..core.errors import ClsnbError
 from ..core.markup import element, table_element
+from ..core.redact import hide_secrets
 
 # %% ../../nbs/config/findings.ipynb #77f35f35
 class Finding(NamedTuple):
@@ -57,6 +58,7 @@ class Findings(list):
     def add(self, cfg, finding:Finding):
         "Add a finding, once, with the origin of its key"
         key,text,level = finding
+        text = hide_secrets(text)
         if hint := leftover_hint(cfg, key, text): text = text.split('. ')[0].rstrip('.')+f'. {hint}'
         if not any(row[1:3]==(key, text) for row in self): self.append((level, key, text, origin_of(cfg, key)))
     def __repr__(self):

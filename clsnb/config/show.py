@@ -10,6 +10,7 @@ import difflib
 from .dict import literal
 from .files import ConfigSource
 from ..core.markup import Markup, element
+from ..core.redact import hide_secrets
 
 # %% ../../nbs/config/show.ipynb #8efcd58f
 _tree_style = """<style>
@@ -103,7 +104,7 @@ _before_color,_after_color = 'rgba(213,94,0,.18)','rgba(0,158,115,.18)' # orange
 
 class ConfigDiff(list):
     "Rows (path, before, after)"
-    def __repr__(self): return '\n'.join(_diff_line(*row) for row in self) or 'no difference'
+    def __repr__(self): return hide_secrets('\n'.join(_diff_line(*row) for row in self)) or 'no difference'
     def _repr_html_(self):
         if not self: return '<i>no difference</i>'
         rows = []

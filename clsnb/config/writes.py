@@ -79,6 +79,19 @@ def _work_dir_problem(cfg):
     return (f"work_dir={folder!r} leads out of the current folder; "
             f"give it as an argument (work_dir=..., --work-dir on the command line)")
 
+_downloaded = dict( # data set -> what is in its folder once it has been downloaded
+    CIFAR10='cifar-10-batches-py', CIFAR100='cifar-100-python', MNIST='*-ubyte*', FashionMNIST='*-ubyte*')
+
+def _download_problems(cfg):
+    "Folders outside of the current one that a data set would be downloaded into"
+    for path,value in _walk(cfg):
+        if not isinstance(value, dict) or value.get('type') not in _downloaded: continue
+        folder,place = value.get('data_prefix'),(*path, 'data_prefix')
+        if not isinstance(folder, str) or is_below_here(folder) or not is_from_file(cfg, place): continue
+        if not any(Path(folder).glob(_downloaded[value['type']])):
+            problem = f"{value['type']} would be downloaded into {folder!r}, outside the current folder"
+            yield '.'.join(map(str, place)),problem
+
 def _is_allowed(path, value, folder):
     "May a file of a config write there?"
     if path[-1]=='folder': return is_below_here(value) or is_inside(value, folder)
@@ -90,6 +103,7 @@ def write_problems(
     trains:bool=True, # False: only the data are read
 )->Iterator[tuple]: # Pairs (dotted key, what is wrong)
     "What an untrusted file of a config would write outside the work folder"
+    yield from _download_problems(cfg)
     folder = work_dir or cfg.get('work_dir') or 'work_dirs'
     if trains and not work_dir and (problem := _work_dir_problem(cfg)): yield 'work_dir',problem
     for path,value in writing_paths(cfg):

@@ -20,6 +20,7 @@ from .dist import split_as
 from .errors import CheckpointError
 from .load_report import LoadReport, require_all
 from .log import get_logger
+from .redact import hide_secrets
 
 # %% ../../nbs/core/load.ipynb #b79cb3be
 _wrapper_names = {'module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
@@ -217,5 +218,5 @@ def load_weights(
     "Fill `model` with the weights of a checkpoint, and print what matched"
     stored = read_checkpoint(address)
     report = load_state_dict(model, stored['state_dict'], strict, str(address), stored['meta'].get('CLASSES'))
-    print(f"Weights from {Path(str(address)).name}: {report}")
+    print(f"Weights from {Path(hide_secrets(str(address))).name}: {report}")
     return report

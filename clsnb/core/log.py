@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from .dist import get_dist_info
 from .outputs import system_error_text
+from .redact import hide_secrets
 
 # %% ../../nbs/core/log.ipynb #7de71df7
 class _Stdout(logging.StreamHandler):
@@ -20,6 +21,13 @@ class _Stdout(logging.StreamHandler):
         super().__init__(sys.stdout)
         self.addFilter(lambda record: getattr(record, 'screen', True))
     stream = property(lambda self: sys.stdout, lambda self, value: None)
+
+def _without_secrets(record):
+    "A filter that lets every line pass, without the passwords of addresses"
+    text = record.getMessage()
+    hidden = hide_secrets(text)
+    if hidden!=text: record.msg,record.args = hidden,()
+    return True
 
 class _LogFile(logging.FileHandler):
     "A log file that is given up, with one line, when it cannot be written"
@@ -47,6 +55,7 @@ def get_logger(
     log.propagate = False
     log.setLevel(logging.ERROR if rank else log_level or log.level or logging.INFO)
     if not any(isinstance(h, _Stdout) for h in log.handlers): log.addHandler(_Stdout())
+    log.addFilter(_without_secrets) # once, however often it is added
     if log_file and rank==0:
         _close_files(log)
         file = _LogFile(log_file, encoding='utf-8')

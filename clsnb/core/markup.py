@@ -7,6 +7,7 @@ __all__ = ['Markup', 'join_markup', 'element', 'table_element']
 
 # %% ../../nbs/core/markup.ipynb #a85bce39
 from html import escape
+from .redact import hide_secrets
 
 # %% ../../nbs/core/markup.ipynb #d20f02bb
 class Markup(str):
@@ -23,7 +24,7 @@ def join_markup(
     for child in children:
         if isinstance(child, (list, tuple)): parts.append(join_markup(*child))
         elif isinstance(child, Markup): parts.append(child)
-        elif child is not None: parts.append(escape(str(child)))
+        elif child is not None: parts.append(escape(hide_secrets(str(child))))
     return Markup(''.join(parts))
 
 def element(
@@ -36,7 +37,8 @@ def element(
     for name,value in attributes.items():
         name = 'class' if name=='cls' else name.strip('_').replace('_', '-')
         if value is True: words.append(name)
-        elif value is not None and value is not False: words.append(f'{name}="{escape(str(value), quote=True)}"')
+        elif value is not None and value is not False:
+            words.append(f'{name}="{escape(hide_secrets(str(value)), quote=True)}"')
     start = f"<{' '.join(words)}>"
     return Markup(start if tag in _void else f'{start}{join_markup(*children)}</{tag}>')
 

@@ -11,11 +11,14 @@ import re
 # %% ../../nbs/core/redact.ipynb #49bd3ffb
 _login = re.compile(r'(?<!abfs)(?<!abfss)://[^/\s?#\'"<>]*@') # a container stands there in Azure's addresses
 _names = 'auth|cred|jwt|key|pass|pwd|secret|session|sig|token'
-_parameter = re.compile(rf'(?<=[?&;#])((?:[\w.%-]*(?:{_names})[\w.%-]*))=([^&\s\'"<>#;]+)', re.I)
+_parameter = re.compile(rf'(?<=[?&;#])([\w.%-]{{0,60}}(?:{_names})[\w.%-]{{0,60}})=([^&\s\'"<>#;]+)', re.I)
+
+_option = re.compile(r"""(['"](?:secret|token|sas_token|account_key|password|key)['"]: ?)(['"])[^'"]*\2""") # of a dict
 
 def hide_secrets(
     text:str, # Any text
 )->str:
     "The text with `***` in the place of passwords, tokens and signatures in addresses"
-    if '://' not in text: return text
-    return _parameter.sub(r'\1=***', _login.sub('://***@', text))
+    if '://' in text: text = _parameter.sub(r'\1=***', _login.sub('://***@', text))
+    if 'backend' in text: text = _option.sub(r'\1\2***\2', text)
+    return text

@@ -11,6 +11,7 @@ import numpy as np
 from collections.abc import Callable
 from ...core.errors import ClsnbError, ConfigError, DataError, near
 from ...core.overrides import refuse_uncalled
+from ...core.redact import hide_secrets
 from ...core.registry import TRANSFORMS
 
 # %% ../../../nbs/data/transforms/pipeline.ipynb #59d34064
@@ -107,4 +108,5 @@ class ImageTransform:
 def repr_args(o):
     "`Name(argument=value, ...)` from the attributes that are named as the constructor's arguments"
     ps = inspect.signature(type(o)).parameters
-    return f"{type(o).__name__}({', '.join(f'{k}={getattr(o, k)!r}' for k in ps if hasattr(o, k))})"
+    arguments = ', '.join(f'{k}={getattr(o, k)!r}' for k in ps if hasattr(o, k))
+    return hide_secrets(f"{type(o).__name__}({arguments})")
