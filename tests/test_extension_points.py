@@ -1,7 +1,8 @@
 """What a user's own code finds when only its imports are changed: classes of exceptions, methods and tables that a
 subclass overrides, first weights."""
-import pickle
+import gzip, json, math, pickle
 from functools import partial
+from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from clsnb.all import (
@@ -10,11 +11,14 @@ from clsnb.all import (
 )
 from clsnb.core.checkpoint import read_checkpoint
 from clsnb.core.errors import CheckpointError, ConfigError, DataError
-from clsnb.layers.conv import build_conv_layer
+from clsnb.layers.conv import ConvModule, build_conv_layer
+from clsnb.layers.module import BaseModule, ModuleList, Sequential
 from clsnb.layers.norm_act import build_norm_layer
-from clsnb.layers.residual import Bottleneck, ResLayer
+from clsnb.layers.residual import BasicBlock, Bottleneck, ResLayer, get_expansion
+from clsnb.layers.se import SELayer
 from clsnb.models.backbones.resnet import ResNet
 from clsnb.models.backbones.resnext import ResNeXtBottleneck
+from clsnb.models.backbones.shufflenet import channel_shuffle
 from clsnb.models.losses import binary_cross_entropy, cross_entropy, soft_cross_entropy, weighted_loss
 from clsnb.models.rebalancing_losses import asymmetric_loss, seesaw_ce_loss, sigmoid_focal_loss
 from clsnb.train.evaluation import EvalHook
@@ -435,3 +439,135 @@ def test_hooks_answer_mmcvs_questions():
     assert float(clip.clip_grads(model.parameters()))==4. and model.w.grad.item()==pytest.approx(1., abs=1e-5)
     with pytest.raises(ConfigError, match='override get_lr instead'):
         type('Own', (HOOKS.get('LrUpdaterHook'),), dict(get_regular_lr=lambda self, runner: 0))
+
+# ---- arguments that mmcls refuses
+
+@pytest.mark.parametrize('registry,cfg', [
+    (TRANSFORMS, dict(type='Rotate', angle=9., center=0)),
+    (TRANSFORMS, dict(type='Rotate', angle=9., center=(0,))),
+    (TRANSFORMS, dict(type='Rotate', angle=9., scale=None)),
+    (TRANSFORMS, dict(type='Rotate', angle=9., pad_val=(0, 0))),
+    (TRANSFORMS, dict(type='Shear', magnitude=.1, pad_val=(0, 0))),
+    (TRANSFORMS, dict(type='Translate', magnitude=.1, pad_val='grey')),
+    (MODELS, dict(type='LabelSmoothLoss', label_smooth_val=.1, reduction='unknown')),
+    (MODELS, dict(type='GeneralizedMeanPooling', p=.5)),
+    (MODELS, dict(type='ResNet', depth=18, expansion=2)),
+    (MODELS, dict(type='ResNet', depth=50, expansion=0)),
+    (MODELS, dict(type='ResNet', depth=50, expansion='4')),
+    (MODELS, dict(type='ResNet', depth=18, out_indices=dict(a=1))),
+    (MODELS, dict(type='VisionTransformer', out_indices='last')),
+    (MODELS, dict(type='MobileNetV2', frozen_stages=8)),
+    (MODELS, dict(type='MobileNetV3', frozen_stages=13)),
+    (MODELS, dict(type='ShuffleNetV1', frozen_stages=3)),
+    (MODELS, dict(type='ShuffleNetV2', frozen_stages=4)),
+    (MODELS, dict(type='CSPDarkNet', depth=53, frozen_stages=5)),
+    (MODELS, dict(type='PCPVT', arch='small', norm_after_stage=1)),
+    (MODELS, dict(type='SVT', arch='small', norm_after_stage=dict())),
+    (MODELS, dict(type='SVT', arch=['small'])),
+    (MODELS, dict(type='RepVGG', arch=['A0'])),
+    (MODELS, dict(type='RepVGG', arch=dict(num_blocks=[1]))),
+    (MODELS, dict(type='RepMLPNet', arch=[4])),
+    (MODELS, dict(type='RepMLPNet', arch=dict(channels=[8]))),
+    (MODELS, dict(type='MViT', img_size=None)),
+])
+def test_an_argument_that_mmcls_refuses_is_refused(registry, cfg):
+    with pytest.raises(ConfigError) as found: registry.build(cfg)
+    assert '\n' not in str(found.value) and isinstance(found.value, AssertionError)
+
+@pytest.mark.parametrize('make', [
+    lambda: SELayer(16, act_cfg=[dict(type='ReLU')]*3),
+    lambda: BasicBlock(64, 64, expansion=2),
+    lambda: Bottleneck(64, 64, expansion=3),
+    lambda: get_expansion(Bottleneck, '0'),
+    lambda: channel_shuffle(torch.zeros(1, 7, 2, 2), 2),
+])
+def test_a_layer_refuses_what_that_of_mmcls_refuses(make):
+    with pytest.raises(AssertionError): make()
+
+def test_a_network_without_positions_needs_no_size():
+    net = BACKBONES.get('MViT')('tiny', img_size=None, rel_pos_spatial=False).eval()
+    assert net(torch.zeros(1, 3, 64, 96))[0].shape==(1, 768, 2, 3)
+
+# ---- first weights
+
+first_weights = json.loads(gzip.decompress((Path(__file__).parent/'data/first_weights.json.gz').read_bytes()))
+def spread(name, w, mean, std, top):
+    "What is wrong with the values of a parameter, within the error of a sample"
+    n,own = w.numel(),w.detach().double()
+    constant = std < 1e-6*max(1, abs(mean))
+    if n==1: return (own.item()==0)!=(mean==0)
+    own_std = own.std().item()
+    if constant!=(own_std < 1e-6*max(1, abs(mean))): return True
+    if abs(own.mean().item()-mean) > 9*max(std, own_std)/n**.5 + 2e-3*abs(mean) + 1e-6: return True
+    if constant or n<16: return False
+    return abs(math.log(own_std/std)) > 12/(2*n)**.5+.03
+
+@pytest.mark.parametrize('name', first_weights)
+def test_first_weights_are_those_of_mmcls(name):
+    cfg = Config.fromfile(name).model
+    for part in cfg.values():
+        if isinstance(part, dict) and (part.get('init_cfg') or {}) and isinstance(part['init_cfg'], dict):
+            if part['init_cfg'].get('type')=='Pretrained': part['init_cfg'] = None
+    torch.manual_seed(0)
+    net = build_classifier(cfg)
+    net.init_weights()
+    recorded = first_weights[name]
+    wrong = []
+    for key,w in net.named_parameters():
+        # mmcls's ShuffleNetV2 means to set these to 1e-4, and leaves them 0; here they are 1e-4
+        if name.startswith('shufflenet-v2') and key.endswith('bn.bias'):
+            assert (w==1e-4).all()
+        elif spread(key, w, *recorded[key]): wrong.append(key)
+    assert not wrong and len(recorded)==len(list(net.parameters()))
+
+small = json.loads((Path(__file__).parent/'data/backbones.json').read_text())
+
+class Chain(BaseModule):
+    "A convolution with its own start, in a container"
+    def __init__(self, container, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = container([ConvModule(3, 8, 3)]) if 'List' in container.__name__ else container(ConvModule(3, 8, 3))
+
+@pytest.mark.parametrize('container,passes', [
+    (torch.nn.Sequential, False), (torch.nn.ModuleList, False), (Sequential, True), (ModuleList, True)])
+def test_the_start_passes_through_our_containers_only(container, passes):
+    net = Chain(container, init_cfg=dict(type='Constant', layer='Conv2d', val=2., bias=3.))
+    net.init_weights()
+    assert bool((net.inner[0].conv.weight==2.).all())!=passes # `ConvModule` has the last word where it is asked
+
+@pytest.mark.parametrize('name', [k for k in small if k!='TIMMBackbone'])
+def test_a_rule_alone_is_a_list_of_one(name):
+    rule = dict(type='Normal', layer=['Conv2d', 'Linear'], std=.5)
+    def started(init_cfg):
+        torch.manual_seed(0)
+        net = MODELS.build(dict(type=name, **{**small[name]['args'], 'init_cfg': init_cfg}))
+        torch.manual_seed(1)
+        net.init_weights()
+        return net
+    a,b = started(rule),started([rule])
+    assert all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
+
+@pytest.mark.parametrize('name,child', [
+    ('ResNet', 'conv1'), ('DenseNet', 'stem'), ('HRNet', 'conv2'), ('VGG', 'features'), ('AlexNet', 'features'),
+    ('SwinTransformer', 'patch_embed'), ('MlpMixer', 'patch_embed'), ('PoolFormer', 'patch_embed'), ('RepVGG', 'stem')])
+def test_an_override_starts_one_child(name, child):
+    rule = dict(type='Constant', layer='BatchNorm2d', val=1.)
+    for override in (dict(type='Constant', name=child, val=.25, bias=.5), [dict(type='Constant', name=child, val=.25)]):
+        net = MODELS.build(dict(type=name, **{**small[name]['args'], 'init_cfg': dict(rule, override=override)}))
+        net.init_weights()
+        weights = {k: v for k,v in net.named_parameters() if k.endswith('weight')}
+        own = {k for k,v in weights.items() if (v==.25).all()}
+        assert own and own=={k for k in weights if k.startswith(f'{child}.')}
+
+@pytest.mark.parametrize('name', list(small))
+@pytest.mark.parametrize('form', ['dict', 'list'])
+def test_loaded_weights_stay(name, form, tmp_path):
+    args = small[name]['args']
+    torch.manual_seed(3)
+    source = MODELS.build(dict(type=name, **args))
+    torch.save(dict(state_dict={k: torch.rand_like(v)+1 if v.is_floating_point() else v
+                                for k,v in source.state_dict().items()}), tmp_path/'a.pth')
+    rule = dict(type='Pretrained', checkpoint=str(tmp_path/'a.pth'))
+    net = MODELS.build(dict(type=name, **{**args, 'init_cfg': [rule] if form=='list' else rule}))
+    net.init_weights()
+    assert all((p >= 1).all() for p in net.parameters())

@@ -28,7 +28,9 @@ class BaseModule(nn.Module):
     def is_init(self): return self._is_init
     @property
     def pretrained_cfg(self):
-        return isinstance(self.init_cfg, dict) and self.init_cfg.get('type')=='Pretrained'
+        "Does a rule load weights? They stay, also those of the children"
+        rules = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
+        return any(isinstance(rule, dict) and rule.get('type')=='Pretrained' for rule in rules)
     def init_weights(self):
         "Give the weights their first values; a second call changes nothing"
         if self._is_init:

@@ -40,6 +40,10 @@ class ResBlock(BaseModule):
         self.in_channels,self.out_channels,self.expansion = (
             in_channels,out_channels,expansion or type(self).expansion,
         )
+        if out_channels%self.expansion:
+            raise ConfigError(
+                f"{type(self).__name__}: expansion {self.expansion} does not divide {out_channels} channels."
+            )
         self.stride = stride
         self.dilation = dilation
         self.style = style
@@ -80,6 +84,7 @@ class ResBlock(BaseModule):
 class BasicBlock(ResBlock):
     "3×3, 3×3"
     def body(self):
+        if self.expansion!=1: raise ConfigError('BasicBlock: expansion is 1; choose Bottleneck for another.')
         mid = self.mid_channels
         self.add_conv(
             1, self.in_channels, mid, 3, stride=self.stride, padding=self.dilation, dilation=self.dilation
@@ -121,7 +126,9 @@ class Bottleneck(ResBlock):
 # %% ../../nbs/layers/residual.ipynb #25af6695
 def get_expansion(block, expansion=None):
     "How many times wider a block's output is than its inside"
-    return expansion or getattr(block, 'expansion', 1)
+    if expansion is None: return getattr(block, 'expansion', 1)
+    if isinstance(expansion, int) and expansion > 0: return expansion
+    raise ConfigError(f'expansion is a whole number above 0, or None, and not {expansion!r}.')
 
 def shortcut(ci, co, stride, avg_down=False, conv_cfg=None, norm_cfg=dict(type='BN'), always_pool=False):
     "What turns a block's input into the shape of its output; None when nothing is to do"

@@ -7,6 +7,7 @@ __all__ = ['SELayer']
 
 # %% ../../nbs/layers/se.ipynb #43b077f7
 from torch import nn
+from ..core.errors import ConfigError
 from .module import BaseModule, make_divisible
 from .conv import ConvModule
 
@@ -19,6 +20,7 @@ class SELayer(BaseModule):
                  init_cfg=None):
         super().__init__(init_cfg)
         if isinstance(act_cfg, dict): act_cfg = (act_cfg, act_cfg)
+        if len(act_cfg)!=2: raise ConfigError(f'SELayer: act_cfg is one dict or two, not {len(act_cfg)}.')
         mid = squeeze_channels or make_divisible(channels//ratio, divisor)
         self.return_weight,self.global_avgpool = return_weight,nn.AdaptiveAvgPool2d(1)
         self.conv1 = ConvModule(channels, mid, 1, bias=bias, conv_cfg=conv_cfg, act_cfg=act_cfg[0])

@@ -9,7 +9,7 @@ __all__ = ['BaseBackbone', 'freeze_module', 'norms_to_eval', 'keep_frozen', 'Sta
 # %% ../../nbs/models/base.ipynb #62a5bd57
 import re, torch
 from torch import nn
-from ..core.errors import ClsnbError, ConfigError, DataError
+from ..core.errors import ClsnbError, ConfigError, DataError, brief
 from ..layers.module import BaseModule
 
 # %% ../../nbs/models/base.ipynb #6c793f41
@@ -56,7 +56,9 @@ class Staged(BaseModule):
 def check_indices(out_indices, n, who, # Class, for the message
                   ):
     "`out_indices` as a tuple of numbers in 0..n-1"
-    idx = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+    idx = (out_indices,) if isinstance(out_indices, int) else out_indices
+    if not isinstance(idx, (list, tuple)) or not all(isinstance(i, int) for i in idx):
+        raise ConfigError(f"{who}: out_indices is a number or a list of numbers, not {brief(out_indices)}.")
     for i in idx:
         if not -n <= i < n:
             raise ConfigError(f"{who}: out_indices has {i}, but the stages are numbered 0 to {n-1}.")

@@ -160,8 +160,9 @@ class LabelSmoothLoss(ElementLoss):
     "Cross entropy against smoothed labels"
     def __init__(self, label_smooth_val, num_classes=None, # None: as many as there are scores
                  mode='original', # Or 'classy_vision', 'multi_label'
-                 reduction='mean', loss_weight=1.): # No effect
-        super().__init__()
+                 reduction='mean', loss_weight=1.): # Neither has an effect, as in mmcls
+        super().__init__(reduction)
+        self.reduction = 'mean'
         if not (isinstance(label_smooth_val, float) and 0 <= label_smooth_val < 1):
             raise ConfigError(
                 f"LabelSmoothLoss: label_smooth_val is a float in 0..1 (without 1), not {label_smooth_val!r}."

@@ -41,6 +41,7 @@ class GeneralizedMeanPooling(BaseModule):
     "Something between mean and maximum"
     def __init__(self, p=3., eps=1e-6, clamp=True, p_trainable=True, init_cfg=None):
         super().__init__(init_cfg)
+        if p < 1: raise ConfigError(f'GeneralizedMeanPooling: p is 1 (the mean) or more, not {p}.')
         self.p = nn.Parameter(torch.ones(1)*p) if p_trainable else p
         self.eps,self.clamp = eps,clamp
     def forward(self, inputs):

@@ -7,8 +7,9 @@ __all__ = ['efficientnet_rows', 'efficientnet_archs', 'compound_scale', 'EdgeRes
 
 # %% ../../../nbs/models/backbones/efficientnet.ipynb #5444576c
 import math
+from torch import nn
 from ...core.registry import MODELS
-from ...layers.module import BaseModule, ModuleList, Sequential, make_divisible, pick
+from ...layers.module import BaseModule, Sequential, make_divisible, pick
 from ...layers.conv import ConvModule
 from ...layers.drop import drop_path_ramp, path_or_identity
 from ...layers.mbconv import InvertedResidual
@@ -117,7 +118,7 @@ class EfficientNet(Backbone):
         self.block_rows = compound_scale(self.row_settings[self.family], width, depth)
         self.in_channels = make_divisible(32*width, 8)
         self.out_channels = make_divisible(1280*width, 8)
-        self.layers = ModuleList([ConvModule(3, self.in_channels, 3, 2, 1, **options)])
+        self.layers = nn.ModuleList([ConvModule(3, self.in_channels, 3, 2, 1, **options)])
         self.make_layer()
         self.layers.append(ConvModule(self.in_channels, self.out_channels, 1, **options))
         self.ready()

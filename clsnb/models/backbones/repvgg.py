@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from ...core.registry import MODELS
 from ...core.errors import ConfigError
-from ...layers.module import BaseModule, pick
+from ...layers.module import BaseModule, Sequential, pick
 from ...layers.norm_act import build_norm_layer, build_activation_layer
 from ...layers.conv import build_conv_layer, ConvModule
 from ...layers.recompute import maybe_checkpoint
@@ -225,7 +225,7 @@ class RepVGG(Backbone):
                 groups.get(next_create_block_idx+i, 1), init_cfg=init_cfg, **self.block_options()
             ))
             in_channels = out_channels
-        return nn.Sequential(*blocks),next_create_block_idx+num_blocks
+        return Sequential(*blocks),next_create_block_idx+num_blocks
     def enter(self, x): return self.stem(x)
     def leave(self, i, x):
         return self.ppf(x) if self.ppf is not None and i==len(self.stage_names)-1 else x

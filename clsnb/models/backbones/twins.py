@@ -211,7 +211,7 @@ class PCPVT(TwinsTrunk):
         a = self.arch_settings = self.find_arch(arch)
         n,dims,self.embed_dims = len(a['depths']),a['embed_dims'],a['embed_dims']
         norms = [norm_after_stage]*n if isinstance(norm_after_stage, bool) else norm_after_stage
-        if len(norms)!=n:
+        if not isinstance(norms, (list, tuple)) or len(norms)!=n:
             raise ConfigError(
                 f'{type(self).__name__}: norm_after_stage is one bool or a list of {n}, one for each stage.'
             )
