@@ -1,7 +1,7 @@
 "What a config says of its loaders arrives there; what a folder of one's own pictures needs on the command line"
 import shutil, zipfile
 from pathlib import Path
-import cv2, pytest, torch
+import cv2, numpy as np, pytest, torch
 
 import clsnb
 from clsnb.apis.finetune import finetune, picture_folders
@@ -229,3 +229,122 @@ def test_check_makes_the_loaders(data, text):
     assert any(text in o[2] for o in cfg.check().errors)
     with pytest.raises(ConfigError, match=text):
         build_dataloader(Digits(), **loader_args(cfg, 'train'))
+
+# ---- Pictures of all kinds
+
+@pytest.fixture(scope='module')
+def asked(tmp_path_factory):
+    "A model, a picture in a file, and the same as an array (BGR)"
+    from clsnb.apis.open_model import init_model
+    from test_complete import make, pictures
+    root = tmp_path_factory.mktemp('asked')
+    pictures(root/'p')
+    fit(make(root/'p', epochs=2), root/'w', device='cpu')
+    file = str(root/'p/dog/0.png')
+    return init_model(root/'w'), file, cv2.imread(file)
+
+def same_answer(model, img, right):
+    from clsnb.apis.inference import predict
+    floats = getattr(img, 'dtype', None)==np.float32 and img.max()>1 # resized without rounding, as in mmcv
+    return np.abs(predict(model, [img])-right).max()<(.02 if floats else 1e-5)
+
+def test_arrays_of_all_types_are_the_same_picture(asked):
+    from PIL import Image
+    from clsnb.apis.inference import predict
+    model, file, a = asked
+    right = predict(model, [file])
+    rgb = torch.from_numpy(a[..., ::-1].copy()).permute(2, 0, 1)
+    alike = [
+        a, a.astype(np.float32), a.astype(np.float64)/255, (a/255).astype(np.float16), a.astype(np.int64),
+        a.astype(np.uint16)*257, np.dstack([a, a[..., :1]]), Image.open(file), Image.open(file).convert('RGBA'), rgb,
+        rgb.float()/255, rgb.to(torch.bfloat16)]
+    for img in alike[:3]+alike[4:11]: assert same_answer(model, img, right), getattr(img, 'dtype', img)
+    assert np.abs(predict(model, [alike[3], alike[11]])-right).max()<.05 # fewer digits
+
+def test_grey_arrays_are_grey_pictures(asked):
+    from clsnb.apis.inference import predict
+    model, _, a = asked
+    grey = a[..., 1]
+    right = predict(model, [np.dstack([grey]*3)])
+    for img in (grey, grey[..., None], np.dstack([grey, grey]), torch.from_numpy(grey), torch.from_numpy(grey)[None]):
+        assert same_answer(model, img, right), img.shape
+
+ODD_ARRAYS = [
+    (lambda a: a.astype(np.float32)/64-2, 'float32, 40 x 48 x 3, with values from -2'),
+    (lambda a: a.astype(np.float32)*4, 'float32.* to [0-9e+.]+'), (lambda a: a.astype(np.int32)*9, 'int32'),
+    (lambda a: a.astype(np.uint16), 'uint16.*depth'), (lambda a: a*np.nan, 'not finite'),
+    (lambda a: a.transpose(2, 0, 1), 'transpose'), (lambda a: a[None], 'shape'), (lambda a: a[0, 0], 'shape'),
+    (lambda a: a[:0], 'shape'), (lambda a: a.astype(complex), 'complex'), (lambda a: a.astype('U3'), 'numbers'),
+    (lambda a: torch.from_numpy(a), 'channels, height, width'), (lambda a: b'abc', 'bytes'), (lambda a: None, 'NoneType')]
+
+@pytest.mark.parametrize('change,text', ODD_ARRAYS, ids=range(len(ODD_ARRAYS)))
+def test_odd_arrays_are_refused_by_type_and_range(asked, change, text):
+    from clsnb.apis.inference import predict
+    model, _, a = asked
+    with pytest.raises(DataError, match=text) as e: predict(model, [change(a)])
+    assert '\n' not in str(e.value)
+
+def test_one_picture_a_folder_a_generator_and_nothing(asked):
+    from PIL import Image
+    from clsnb.apis.inference import predict
+    model, file, a = asked
+    right = predict(model, [file])
+    tensor = torch.from_numpy(a[..., ::-1].copy()).permute(2, 0, 1)
+    for one in (file, Path(file), a, Image.open(file), tensor, (o for o in [file]), iter([a]), {file: 1}.keys(), (file,)):
+        assert np.allclose(predict(model, one), right, atol=1e-5), one
+    folder = Path(file).parents[1]
+    assert predict(model, folder).shape==predict(model, str(folder)).shape==(12, 3)
+    assert predict(model, np.stack([a, a])).shape==(2, 3)
+    for nothing in ([], (), iter([]), np.zeros((0, 4, 4, 3))): assert predict(model, nothing).shape==(0, 3)
+    assert np.allclose(predict(model, (file for _ in range(70)), batch_size=32), np.repeat(right, 70, 0), atol=1e-5)
+    for odd in (b'x', 3, None, {file: 1}):
+        with pytest.raises(DataError, match='in a list'): predict(model, odd)
+
+def test_half_models_and_inference_mode(asked):
+    import copy
+    from clsnb.apis.inference import predict, top_classes
+    from clsnb.apis.open_model import init_model
+    model, file, a = asked
+    right = predict(model, [file])
+    for dtype in (torch.bfloat16, torch.float64):
+        other = copy.deepcopy(model).to(dtype)
+        assert np.abs(predict(other, [file])-right).max()<.05 and predict(other, [file, a]).dtype==np.float32
+    with torch.inference_mode():
+        assert np.array_equal(predict(model, [file]), right)
+        again = init_model(str(Path(file).parents[2]/'w'))
+        assert np.array_equal(predict(again, [file]), right)
+    broken = copy.deepcopy(model)
+    broken.head.fc.bias.data[0] = float('nan')
+    with pytest.raises(DataError, match='NaN'): top_classes(broken, file)
+
+def test_colours_for_a_model_of_grey_pictures(asked):
+    from clsnb.apis.inference import predict
+    from clsnb.apis.open_model import init_model
+    _, file, a = asked
+    lenet = init_model('lenet5_1xb32_digits', 'none')
+    right = predict(lenet, [file])
+    assert same_answer(lenet, cv2.imread(file, cv2.IMREAD_GRAYSCALE), right) and np.allclose(predict(lenet, a), right, atol=.05)
+    steps = [o for o in lenet.cfg.data.test.pipeline if o['type']!='Normalize']
+    lenet.cfg.data.test.pipeline = [dict(type='LoadImageFromFile'), *steps]
+    with pytest.raises(ConfigError, match="takes 1 channel, .* with 3: set color_type='grayscale'"): predict(lenet, file)
+
+WRAPPERS = 'KFoldDataset SubsetDataset RepeatDataset ClassBalancedDataset ConcatDataset list'.split()
+
+@pytest.mark.parametrize('kind', WRAPPERS)
+def test_wrapped_data_are_asked_like_plain_ones(asked, tmp_path, kind):
+    from clsnb.apis.inference import predict
+    from clsnb.apis.open_model import init_model
+    from clsnb.apis.test import evaluate_config
+    from clsnb.analysis.cam import plot_cams
+    model, file, _ = asked
+    cfg = model.cfg.copy()
+    inner = cfg.data.test
+    more = dict(KFoldDataset=dict(fold=0, num_splits=2, seed=0, test_mode=True), SubsetDataset=dict(indices=[0, 5, 9]),
+                RepeatDataset=dict(times=2), ClassBalancedDataset=dict(oversample_thr=.1))
+    if kind=='list': cfg.data.test = [inner, inner]
+    elif kind=='ConcatDataset': cfg.data.test = dict(type=kind, datasets=[inner, inner])
+    else: cfg.data.test = dict(type=kind, dataset=inner, **more[kind])
+    wrapped = init_model(cfg, model.weights)
+    assert np.array_equal(predict(wrapped, [file]), predict(model, [file])) and wrapped.CLASSES==model.CLASSES
+    assert plot_cams(wrapped, [file]) is not None
+    if kind in ('KFoldDataset', 'ConcatDataset', 'list'): assert evaluate_config(cfg, model.weights, device='cpu')[0]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from torch import nn
 from typing import TYPE_CHECKING
 from ..core.errors import ConfigError, DataError, check_known, near, need
-from ..data.preprocessing import picture_sample, inference_pipeline
+from ..data.preprocessing import decoding_of, picture_sample, inference_pipeline
 from ..view.style import new_chart, chart_colors, percent, short_name
 
 # %% ../../nbs/analysis/cam.ipynb #401f28e3
@@ -23,7 +23,7 @@ def model_input(model, # From `init_model`: has `cfg`
                 img): # A path, an array (BGR) or a PIL image
     "A batch of one from the config's test pipeline, on the model's device, and the picture it shows (RGB, uint8)"
     pipe = inference_pipeline(model, isinstance(img, (str, os.PathLike)))
-    x = pipe(picture_sample(img))['img']
+    x = pipe(picture_sample(img, decoding_of(model)))['img']
     norm = next((t for t in pipe.transforms if type(t).__name__=='Normalize'), None)
     if not torch.is_tensor(x) or x.ndim!=3:
         raise ConfigError(

@@ -6,48 +6,86 @@
 __all__ = ['predict', 'inference_model', 'top_classes', 'find_pictures', 'predict_files']
 
 # %% ../../nbs/apis/inference.ipynb #addbaa7d
-import os
-from collections.abc import Iterator, Sequence
+import itertools, os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 import numpy as np, torch
 from .open_model import init_model, model_to_ask
 from ..core.dist import default_device
-from ..core.errors import DataError
-from ..data.preprocessing import picture_sample, inference_pipeline
+from ..core.errors import ConfigError, DataError
+from ..data.preprocessing import decoding_of, picture_sample, inference_pipeline
 from ..data.pixels.kinds import picture_suffixes
 from ..models.classifier import BaseClassifier
 from ..train.batches import to_device
 
 # %% ../../nbs/apis/inference.ipynb #06413676
+def _as_pictures(imgs):
+    "Pictures one after the other, from whatever was given; raises `DataError`"
+    if isinstance(imgs, (str, os.PathLike)):
+        return iter(find_pictures([imgs])) if os.path.isdir(imgs) else iter([imgs])
+    if hasattr(imgs, 'convert'): return iter([imgs])
+    if isinstance(imgs, (np.ndarray, torch.Tensor)): return iter(imgs if imgs.ndim>3 else [imgs])
+    if isinstance(imgs, (bytes, dict)) or not hasattr(imgs, '__iter__'):
+        raise DataError(f"predict takes pictures in a list, not a {type(imgs).__name__}.")
+    return iter(imgs)
+
+def _input_error(model, channels, error):
+    "The error for pictures with other channels than the model takes, or the error itself"
+    first = next((m for m in model.modules() if isinstance(m, torch.nn.Conv2d)), None)
+    if first is None or first.in_channels==channels: return error
+    color = 'grayscale' if first.in_channels==1 else 'color'
+    return ConfigError(
+        f"The model takes {first.in_channels} channel{'s'*(first.in_channels>1)}, but data.test.pipeline makes pictures "
+        f"with {channels}: set color_type={color!r} in its LoadImageFromFile, and as many values in Normalize."
+    )
+
+def _scores(model, inputs):
+    "Scores of prepared pictures; those of one size go through the model together"
+    weight = next(o for o in model.parameters() if o.is_floating_point())
+    same = all(o.shape==inputs[0].shape for o in inputs)
+    scores = []
+    for batch in [torch.stack(inputs)] if same else [o[None] for o in inputs]:
+        batch = to_device(batch, weight.device)
+        if batch.is_floating_point(): batch = batch.to(weight.dtype)
+        try: scores += model(return_loss=False, img=batch, img_metas=None)
+        except RuntimeError as e: raise _input_error(model, batch.shape[1], e) from e
+    return [np.asarray(o) for o in scores]
+
 @torch.inference_mode()
 def predict(
     model:BaseClassifier, # From `init_model`
-    imgs:Sequence, # Paths, arrays (height, width, 3; BGR) or PIL images
+    imgs:Iterable|str|os.PathLike, # Paths, arrays (BGR), tensors (RGB), PIL images; one path; a folder; a generator
     batch_size:int=32, # How many go through the model at once
 )->np.ndarray: # (n, classes)
     "Scores of many pictures; raises `DataError` for one that cannot be read"
-    device = next(model.parameters()).device
-    is_file = [isinstance(o, (str, os.PathLike)) for o in imgs]
-    pipelines = {loads: inference_pipeline(model, loads) for loads in set(is_file)}
+    pictures,how,pipelines = _as_pictures(imgs),decoding_of(model),{}
     scores = []
-    for start in range(0, len(imgs), batch_size):
-        part = slice(start, start+batch_size)
-        inputs = [pipelines[loads](picture_sample(o))['img'] for loads,o in zip(is_file[part], imgs[part])]
-        same = all(o.shape==inputs[0].shape for o in inputs)
-        for batch in [torch.stack(inputs)] if same else [o[None] for o in inputs]:
-            answers = model(return_loss=False, img=to_device(batch, device), img_metas=None)
-            scores += [np.asarray(o) for o in answers]
-    return np.stack(scores)
+    while part := list(itertools.islice(pictures, batch_size)):
+        inputs = []
+        for img in part:
+            loads = isinstance(img, (str, os.PathLike))
+            if loads not in pipelines: pipelines[loads] = inference_pipeline(model, loads)
+            inputs.append(pipelines[loads](picture_sample(img, how))['img'])
+        scores += _scores(model, inputs)
+    return np.stack(scores) if scores else np.zeros((0, len(model.CLASSES)), np.float32)
 
 # %% ../../nbs/apis/inference.ipynb #e121abf9
+def _check_scores(scores):
+    "Raise `DataError` for scores that are no numbers: they belong to no class"
+    if np.isfinite(scores).all(): return
+    raise DataError(
+        "The model's scores for this picture are NaN or infinite: its weights have diverged, or half precision overflows."
+    )
+
 def inference_model(
     model:BaseClassifier, # From `init_model`
-    img:object, # A path, an array (BGR) or a PIL image; or a list of them
+    img:object, # A path, an array (BGR), a tensor (RGB) or a PIL image; or a list of them
 )->dict|list[dict]: # dict(pred_label, pred_score, pred_class), or a list of them; with untrained=True where it is
     "What the model sees in a picture, or in each of a list"
     many = isinstance(img, (list, tuple))
     answers = []
     for scores in predict(model, img if many else [img]):
+        _check_scores(scores)
         label = int(scores.argmax())
         name = str(model.CLASSES[label]) if label<len(model.CLASSES) else str(label)
         answers.append(dict(pred_label=label, pred_score=float(scores[label]), pred_class=name))
@@ -57,6 +95,7 @@ def inference_model(
 # %% ../../nbs/apis/inference.ipynb #97380bd9
 def _best_classes(model, scores, k):
     "Pairs (class, score), best first; an untrained model says so"
+    _check_scores(scores)
     untrained = ' (untrained)' if getattr(model, 'weights', '') is None else ''
     return [(f'{model.CLASSES[i]}{untrained}', float(scores[i])) for i in np.argsort(-scores)[:k]]
 
@@ -83,7 +122,10 @@ def find_pictures(
 
 def _scores_or_errors(model, files):
     "Pairs of file and scores; where a batch fails, its files are read one by one to find the broken ones"
-    try: yield from zip(files, predict(model, files))
+    try:
+        scores = predict(model, files)
+        _check_scores(scores)
+        yield from zip(files, scores)
     except DataError as e:
         if len(files)==1: yield files[0],e
         else:
