@@ -35,8 +35,8 @@ def _input_error(model, channels, error):
     if first is None or first.in_channels==channels: return error
     color = 'grayscale' if first.in_channels==1 else 'color'
     return ConfigError(
-        f"The model takes {first.in_channels} channel{'s'*(first.in_channels>1)}, but data.test.pipeline makes pictures "
-        f"with {channels}: set color_type={color!r} in its LoadImageFromFile, and as many values in Normalize."
+        f"The model takes {first.in_channels} channel{'s'*(first.in_channels>1)}, but data.test.pipeline makes "
+        f"pictures with {channels}: set color_type={color!r} in its LoadImageFromFile, and as many values in Normalize."
     )
 
 def _scores(model, inputs):
@@ -74,7 +74,8 @@ def _check_scores(scores):
     "Raise `DataError` for scores that are no numbers: they belong to no class"
     if np.isfinite(scores).all(): return
     raise DataError(
-        "The model's scores for this picture are NaN or infinite: its weights have diverged, or half precision overflows."
+        "The model's scores for this picture are NaN or infinite: its weights have diverged, "
+        "or half precision overflows."
     )
 
 def inference_model(

@@ -33,7 +33,9 @@ def _to_cpu(o):
     if torch.is_tensor(o): return whole_of(o.detach()).cpu()
     if isinstance(o, (str, Path)): return str(o)
     if isinstance(o, dict):
-        return type(o)((k, _to_cpu(v)) for k,v in o.items())
+        out = type(o)((k, _to_cpu(v)) for k,v in o.items())
+        if hasattr(o, '_metadata'): out._metadata = o._metadata # what modules noted beside their weights
+        return out
     return type(o)(map(_to_cpu, o)) if type(o) in (list, tuple) else o
 
 # %% ../../nbs/core/checkpoint.ipynb #28e889b3

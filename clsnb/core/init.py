@@ -119,12 +119,12 @@ def _load_pretrained(module, checkpoint, prefix=None, map_location=None):
     "Load a checkpoint, or the part of it whose keys begin with `prefix`"
     # only when asked for: building must not need it
     from clsnb.core.checkpoint import read_checkpoint
-    from clsnb.core.load import load_state_dict, top_names
+    from clsnb.core.load import load_state_dict, top_names, weights_below
     stored = read_checkpoint(checkpoint, map_location or 'cpu')
     weights = whole = stored['state_dict']
     if prefix:
         start = prefix.rstrip('.')+'.'
-        weights = {k[len(start):]: v for k,v in whole.items() if k.startswith(start)}
+        weights = weights_below(whole, start)
         if not weights:
             raise CheckpointError(
                 f"init_cfg: no key of {checkpoint} begins with {start!r}; they are {top_names(whole)}."

@@ -97,14 +97,20 @@ def resize_pos_embed(pos_embed, src_shape, dst_shape, mode='bicubic', num_extra_
     ).to(pos_embed.dtype)
     return torch.cat([extra, grid.flatten(2).transpose(1, 2)], 1)
 
+def _table_shape(module, table, own, num_extra_tokens):
+    "Rows and columns of a table from a checkpoint: as noted there, or those of a square; None where they are unknown"
+    places = table.shape[1]-num_extra_tokens
+    noted = getattr(module, 'stored_resolution', None)
+    if isinstance(noted, (tuple, list)) and len(noted)==2 and noted[0]*noted[1]==places: return tuple(noted)
+    if table.shape==own.shape: return tuple(module.patch_resolution) # nothing says otherwise
+    side = round(max(places, 0)**.5)
+    return (side, side) if side*side==places else None
+
 def adapt_pos_embed(module, state_dict, key, num_extra_tokens=1):
-    "Resize the table `key` of a checkpoint, of square pictures, to `module.patch_resolution`"
+    "Resize the table `key` of a checkpoint to `module.patch_resolution`; a table of unknown rows and columns stays"
     t = state_dict.get(key)
     own = getattr(module, key.rpartition('.')[2], None)
-    if t is None or own is None or t.shape==own.shape: return
-    side = round((t.shape[1]-num_extra_tokens)**.5)
-    if side*side!=t.shape[1]-num_extra_tokens or t.shape[2]!=own.shape[2]: # let the loader complain
-        return
-    state_dict[key] = resize_pos_embed(
-        t, (side, side), module.patch_resolution, module.interpolate_mode, num_extra_tokens
-    )
+    if t is None or own is None or t.ndim!=3 or t.shape[2]!=own.shape[2]: return # let the loader complain
+    shape = _table_shape(module, t, own, num_extra_tokens)
+    if shape is None or shape==tuple(module.patch_resolution): return
+    state_dict[key] = resize_pos_embed(t, shape, module.patch_resolution, module.interpolate_mode, num_extra_tokens)

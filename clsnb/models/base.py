@@ -107,6 +107,8 @@ class Backbone(Staged):
     cam_layer = None # Name of the module whose output a CAM is taken from; None: the last that gives a map
     last_is_trained = False # Whether the last stage cannot be frozen
     _trying = False # Whether `smallest_picture` is at work
+    patch_resolution = None # Rows and columns of a table of positions
+    stored_resolution = None # The same of the checkpoint that is being loaded
     num_extra_tokens = 0 # How many tokens of that output, the first, are not part of the picture
     def __init__(self, init_cfg=None, out_indices=(-1,), frozen_stages=-1, norm_eval=False, with_cp=False):
         super().__init__(init_cfg)
@@ -141,12 +143,18 @@ class Backbone(Staged):
         return tuple(outs)
     def adapt(self, state_dict, prefix):
         "Change tables in `state_dict` that have another size here"
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        noted = getattr(destination, '_metadata', {}).get(prefix[:-1])
+        if noted is not None and self.patch_resolution: # a table of positions does not say how many rows it has
+            noted['patch_resolution'] = tuple(map(int, self.patch_resolution))
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        self.stored_resolution = local_metadata.get('patch_resolution')
         for old in [k for k in state_dict if k.startswith(prefix)] if self.renames else ():
             new = old[len(prefix):]
             for pat,rep in self.renames: new = re.sub(pat, rep, new)
             if prefix+new!=old: state_dict[prefix+new] = state_dict.pop(old)
         self.adapt(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 BaseBackbone = Backbone

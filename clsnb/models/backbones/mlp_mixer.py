@@ -7,7 +7,7 @@ __all__ = ['mixer_archs', 'MixerBlock', 'MlpMixer']
 
 # %% ../../../nbs/models/backbones/mlp_mixer.ipynb #1379476a
 from ...core.registry import MODELS
-from ...core.errors import ConfigError, DataError
+from ...core.errors import CheckpointError, ConfigError, DataError
 from ...layers.module import BaseModule, ModuleList, pick, to_2tuple
 from ...layers.norm_act import build_norm_layer
 from ...layers.mlp import FFN, init_mlp
@@ -96,7 +96,7 @@ class MlpMixer(Backbone):
                 **patch_cfg,
             }
         )
-        h,w = self.patch_embed.init_out_size
+        self.patch_resolution = h,w = self.patch_embed.init_out_size
         kw = dict(
             {k: v for k,v in a.items() if k!='num_layers'},
             num_tokens=h*w,
@@ -115,6 +115,13 @@ class MlpMixer(Backbone):
     def norm1(self): return self.ln1
     @property
     def stages_list(self): return self.layers
+    def adapt(self, state_dict, prefix):
+        stored,own = self.stored_resolution,tuple(self.patch_resolution)
+        if stored in (None, own): return
+        raise CheckpointError(
+            f"MlpMixer: the checkpoint is of {stored[0]} x {stored[1]} patches, whose places its weights mix, and this "
+            f"model has {own[0]} x {own[1]}. Set img_size as in the checkpoint's config."
+        )
     def enter(self, x):
         if tuple(x.shape[2:])!=self.img_size:
             raise DataError(
