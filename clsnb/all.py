@@ -14,6 +14,7 @@ from clsnb.core.load import load_checkpoint, load_weights
 from clsnb.core.dist import get_dist_info, init_dist
 from clsnb.core.log import get_logger, get_root_logger
 from clsnb.core.seed import set_seed
+from clsnb.core.trust import trusted
 from clsnb.metrics.registry import METRICS, register_metric
 from clsnb.models.base import Backbone
 from clsnb.models.batch_augs import Augments, build_augment

@@ -10,6 +10,7 @@ import functools, inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 from .errors import ConfigError
 
 # %% ../../nbs/core/trust.ipynb #f8b34f4b
@@ -37,9 +38,11 @@ def require_trust(
     if not is_trusted(): raise ConfigError(f'{problem} {TRUST_NEEDED}')
 
 # %% ../../nbs/core/trust.ipynb #8300a012
+_Function = TypeVar('_Function', bound=Callable) # an editor completes the result as before
+
 def carries_trust(
-    function:Callable, # Has an argument `trust`, or takes a config first
-)->Callable:
+    function:_Function, # Has an argument `trust`, or takes a config first
+)->_Function:
     "Decorator: trust given to the function, or to its config, holds for all that it calls"
     signature = inspect.signature(function)
     @functools.wraps(function)
