@@ -51,6 +51,7 @@ def show_metrics(
     out:str|None=None, # File for the scores of all samples: .json, which also has the metrics, or .csv
 )->None:
     "Print the metrics of a test"
+    from clsnb.apis.inference import is_multi_label, chosen_classes
     from clsnb.core.dist import get_dist_info
     metrics,scores,_,model = tested
     if get_dist_info()[0]: return
@@ -58,30 +59,38 @@ def show_metrics(
         print(f'{name}: {value:.4f}' if isinstance(value, float) else f'{name}: {value}')
     if out:
         classes = [str(o) for o in model.CLASSES]
-        write_or_keep(out, lambda path: write_scores(path, metrics, scores, classes))
+        found = [chosen_classes(model, row) for row in scores] if is_multi_label(model) else None
+        write_or_keep(out, lambda path: write_scores(path, metrics, scores, classes, found))
         print(f'Written: {out}')
 
 def write_scores(path:str|Path, # Ends in .csv; any other is a JSON file
                  metrics:dict, # By name
                  scores:object, # Array (samples, classes)
                  classes:list[str], # Names
+                 found:list[list[int]]|None=None, # Of a multi-label model: classes of each sample
                 )->None:
     "Write metrics, scores and predicted classes, under the names that mmcls's tools give them"
     from clsnb.core.io import atomic_write, dump_json
-    labels = scores.argmax(1)
+    from clsnb.metrics.ranking import predicted_classes
+    if found is None:
+        labels,best = predicted_classes(scores),scores.max(1)
+        names = [classes[i] if i>=0 else 'none' for i in labels]
+    else:
+        labels,best = found,[row[k] for row,k in zip(scores, found)]
+        names = [[classes[i] for i in k] for k in found]
     if Path(path).suffix.lower()=='.csv':
         import pandas as pd
         table = pd.DataFrame(scores, columns=classes)
-        table.insert(0, 'pred_class', [classes[i] for i in labels])
+        table.insert(0, 'pred_class', [o if isinstance(o, str) else ', '.join(o) for o in names])
         with atomic_write(path, 'w') as file: table.to_csv(file, index_label='sample')
         return
     dump_json(
         dict(
             metrics=metrics,
             class_scores=scores,
-            pred_score=scores.max(1),
+            pred_score=best,
             pred_label=labels,
-            pred_class=[classes[i] for i in labels],
+            pred_class=names,
             classes=classes,
         ),
         path,
@@ -97,7 +106,9 @@ def show_predictions(
         if isinstance(answer, ClsnbError):
             failed = True
             print(f'clsnb: {answer}', file=sys.stderr, flush=True)
-        else: print(f"{file}: {', '.join(f'{name} {score:.3f}' for name,score in answer)}", flush=True)
+        else:
+            found = ', '.join(f'{name} {score:.3f}' for name,score in answer)
+            print(f"{file}: {found or 'none of the classes'}", flush=True)
     return 2 if failed else 0
 
 # %% ../nbs/cli.ipynb #5e0fc864

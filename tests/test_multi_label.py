@@ -1,4 +1,5 @@
 """Pictures that show several things are served as well as those that show one."""
+import json
 import warnings
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from PIL import Image
 
 from clsnb.apis.fit import fit
+from clsnb.apis.inference import inference_model, chosen_classes, top_classes
+from clsnb.cli import main
 from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError, DataError
 from clsnb.data.feed.samplers import ClassBalancedSampler
@@ -188,3 +191,52 @@ def test_results_that_need_one_label():
 def test_counts_of_training_labels_leave_unknown_out():
     from clsnb.analysis.figures import plot_class_counts
     assert 'a 1, b 1' in plot_class_counts(np.array([[1, -1], [-1, 1]]), ['a', 'b']).alt
+
+# ---- Asking a model
+
+def set_scores(model, scores):
+    "A model that gives these scores to any picture"
+    logits = torch.logit(torch.tensor(scores, dtype=torch.float32))
+    with torch.no_grad():
+        model.head.fc.weight.zero_()
+        model.head.fc.bias.copy_(logits)
+    return model
+
+def test_a_model_names_all_classes_above_their_thresholds(run):
+    picture = str(run.folder.parent/'0.png')
+    model = set_scores(run.model(), [.6, .4, .35]) # the config has thresholds .5, .5 and .3
+    answer = inference_model(model, picture)
+    assert answer['pred_class']==['bright', 'red'] and answer['pred_label']==[0, 2]
+    assert answer['pred_score']==pytest.approx([.6, .35], abs=1e-5)
+    assert [name for name,_ in top_classes(model, picture)]==['bright', 'red']
+    assert [name for name,_ in top_classes(model, picture, thr=.38)]==['bright', 'green']
+    assert [name for name,_ in top_classes(model, picture, k=3)]==['bright', 'green', 'red']
+    assert inference_model(model, [picture], thr=.99)[0]==dict(pred_label=[], pred_score=[], pred_class=[])
+    assert inference_model(set_scores(model, [.5, .5, .3]), picture)['pred_label']==[0, 1, 2] # as evaluation decides
+    with pytest.raises(ConfigError, match='2 thresholds for 3 classes'): inference_model(model, picture, thr=[.1, .2])
+
+def test_the_command_line_names_them_too(run, capsys):
+    picture = str(run.folder.parent/'1.png')
+    expected = top_classes(run.model(), picture, thr=0)
+    assert not main(['predict', str(run.folder), picture, '--thr', '0', '--device', 'cpu'])
+    assert capsys.readouterr().out==f"{picture}: {', '.join(f'{n} {s:.3f}' for n,s in expected)}\n"
+    assert not main(['predict', str(run.folder), picture, '--thr', '1.1', '--device', 'cpu'])
+    assert capsys.readouterr().out==f'{picture}: none of the classes\n'
+
+def test_scores_of_a_test_are_written_with_all_labels(run, tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*has no samples')
+        for name in ('s.json', 's.csv'):
+            assert not main(['test', str(run.folder), '--device', 'cpu', '--out', str(tmp_path/name)])
+    r = run.results
+    written = json.loads((tmp_path/'s.json').read_text())
+    assert [sorted(o) for o in written['pred_label']]==[np.flatnonzero(row).tolist() for row in r.pred]
+    assert 'mAP_present' in written['metrics']
+    assert len(pd.read_csv(tmp_path/'s.csv'))==24
+
+def test_one_class_has_no_threshold():
+    class One:
+        head = CLASSES = None
+    assert chosen_classes(One, np.array([.5, .5, .1]))==[0] and chosen_classes(One, np.array([.1, .5, .5]), 2)==[1, 2]
+    with pytest.raises(ConfigError, match='thr is for multi-label'): chosen_classes(One, np.array([.5, .5]), thr=.3)
+    with pytest.raises(DataError, match='NaN'): chosen_classes(One, np.array([np.nan, .5]))
