@@ -1,5 +1,5 @@
 "The zoo: its facts, and the way from a name to weights"
-import hashlib, http.server, re, threading
+import hashlib, http.server, threading
 from functools import partial
 import pytest, torch
 from clsnb.apis.inference import init_model
@@ -14,7 +14,9 @@ def test_the_facts_hold_together():
     z = index.zoo()
     assert z.name.is_unique and set(z.config.dropna()) == set(list_configs())
     files = index.zoo(pretrained=True).weights
-    assert len(files) == 201 and all(re.search(r'-[0-9a-f]{8}\.pth$', o) for o in files) and files.is_unique
+    assert len(files) == 224 and files.is_unique
+    unhashed = files[~files.str.contains(r'-[0-9a-f]{8}\.pth$')] # Swin's of ImageNet-21k
+    assert len(unhashed) == 4 and unhashed.str.contains('swin-.*_3rdparty_in21k').all()
     assert z[z.top5.notna()].eval('top1 < top5').all()
     assert z.year.dropna().between(1990, 2023).all()
     assert z[z.flops.notna()].eval('flops > 1e7').all()
@@ -48,7 +50,7 @@ def test_the_table_stays_a_table():
     assert (
         index.list_models('*swinv2*384px') == index.list_models('swinv2*384px') != index.list_models('swinv2')
     )
-    assert index.list_models(pretrained=False) and len(index.list_models(pretrained=True)) == 201
+    assert index.list_models(pretrained=False) and len(index.list_models(pretrained=True)) == 224
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
@@ -126,3 +128,24 @@ def test_the_command(capsys):
     with pytest.raises(SystemExit): main(['zoo', 'swinn'])
     err = capsys.readouterr().err
     assert "'swin'" in err and err.count('\n') == 1
+
+def test_short_names_mean_the_plain_imagenet_model():
+    for short, name in (
+        ('resnet50', 'resnet50_8xb32_in1k'), ('resnet-50', 'resnet50_8xb32_in1k'), ('ResNet 50', 'resnet50_8xb32_in1k'),
+        ('swin_tiny', 'swin-tiny'), ('vit', 'vit-base-p16'), ('mobilenet-v2', 'mobilenet-v2_8xb32_in1k'),
+        ('regnetx-400mf', 'regnetx-400mf'), ('convnext', 'convnext-tiny'),
+    ):
+        r = index.zoo_entry(short)
+        assert r['name'].startswith(name) and r['weights'] and 'ImageNet-1k' in r['training_data'], short
+    for wrong in ('resnet5', 'resnet50x', 'no such model', '', '_'):
+        with pytest.raises(ConfigError) as e: index.zoo_entry(wrong)
+        assert '\n' not in str(e.value)
+    with pytest.raises(ConfigError) as e: index.zoo_entry('resnet50_8xb8')
+    assert str(e.value).index('in1k') < (str(e.value)+'_cub').index('_cub')
+
+def test_what_the_documentation_lists_beside_the_metafiles():
+    z = index.zoo().set_index('name')
+    assert z.loc['regnetx-800mf_3rdparty_in1k'].top1 == 75.21 and z.loc['vit-base-p16_ft-4xb544-ipu_in1k'].top1 == 81.22
+    assert z.loc['swin-large_3rdparty_in21k-384px'].weights.endswith('swin-large_3rdparty_in21k-384px.pth')
+    assert len(z[z.config.isna() & z.weights.notna()]) == 19 # weights to start from
+    assert index.zoo_entry('regnetx-800mf_8xb128_in1k')['top1'] == 74.76 # the name of a config is not the other's

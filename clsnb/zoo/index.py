@@ -7,14 +7,14 @@ __all__ = ['zoo_server', 'zoo_lines', 'zoo', 'search_models', 'list_models', 'zo
            'zoo_checkpoint']
 
 # %% ../../nbs/zoo/index.ipynb #8feee29f
-import functools, json, os
+import difflib, functools, json, os, re
 from fnmatch import fnmatch
 from pathlib import Path
 import clsnb
 from typing import TYPE_CHECKING
 from ..core.checkpoint import CHECKPOINT_SCHEMES, local_checkpoint, read_checkpoint
 from ..config.config import find_config, list_configs
-from ..core.errors import CheckpointError, ConfigError, DataError, near
+from ..core.errors import CheckpointError, ConfigError, DataError
 from ..core.io import cache_dir
 from ..core.markup import Markup, element
 
@@ -194,8 +194,30 @@ def list_models(
 # %% ../../nbs/zoo/index.ipynb #e496f117
 def _words(name): return set(name.replace('_', '-').split('-'))
 
+def _tokens(name): return re.findall('[a-z]+|[0-9]+', name.lower())
+
+def _entry_of_short_name(name, rows):
+    "The plainest model with ImageNet weights whose name begins like `name`: `resnet-50`, `vit`; None where there is none"
+    wanted = _tokens(name)
+    def rank(row):
+        exact,odd = _tokens(row['name'].split('_')[0])==wanted,bool(_words(row['name']) & {'ipu', 'fp16'})
+        return not exact,odd,0 if exact else row['params'],len(_words(row['name'])),row['name']
+    fits = [
+        r for r in rows
+        if r['weights'] and r['config'] and 'ImageNet-1k' in (r['training_data'] or '')
+        and _tokens(r['name'].split('_')[0])[:len(wanted)]==wanted
+    ]
+    return min(fits, key=rank) if fits and wanted else None
+
+def _near_models(name, rows):
+    "A hint with the nearest names, those of ImageNet first"
+    known = {o: 'in1k' not in o for r in rows for o in (r['name'], r['config']) if o}
+    hits = difflib.get_close_matches(name.lower(), known, n=12, cutoff=.55)
+    first = sorted(hits, key=known.get)[:3]
+    return f" Did you mean {' or '.join(map(repr, first))}?" if first else ' clsnb zoo WORD searches in it.'
+
 def zoo_entry(
-    name, # Of a checkpoint or a config, also an old one
+    name, # Of a checkpoint or a config, also an old one; a short one such as resnet50 means the ImageNet one
 )->dict: # A row of the table
     "The model that a name means; raises `ConfigError` for a name that nothing has"
     name = str(name).removesuffix('.py').split('/')[-1]
@@ -204,11 +226,9 @@ def zoo_entry(
     if not hits:
         try: name = find_config(name).name.removesuffix('.py')
         except ConfigError:
-            known = {r['name'] for r in rows} | {r['config'] for r in rows}
-            raise ConfigError(
-                "The zoo has no model "
-                f"{name!r}.{near(name, known) or ' clsnb zoo WORD searches in it.'}"
-            ) from None
+            short = _entry_of_short_name(name, rows)
+            if short is not None: return short
+            raise ConfigError(f"The zoo has no model {name!r}.{_near_models(name, rows)}") from None
         hits = [r for r in rows if r['config']==name]
     if not hits: raise ConfigError(f"The zoo has no model {name!r}: it is a config of your own.")
     return min(
