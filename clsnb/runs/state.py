@@ -40,7 +40,9 @@ def read_progress(
     if not isinstance(facts, dict): return None
     if not all(fits(facts.get(name)) for name,fits in required_progress.items()): return None
     known = required_progress | optional_progress
-    return {name: value for name,value in facts.items() if name in known and known[name](value)}
+    found = {name: value for name,value in facts.items() if name in known and known[name](value)}
+    if 'phase' not in found: found.pop('part', None) # how far it is
+    return found
 
 # %% ../../nbs/runs/state.ipynb #64470bd8
 def process_alive(

@@ -64,6 +64,7 @@ class VOC(MultiLabelDataset):
         if self.ann_file is None:
             raise ConfigError("VOC: ann_file is the list of a split, e.g. ImageSets/Main/trainval.txt.")
         ids = [o.strip() for o in list_from_file(self.ann_file) if o.strip()]
+        if not ids: raise DataError(f"VOC: the list {self.ann_file} is empty.")
         labels = np.zeros((len(ids), len(self.CLASSES)), np.int8)
         hard = {None:-1}.get(self.difficult_as_postive, int(bool(self.difficult_as_postive)))
         number = self.class_to_idx
