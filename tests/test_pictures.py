@@ -380,6 +380,89 @@ def test_the_limit_can_be_set():
     with pytest.raises(BrokenPicture, match='14,000 x 14,000'): load(large)
 
 
+def test_a_line_is_not_blown_up():
+    "A spacer of the web would become half a gigabyte"
+    from clsnb.data.transforms.resize_crop import Resize
+    line = np.zeros((1, 3000, 3), np.uint8)
+    with pytest.raises(BrokenPicture, match='3,000 x 1 pixels and would become 768,000 x 256'):
+        Resize((256, -1))(dict(img=line))
+    with pytest.raises(BrokenPicture, match='1 x 40,000 pixels'):
+        Resize((256, -1))(dict(img=np.zeros((40_000, 1), np.uint8)))
+    assert Resize((256, -1))(dict(img=np.zeros((10, 300, 3), np.uint8)))['img'].shape==(256, 7680, 3)
+    assert Resize((256, -1), adaptive_side='long')(dict(img=line))['img'].shape==(1, 256, 3)
+    assert Resize((224, 224))(dict(img=line))['img'].shape==(224, 224, 3)
+
+
+# ---- What is left out
+
+@pytest.fixture
+def mixed(tmp_path):
+    "Two classes with WebP, TIFF and GIF; a drawing and a raw file that nothing here decodes"
+    root = tmp_path/'d'
+    for name in ('a', 'b'):
+        (root/name).mkdir(parents=True)
+        for i,ending in enumerate(('jpg', 'webp', 'tiff', 'gif', 'bmp')):
+            pixels = photo.rotate(9*i+(40 if name=='b' else 0))
+            pixels.save(root/name/f'{i}.{ending}')
+        (root/name/'drawing.psd').write_bytes(b'8BPS')
+    (root/'a/raw.NEF').touch()
+    return root
+note = '1 .nef picture left out: convert them to PNG or JPEG; 2 .psd pictures left out: convert them to PNG or JPEG'
+
+def test_finetune_says_what_it_leaves_out(mixed, tmp_path):
+    from clsnb.apis.finetune import finetune, finetune_config
+    tiny = 'resnet18-tiny_1xb16_photos'
+    cfg = finetune_config(tiny, mixed, tmp_path/'w', weights=False)
+    plan = (tmp_path/'w/finetune.py').read_text()
+    assert note in plan and '8 training and 2 validation' in plan and cfg.data.train.type=='CustomDataset'
+    finetune_config(tiny, mixed, tmp_path/'w2', weights=False, options={'data.train.extensions': ['.jpg', '.webp']})
+    plan = (tmp_path/'w2/finetune.py').read_text()
+    assert "2 .gif pictures left out: add '.gif' to extensions" in plan
+    lists = [line for name in ('train', 'val') for line in (tmp_path/f'w2/{name}.txt').read_text().splitlines()]
+    assert len(lists)==4 and all(o.split()[0].endswith(('.jpg', '.webp')) for o in lists)
+    quiet = {'data.workers_per_gpu': 0, 'log_level': 'ERROR'}
+    run = finetune(tiny, mixed, tmp_path/'w3', epochs=1, size=32, weights=False, options=quiet, device='cpu')
+    assert run.left_out==[note] and note in run.report.read_text()
+
+def test_train_and_predict_say_what_they_leave_out(mixed, tmp_path, caplog):
+    from clsnb.apis.fit import fit
+    from clsnb.apis.inference import find_pictures
+    from clsnb.config.config import Config
+    cfg = Config.fromfile('resnet18-tiny_1xb16_photos')
+    for name in ('train', 'val', 'test'):
+        cfg.data[name] = dict(type='CustomDataset', data_prefix=str(mixed), pipeline=cfg.data[name].pipeline)
+    cfg.merge_from_dict({'model.head.num_classes': 2, 'runner.max_epochs': 1, 'data.workers_per_gpu': 0,
+                         'data.samples_per_gpu': 5})
+    run = fit(cfg, tmp_path/'w', device='cpu')
+    assert note in next((tmp_path/'w').glob('*.log')).read_text() and run.left_out==[note]
+    assert len(run.results)==10
+    with caplog.at_level('WARNING', 'clsnb'): files = find_pictures([mixed])
+    assert len(files)==10 and note in caplog.text
+
+def test_verify_says_what_it_leaves_out(mixed):
+    from clsnb.data.verify import verify_dataset, verify_report
+    for data in (str(mixed), dict(type='CustomDataset', data_prefix=str(mixed))):
+        df = verify_dataset(data, workers=0)
+        assert df.attrs['checked']==10 and note in verify_report(df)
+        assert df[df.problem=='left out'].detail.tolist()==[note]
+
+def test_what_was_left_out_is_remembered_with_a_kept_scan(mixed, tmp_path, monkeypatch):
+    from clsnb.data.sets.scan import scan_folders
+    monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
+    monkeypatch.setattr('clsnb.data.sets.scan.cache_from', 3)
+    for path in (mixed, mixed/'a', mixed/'b'): os.utime(path, (1_700_000_000, 1_700_000_000))
+    monkeypatch.setattr('clsnb.data.sets.scan._settled', -10**6) # their ctime is new
+    first = scan_folders(mixed)
+    monkeypatch.setattr('clsnb.data.sets.scan._read_folders', None) # from the file alone
+    again = scan_folders(mixed)
+    assert again.left_out==first.left_out=={'.gif': 2, '.nef': 1, '.psd': 2, '.tiff': 2, '.webp': 2}
+
+def test_pictures_beside_class_folders_are_mentioned(mixed):
+    from clsnb.data.sets.folder import CustomDataset
+    photo.save(mixed/'top.png')
+    assert '1 picture lies beside the class folders' in CustomDataset(str(mixed)).left_out
+
+
 # ---- verify, loader and predict agree
 
 def damaged():

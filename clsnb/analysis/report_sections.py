@@ -135,6 +135,7 @@ def headline_section(f: ReportFacts):
     accuracy, base = 100*r.accuracy, 100*r.baseline
     top = short_name(r.classes[np.bincount(r.labels).argmax()], 16) if len(r) else ''
     of = P('of ', Code(r.checkpoint), cls='muted') if r.checkpoint else None
+    left_out = [P(note, cls='muted') for note in f.run.left_out] if f.run is not None else []
     big = Div(Div(percent(r.accuracy), cls='big'), P('accuracy on the validation pictures', cls='muted'), of)
     mark = Label(f'always “{top}”: {percent(r.baseline)}', style=f'left:clamp(110px,{base:.1f}%,calc(100% - 110px))')
     return Section(
@@ -143,6 +144,7 @@ def headline_section(f: ReportFacts):
         Div(big, P(verdict(r), cls='lead', style='flex-grow:3'), cls='row', style='align-items:center;margin-top:14px'),
         Div(I(style=f'width:{accuracy:.1f}%'), Em(style=f'left:{base:.1f}%'), mark, cls='meter'),
         Div(*[tile(v, k) for k, v in headline_tiles(f).items()], cls='tiles'),
+        *left_out,
     )
 
 # %% ../../nbs/analysis/report_sections.ipynb #667ee79a

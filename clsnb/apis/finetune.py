@@ -25,10 +25,11 @@ from ..core.dist import default_device
 from ..core.errors import CheckpointError, ConfigError, DataError
 from ..core.log import get_logger
 from ..core.registry import MODELS, accepted_args
+from ..data.picture_sources import left_out_notes
 from ..data.pixels.loading import nearest_folder
 from ..data.sets.folder import CustomDataset
 from ..data.sets.wrappers import split_dataset
-from ..runs.folder import Run
+from ..runs.folder import Run, note_left_out
 from ..zoo.index import zoo_config
 
 # %% ../../nbs/apis/finetune.ipynb #8b7a14f8
@@ -87,6 +88,12 @@ def _class_parts(root):
         if p.is_dir() and any(o.is_dir() for o in p.iterdir())
     }
 
+def _say_left_out(datasets, work_dir):
+    "Write down what data sets leave out; returns it as a sentence"
+    notes = list(dict.fromkeys(note for dataset in datasets for note in left_out_notes(dataset)))
+    note_left_out(work_dir, notes)
+    return f". {'; '.join(notes)}" if notes else ''
+
 def _first_part(parts, *names):
     return next((parts[k] for k in names if k in parts), None)
 
@@ -108,6 +115,7 @@ def picture_folders(
     data:str|os.PathLike, # data/train and data/val with class folders, or class folders
     work_dir:str|os.PathLike, # Where a split is written down
     seed:int=0, # Of the split
+    extensions:list[str]|str|None=None, # Endings of pictures; None: of all that can be decoded here
 )->FolderFacts:
     "Find classes and splits in a folder; raises `DataError`"
     root = _existing_folder(data)
@@ -115,17 +123,19 @@ def picture_folders(
     train, test = _first_part(parts, 'train', 'training'), _first_part(parts, 'test', 'testing')
     val = train and (_first_part(parts, 'val', 'valid', 'validation') or test)
     top = train or str(root)
-    ds = CustomDataset(top)
+    ds = CustomDataset(top, extensions=extensions)
     if len(ds.CLASSES)<2:
         raise DataError(
             f"{top} has one class folder, {ds.CLASSES[0]!r}; a classifier needs two or more, one folder for each class."
         )
     if not val: args, sets, how = _split_lists(ds, top, work_dir, seed)
     else:
-        sets = dict(train=ds, val=CustomDataset(val, classes=ds.CLASSES))
+        sets = dict(train=ds, val=CustomDataset(val, classes=ds.CLASSES, extensions=extensions))
         how = f"validation in {val}"
         args = dict(train=dict(data_prefix=train), val=dict(data_prefix=val))
     args['test'] = dict(data_prefix=test) if val and test else args['val']
+    if extensions is not None: args = {k: v | dict(extensions=extensions) for k,v in args.items()}
+    how += _say_left_out(sets.values(), work_dir)
     counts = np.bincount(sets['train'].get_gt_labels(), minlength=len(ds.CLASSES))
     return FolderFacts(args, list(ds.CLASSES), counts, len(sets['val']), how)
 
@@ -497,6 +507,7 @@ def collect_facts(
     size:int|None=None, # Side of the pictures in pixels; None: the model's
     seed:int=0, # Of everything random
     device:str|torch.device|None=None, # None: the accelerator, if there is one
+    extensions:list[str]|str|None=None, # Endings of pictures; None: of all that can be decoded here
 )->FinetuneFacts:
     "Look at a folder and a model; raises `ConfigError`, `DataError` and `CheckpointError`"
     for key, value in dict(epochs=epochs, batch_size=batch_size, size=size).items():
@@ -504,7 +515,7 @@ def collect_facts(
             raise ConfigError(
                 f"finetune: {key} must be at least 1, not {value}. Leave it out to let finetune choose it."
             )
-    folder, start = picture_folders(data, work_dir, seed), start_from(model, weights)
+    folder, start = picture_folders(data, work_dir, seed, extensions), start_from(model, weights)
     steps, side = preprocessing_steps(start.cfg, size)
     name = str(model) if isinstance(model, (str, os.PathLike)) else start.cfg.model.backbone['type']
     return FinetuneFacts(name, start, folder, steps, side, size is not None, seed, epochs, batch_size, device)
@@ -523,7 +534,8 @@ def finetune_config(
     device:str|torch.device|None=None, # None: the accelerator, if there is one
 )->Config:
     "Look at a folder and a model, choose, and write the choices and their reasons down"
-    facts = collect_facts(model, data, work_dir, weights, epochs, batch_size, size, seed, device)
+    extensions = (options or {}).get('data.train.extensions')
+    facts = collect_facts(model, data, work_dir, weights, epochs, batch_size, size, seed, device, extensions)
     choices = [choice for choose in finetune_choices for choice in choose(facts)]
     cfg = Config({key: value for key,value,_ in choices}).merge_from_dict(options)
     asked = [Choice(path.split('.')[0], None, f'{path}: as asked') for path in options or {}]

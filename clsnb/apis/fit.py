@@ -27,9 +27,10 @@ from ..core.registry import MODELS, accepted_args
 from ..core.seed import mix, set_seed
 from ..core.trust import carries_trust
 from ..data.feed.loader import build_dataloader
+from ..data.picture_sources import left_out_notes
 from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
-from ..runs.folder import Run, interrupted_here, mark_interrupted
+from ..runs.folder import Run, interrupted_here, mark_interrupted, note_left_out
 from ..runs.lock import work_dir_held
 from ..train.checkpoint_hook import latest_checkpoint, lost_checkpoint, out_folder
 from ..train.failure import free_on_error
@@ -314,7 +315,9 @@ def fit(
             f"{parameters:,} parameters, "
             f"on {default_device() if device is None else device}"
         )
-        for line in filter(None, (scaling, resuming)): logger.info(line)
+        left_out = list(dict.fromkeys(note for dataset in datasets for note in left_out_notes(dataset)))
+        note_left_out(cfg.work_dir, left_out)
+        for line in filter(None, (scaling, resuming, *left_out)): logger.info(line)
         meta = dict(
             clsnb_version=clsnb.__version__,
             config=cfg.pretty_text,

@@ -7,6 +7,7 @@ __all__ = ['predict', 'is_multi_label', 'chosen_classes', 'inference_model', 'to
 
 # %% ../../nbs/apis/inference.ipynb #addbaa7d
 import itertools, os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 import numpy as np, torch
@@ -14,8 +15,10 @@ from .open_model import init_model, model_to_ask
 from ..config.facts import Facts
 from ..core.dist import default_device
 from ..core.errors import ConfigError, DataError
+from ..core.log import get_logger
 from ..data.preprocessing import decoding_of, picture_sample, inference_pipeline
-from ..data.pixels.kinds import picture_suffixes
+from ..data.picture_sources import pictures_below
+from ..data.pixels.kinds import left_out_note
 from ..metrics.multi_label import positive_decisions
 from ..metrics.ranking import top_scores
 from ..models.classifier import BaseClassifier
@@ -144,11 +147,14 @@ def find_pictures(
     paths:Sequence[str|os.PathLike], # Files, or folders of them
 )->list: # Of paths
     "All picture files; raises `DataError` where there is none"
-    files = []
+    files,left_out = [],Counter()
     for path in paths:
-        if Path(path).is_dir():
-            files += sorted(o for o in Path(path).rglob('*') if o.suffix.lower() in picture_suffixes)
-        else: files.append(path)
+        if not Path(path).is_dir(): files.append(path)
+        else:
+            found,others = pictures_below(path)
+            files += sorted(map(Path, found))
+            left_out.update(others)
+    if left_out: get_logger().warning(left_out_note(left_out))
     if not files: raise DataError(f"There is no picture in {', '.join(map(str, paths))}.")
     return files
 

@@ -21,6 +21,7 @@ class WorkFiles:
     latest = 'latest.pth' # A link to the newest checkpoint
     results = 'results.npz' # Scores and labels of the validation pictures
     report = 'report.html' # A page about the run
+    left_out = 'left_out.txt' # What looked like pictures and was not read, a line for each folder
     figures = 'figures' # The figures of the page, as PNG
 
 # %% ../../nbs/core/work_dir.ipynb #6e20d875

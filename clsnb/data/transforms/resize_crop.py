@@ -10,6 +10,7 @@ import math, numbers, random
 from fastcore.basics import store_attr
 from ...core.errors import ConfigError, DataError, check_known
 from ...core.registry import TRANSFORMS
+from ..pixels.loading import BrokenPicture
 from ...imgops.geometric import _borders, imcrop, impad, imresize, interp_code
 from .pipeline import ImageTransform, check_range
 
@@ -29,6 +30,15 @@ def _pair(size, what, free=False):
             f"width){', or (length, -1)' if free else ''}, not {size!r}."
         )
     return tuple(map(int, pair))
+
+_most_resized = 2**26 # pixels; a line of one pixel by some thousand is no picture
+
+def _too_narrow(img, h, w):
+    "What to say about a picture that would become huge because one of its sides is tiny"
+    return (
+        f"the picture has {img.shape[1]:,} x {img.shape[0]:,} pixels and would become {w:,} x {h:,}: remove it "
+        "from the list, or resize it to (height, width)"
+    )
 
 @TRANSFORMS.register
 class Resize(ImageTransform):
@@ -54,6 +64,7 @@ class Resize(ImageTransform):
         h,w = self.target(*img.shape[:2])
         if (h,w)==img.shape[:2] and self.size[1]==-1:
             return img
+        if h*w > _most_resized: raise BrokenPicture(_too_narrow(img, h, w))
         return imresize(img, (w,h), self.interpolation, self.backend)
 
 _sides = dict(short=min, long=max, height=lambda h,w: h, width=lambda h,w: w)
