@@ -167,7 +167,7 @@ def test_a_class_missing_in_val_is_no_error(tmp_path):
     cfg = own_folders(tmp_path, train__fish=3, train__tool=3, train__animal=3, val__fish=2, val__tool=2)
     found = cfg.check()
     assert not found.errors
-    assert any(o[1]=='data.val' and 'never judged' in o[2] for o in found)
+    assert any(o[1]=='data.val' and 'never evaluated' in o[2] for o in found)
     with pytest.warns(UserWarning, match='no samples of 1 of 3 classes: animal'):
         fit(cfg, tmp_path/'run', quiet | {'data.samples_per_gpu': 4}, device='cpu')
     cfg = own_folders(tmp_path/'more', train__fish=3, train__tool=3, val__fish=2, val__tool=2, val__animal=2)

@@ -420,7 +420,7 @@ def test_command(tmp_path, capsys):
     assert 'matched' in out
     assert 'missing' not in out
     for line,why in (
-        ([str(tmp_path/'a.pth'), 'b.pth'], 'The origin of the weights'),
+        ([str(tmp_path/'a.pth'), 'b.pth'], 'Set the origin of the weights'),
         ([str(tmp_path/'a.pth'), 'b.pth', '--from', 'vn'], "Did you mean 'van'"),
         (['x.pth', 'b.pth', '--from', 'van'], 'no checkpoint'),
     ):

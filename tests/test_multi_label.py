@@ -156,7 +156,7 @@ def test_a_run_has_a_report_of_several_labels(run):
     for text in ('mean average precision', 'No picture shows green', 'best threshold', 'What a threshold costs',
                  'most confident mistakes', 'Where the model looked', 'mAP over the 2 classes that occur'):
         assert text in page, text
-    assert 'Left out' not in page and 'What is taken for what' not in page
+    assert 'Left out' not in page and 'Confusion matrix' not in page
     figures = {o.name for o in (run.folder/'figures').glob('*.png')}
     assert {'precision_recall.png', 'mistakes.png', 'predictions.png', 'cams.png'}<=figures
     assert 'confusion.png' not in figures

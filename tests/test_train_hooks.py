@@ -417,7 +417,7 @@ def test_fit_goes_on_in_the_same_notebook(tmp_path, capsys):
     assert cut.stop=='SIGINT' and cut.iter==51 and 'the current step is finished' in capsys.readouterr().err
     other = digits(tmp_path/'b', options={'optimizer.lr': 1e-3, 'runner.max_epochs': 1})
     said = capsys.readouterr().out
-    assert "another config. resume_from='auto' would resume it" in said
+    assert "another config. Set resume_from='auto' to resume it" in said
     assert other.optimizer.param_groups[0]['initial_lr']==1e-3
     assert other.epoch==1
     digits(tmp_path/'b', press=50)
@@ -699,6 +699,6 @@ try: os.kill(os.getpid(), signal.SIGINT)
 except KeyboardInterrupt: print('second')
 '''
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
-    assert r.stdout=='going on;143\nsecond\n' and r.stderr.count('finished and the run saved')==1, (
+    assert r.stdout=='going on;143\nsecond\n' and r.stderr.count('finished and the run is saved')==1, (
         r.stdout, r.stderr
     )

@@ -367,7 +367,7 @@ def test_missing_key_is_named():
         build_transform(dict(type='ToTensor', keys=['gt_label']))(dict(img=1))
     with pytest.raises(DataError, match="Resize: the sample has no 'img'"):
         build_transform(dict(type='Resize', size=3))(dict(filename='a'))
-    with pytest.raises(DataError, match="no image tensor"):
+    with pytest.raises(DataError, match="not return an image tensor"):
         build_transform(dict(type='TorchVision', transform='FiveCrop', size=4))(dict(img=pictures()['rgb']))
 
 def test_threads():
