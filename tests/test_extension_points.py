@@ -9,9 +9,13 @@ from clsnb.all import (
     BACKBONES, Config, DATASETS, HOOKS, Hook, IterBasedRunner, MODELS, Runner, TRANSFORMS, build_backbone, build_classifier,
     build_dataloader, build_head, build_loss, build_neck, multi_gpu_test, single_gpu_test
 )
+from clsnb.config.config import import_custom
+from clsnb.config.imports import migrate_imports
 from clsnb.core.checkpoint import read_checkpoint
+from clsnb.core.compat import digit_version
 from clsnb.core.errors import CheckpointError, ConfigError, DataError
 from clsnb.layers.conv import ConvModule, build_conv_layer
+from clsnb.layers.fuse import fuse_conv_bn
 from clsnb.layers.module import BaseModule, ModuleList, Sequential
 from clsnb.layers.norm_act import build_norm_layer
 from clsnb.layers.residual import BasicBlock, Bottleneck, ResLayer, get_expansion
@@ -571,3 +575,51 @@ def test_loaded_weights_stay(name, form, tmp_path):
     net = MODELS.build(dict(type=name, **{**args, 'init_cfg': [rule] if form=='list' else rule}))
     net.init_weights()
     assert all((p >= 1).all() for p in net.parameters())
+
+# ---- imports of code for mmcls
+
+def test_a_module_that_imports_mmcls_is_told_what_to_import(tmp_path, monkeypatch):
+    (tmp_path/'old_neck.py').write_text('''
+import torch.nn as nn
+from mmcls.models.builder import NECKS
+from mmcv.cnn import ConvModule as CM, bias_init_with_prob
+from mmcv.cnn.utils.weight_init import trunc_normal_
+from mmcv.ops import DeformConv2d
+''')
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = Config(dict(custom_imports=dict(imports=['old_neck'])))
+    with pytest.raises(ConfigError) as found: import_custom(cfg, trust=True)
+    text = str(found.value)
+    for line in ('from clsnb.all import NECKS', 'from clsnb.layers.conv import ConvModule as CM',
+                 'from clsnb.core.init import bias_for_prob as bias_init_with_prob', 'from torch.nn.init import trunc_normal_',
+                 'does not have mmcv.ops.DeformConv2d'):
+        assert line in text
+    assert 'PYTHONPATH' not in text and '\n' not in text
+
+def test_the_lines_of_migrate_imports_run(tmp_path, capsys):
+    names = dict.fromkeys((
+        'BACKBONES', 'ResNet', 'VisionTransformer', 'LinearClsHead', 'weighted_loss', 'cross_entropy', 'ConvModule', 'BaseModule',
+        'Sequential', 'build_norm_layer', 'DropPath', 'FFN', 'EvalHook', 'DistEvalHook', 'EpochBasedRunner', 'LrUpdaterHook',
+        'build_from_cfg', 'digit_version', 'is_list_of', 'fuse_conv_bn', '_BatchNorm', 'Lamb', 'imshow_infos', 'Config'))
+    (tmp_path/'a.py').write_text(f"from mmcls.models import ({', '.join(names)})\n")
+    migrate_imports(tmp_path/'a.py')
+    scope,text = {},capsys.readouterr().out
+    exec(text, scope)
+    assert not names.keys()-scope.keys() and 'not in clsnb' not in text
+
+@pytest.mark.parametrize('name', ['ResNet', 'ConvMixer', 'DenseNet', 'MobileNetV3', 'Conformer', 'RepMLPNet', 'HRNet', 'VAN'])
+def test_fused_norms_change_no_answer(name):
+    torch.manual_seed(0)
+    net = MODELS.build(dict(type=name, **small[name]['args']))
+    for m in net.modules():
+        if isinstance(m, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(m.running_mean, -.5, .5)
+            torch.nn.init.uniform_(m.running_var, .5, 2.)
+    x = torch.randn(1, *small[name]['picture'])
+    with torch.no_grad(): before,after = net.eval()(x)[-1],fuse_conv_bn(net)(x)[-1]
+    before,after = (o[0] if isinstance(o, list) else o for o in (before, after))
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4*before.abs().max().item())
+
+@pytest.mark.parametrize('older,newer', [('1.8.0rc1', '1.8'), ('1.8', '1.8.0.post1'), ('1.9', '1.10'), ('2.0a1', '2.0b1')])
+def test_versions_are_compared_as_numbers(older, newer):
+    assert digit_version(older) < digit_version(newer)

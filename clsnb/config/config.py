@@ -10,6 +10,7 @@ import ast, importlib, itertools, json, sys, yaml
 from pathlib import Path
 from .dict import ConfigDict, find_path, has_path, is_variable, merge, plain, pretty, value_at # noqa: F401
 from .facts import Facts
+from .imports import import_hint
 from clsnb.config.files import ( # noqa: F401
     ConfigSource, config_notice, configs_dir, find_config, list_configs, read_source,
 )
@@ -160,7 +161,8 @@ def import_custom(
     for module in map(str, [modules] if isinstance(modules, str) else modules):
         if module in sys.modules: continue
         if module.split('.')[0]=='mmcls':
-            config_notice(f"{name}: custom_imports: clsnb already registers the classes of {module!r}.")
+            config_notice(f"{name}: custom_imports: clsnb already registers the classes of {module!r}; "
+                          "a file of your own in that folder is named by another.")
             continue
         why = _import_problem(module, trust)
         if why is None: continue
@@ -175,7 +177,7 @@ def _import_problem(module, trust):
                 "Import it first yourself, or use trust=True (--trust on the command line).")
     try: importlib.import_module(module)
     except ImportError as e:
-        return f"custom_imports: {module!r} cannot be imported ({e}). Is its folder on PYTHONPATH?"
+        return f"custom_imports: {module!r} cannot be imported {import_hint(module, e)}"
 
 # %% ../../nbs/config/config.ipynb #b4868ad2
 def _base_nodes(text):
