@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['gpu_flags', 'resume_flag', 'train_verb', 'test_verb', 'launch_module', 'node_variables', 'slurm_variables',
            'config_parts', 'verb_rows', 'verbs', 'show_training', 'stop_status', 'show_processes', 'show_finetuning',
-           'show_metrics', 'write_scores', 'show_predictions', 'open_config', 'print_config', 'check_config',
-           'show_configs', 'show_written', 'show_models', 'convert_weights', 'picture_splits', 'show_findings',
-           'dist_verb', 'slurm_verb', 'overview', 'run_command', 'error_line', 'main']
+           'show_demo', 'show_metrics', 'write_scores', 'show_predictions', 'open_config', 'print_config',
+           'check_config', 'show_configs', 'show_written', 'show_models', 'convert_weights', 'picture_splits',
+           'show_findings', 'dist_verb', 'slurm_verb', 'overview', 'run_command', 'error_line', 'main']
 
 # %% ../nbs/cli.ipynb #53e4a29a
 import os, re, signal, sys
@@ -44,6 +44,13 @@ def show_finetuning(
     "Print the result and where its report is"
     print(finetuned)
     return show_training(finetuned)
+
+def show_demo(
+    found:dict[str,dict], # From `demo`
+)->int:
+    "The exit status of the demo"
+    stopped = next((facts['stopped'] for facts in found.values() if 'stopped' in facts), None)
+    return stop_status(stopped) if stopped else 0
 
 # %% ../nbs/cli.ipynb #de8023f8
 def show_metrics(
@@ -289,7 +296,8 @@ verb_rows = [
          show_predictions, dict(predictions='clsnb.apis.inference:predict_files')),
     Verb('attach', 'work-dir', 'Follow a run from another terminal',
          'clsnb.analysis.attach:attach', hidden=('once', 'parts', 'live')),
-    Verb('demo', '', 'Train on the packaged photographs and write a report (about a minute)', 'clsnb.demo:demo',
+    Verb('demo', '', 'Train on the packaged photographs and write a report (about a minute)',
+         show_demo, dict(found='clsnb.demo:demo'),
          outputs=dict(work_dir='folder')),
     Verb('zoo', '[query...]', 'List models: size, accuracy, training data', show_models),
     Verb('configs', '[text]', 'List the packaged configs', show_configs),

@@ -40,9 +40,11 @@ def summary(
 # %% ../nbs/demo.ipynb #d5d181be
 def result_line(
     name:str, # Key of `demo_configs`
-    facts:dict, # From `summary`
+    facts:dict, # From `summary`; of a run that a signal stopped: stopped, work_dir
 )->str:
     "What the demo prints about a network"
+    stopped = facts.get('stopped')
+    if stopped: return f"{name:>10}: stopped by {stopped}, not finished; saved in {facts['work_dir']}"
     return (
         f"{name:>10}: {facts['accuracy']:.1f} % of {facts['n']} held-out photographs right "
         f"(always saying {facts['commonest']!r}: {facts['baseline']:.1f} %); report: {facts['report']}"
@@ -63,7 +65,9 @@ def demo(
             log.info(f"Left out: {e}")
             continue
         if run.runner.problem: raise ClsnbError(f"demo: {run.runner.problem}")
-        if run.runner.unfinished: raise ClsnbError(f"demo: {name} was stopped by {run.runner.stop}.")
+        if run.runner.unfinished:
+            found[name] = dict(stopped=str(run.runner.stop), work_dir=str(run.folder))
+            break
         found[name] = summary(run)
     log.info('\n' + '\n'.join(result_line(name, facts) for name,facts in found.items()))
     return found

@@ -121,7 +121,8 @@ def places(tmp_path_factory):
         "dict(head=dict(num_classes=2))\n"
         "data = dict(samples_per_gpu=3, workers_per_gpu=1, train=dict(_delete_=True, type='CustomDataset', "
         "data_prefix=d, pipeline=[dict(type='LoadImageFromFile'),"
-        "dict(type='Resize', size=(32, 32)), dict(type='ImageToTensor', keys=['img']), "
+        "dict(type='Resize', size=(32, 32)), dict(type='Normalize', mean=[0., 0., 0.], std=[1., 1., 1.]), "
+        "dict(type='ImageToTensor', keys=['img']), "
         "dict(type='ToTensor', keys=['gt_label']), dict(type='Collect', keys=['img', 'gt_label'])]))\n"
     )
     cfg = Config.fromfile('resnet18-tiny_1xb16_photos')

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['foreign_config', 'check_keys_of', 'check_where_it_writes', 'check_variables', 'check_types', 'config_value',
-           'check_split_classes', 'check_head_classes', 'check_topk', 'check_loaders', 'check']
+           'check_split_classes', 'check_head_classes', 'check_topk', 'check_loaders', 'is_here', 'without_weights',
+           'check_first_samples', 'check']
 
 # %% ../../nbs/apis/check.ipynb #a8a15e2a
-import warnings
+import os, warnings
 import numpy as np
 from contextlib import suppress
+from .dry_run import dry_run
 from .fit import fit_classes
 from .loaders import loader_args
 from ..config.config import Config, import_custom
-from ..config.facts import config_part, count_classes
+from ..config.facts import config_part, count_classes, drop_pretrained
 from ..config.findings import Finding, Findings, complaint
 from ..config.keys import mistyped_values
 from ..config.override import mistyped_keys
@@ -22,8 +24,9 @@ from ..config.writes import write_problems
 from ..core.errors import ClsnbError
 from ..core.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS, dict_problems
 from ..core.trust import TRUST_NEEDED, carries_trust, offline
-from ..data.checks import check_paths
+from ..data.checks import check_paths, data_checks
 from ..data.feed.loader import build_dataloader
+from ..data.sets.wrappers import build_dataset
 from ..models.checks import check_init_cfgs, check_shapes
 from ..train.checks import training_checks
 
@@ -139,6 +142,44 @@ def check_loaders(cfg):
             warnings.simplefilter('ignore') # the machine that trains may have more cores
             if problem := complaint(make, prefixes=(cfg.filename, key)): yield Finding(key, problem)
 
+# %% ../../nbs/apis/check.ipynb #b6d0e211
+def is_here(
+    dataset:dict|list|None, # Of a config
+)->bool:
+    "Are all pictures of a data set in a folder of this machine?"
+    if isinstance(dataset, (list, tuple)): return bool(dataset) and all(map(is_here, dataset))
+    if not isinstance(dataset, dict): return False
+    inner = dataset.get('dataset') or dataset.get('datasets')
+    if inner: return is_here(inner)
+    folder = dataset.get('data_prefix')
+    return isinstance(folder, str) and os.path.isdir(os.path.expanduser(folder)) and not dataset.get('file_client_args')
+
+def without_weights(
+    cfg:Config,
+)->Config: # A copy
+    "A config whose model can be built without files and without a network"
+    cfg = cfg.__deepcopy__({})
+    drop_pretrained(cfg)
+    cfg.facts.part('model.backbone').pop('pretrained', None)
+    return cfg
+
+def check_first_samples(cfg):
+    "Do two samples pass through pipeline, model, loss and metrics?"
+    data = cfg.facts.part('data')
+    if not is_here(data.get('train')) or str(cfg.facts.part('model.backbone').get('type')).startswith('TIMM'): return
+    cfg, found = without_weights(cfg), []
+    def run():
+        train_data = build_dataset(cfg.data.train)
+        val_data = data.get('val') if is_here(data.get('val')) else None
+        if val_data is not None: val_data = build_dataset(val_data, dict(test_mode=True), like=train_data)
+        fit_classes(cfg, train_data.CLASSES)
+        found.extend(dry_run(cfg, MODELS.build(cfg.model), train_data, val_data))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        problem = complaint(run, prefixes=(cfg.filename, 'data'))
+    if problem: found.append(Finding('data', problem))
+    yield from found
+
 # %% ../../nbs/apis/check.ipynb #bfddb792
 @carries_trust
 @offline()
@@ -167,8 +208,9 @@ def check(
     collect(other_variables)
     collect(check_types)
     wrong_model = any(row[1].startswith('model') for row in found)
-    for rule in (check_split_classes, check_head_classes, check_topk, check_loaders, *training_checks):
+    for rule in (check_split_classes, check_head_classes, check_topk, check_loaders, *data_checks, *training_checks):
         collect(rule)
     if paths: collect(check_paths)
     if not wrong_model: collect(check_shapes)
+    if paths and not found.errors: collect(check_first_samples)
     return found

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fit_classes', 'with_pipeline_of', 'val_phase_data', 'loaders_of_phases', 'train_model', 'set_backends', 'env_info',
-           'read_config', 'fit']
+           'read_config', 'check_first_step', 'fit']
 
 # %% ../../nbs/apis/fit.ipynb #59d0d54c
 import copy, os, platform
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 import clsnb
 from .build_runner import build_runner, layout, place_model, share_cores
+from .dry_run import dry_run
 from .loaders import loader_args
 from .run_hooks import add_hooks
 from .scale_lr import scale_lr
@@ -26,13 +27,16 @@ from ..core.log import default_work_dir, run_logger, timestamp
 from ..core.registry import MODELS, accepted_args
 from ..core.seed import mix, set_seed
 from ..core.trust import carries_trust
+from ..data.checks import data_checks
 from ..data.feed.loader import build_dataloader
 from ..data.picture_sources import left_out_notes
 from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
 from ..runs.folder import Run, interrupted_here, mark_interrupted, note_left_out
 from ..runs.lock import work_dir_held
+from ..runs.stale import remove_stale_files
 from ..train.checkpoint_hook import latest_checkpoint, lost_checkpoint, out_folder
+from ..train.checks import check_intervals, check_momentum_schedule, check_schedule
 from ..train.failure import free_on_error
 from ..train.loop import Runner
 
@@ -126,6 +130,7 @@ def train_model(
     timestamp:str|None=None, # Begins the names of log files
     device:str|torch.device|None=None, # None: the accelerator, if there is one
     meta:dict|None=None, # Metadata to save in checkpoints
+    val_data:BaseDataset|None=None, # What is evaluated; None: built from `data.val`
 )->Runner:
     "Train a model as a config says"
     datasets = dataset if isinstance(dataset, (list, tuple)) else [dataset]
@@ -143,7 +148,7 @@ def train_model(
     runner.memory_format, runner.timestamp = memory_format, timestamp or runner.timestamp
     val_loader = None
     if validate:
-        val_data = build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0])
+        val_data = val_data or build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0])
         val_loader = build_dataloader(val_data, **loader_args(cfg, 'val'))
     add_hooks(runner, cfg, val_loader, datasets[0])
     if cfg.get('resume_from'): runner.resume(cfg.resume_from)
@@ -249,7 +254,23 @@ def _new_model(cfg, classes):
     model.init_weights()
     return model
 
-
+# %% ../../nbs/apis/fit.ipynb #c3a90f11
+def check_first_step(
+    cfg:Config, # `drop_last` may be set in it
+    model:nn.Module, # Built, on the CPU
+    train_data:BaseDataset,
+    val_data:BaseDataset|None=None, # None: nothing is evaluated
+)->list[str]: # Warnings for the log
+    "Raise `ConfigError` for what would fail in the first step or evaluation"
+    notes = []
+    batch = cfg.facts.batch_size*get_dist_info()[1]
+    settings = [*check_schedule(cfg, -(-len(train_data)//batch)), *check_momentum_schedule(cfg), *check_intervals(cfg)]
+    settings += [finding for check in data_checks for finding in check(cfg)]
+    for key,text,level in [*settings, *dry_run(cfg, model, train_data, val_data)]:
+        if level=='error': raise ConfigError(f"{key}: {text}")
+        notes.append(f"{key}: {text}")
+        if key=='data.train_dataloader.drop_last': cfg.merge_from_dict({key: True})
+    return notes
 
 # %% ../../nbs/apis/fit.ipynb #c9f19d9b
 KEYS.declare('device', object, 'Accepted for configs of mmcls and ignored; `fit` has an argument')
@@ -273,6 +294,13 @@ def _note_what_is_missing(runner, held, logger):
     if not held.path.exists():
         runner.problem = f"{held.path.parent} was deleted or moved during the run; files of before are gone."
     if runner.problem: logger.error(runner.problem)
+
+def _prepare_work_dir(cfg, name):
+    "Remove what a killed run left half written, and write the config"
+    if get_dist_info()[0]: return
+    folder = Path(cfg.work_dir)
+    remove_stale_files(folder, out_folder(folder, cfg.facts.part('checkpoint_config').get('out_dir')))
+    cfg.dump(folder/name)
 
 @carries_trust
 @free_on_error
@@ -303,13 +331,15 @@ def fit(
     classes = datasets[0].CLASSES
     fit_classes(cfg, classes)
     model = _new_model(cfg, classes)
+    val_data = build_dataset(cfg.data.val, dict(test_mode=True), like=datasets[0]) if validate else None
+    notes = check_first_step(cfg, model, datasets[0], val_data)
 
     stamp, name = timestamp(), Path(cfg.filename or 'config.py').name
     Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
     parameters = sum(p.numel() for p in model.parameters())
     log_file = f'{cfg.work_dir}/{stamp}.log'
     with work_dir_held(cfg.work_dir) as held, run_logger(log_file, cfg.get('log_level')) as logger:
-        if get_dist_info()[0]==0: cfg.dump(Path(cfg.work_dir, name))
+        _prepare_work_dir(cfg, name)
         logger.info(
             f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, "
             f"{parameters:,} parameters, "
@@ -318,6 +348,7 @@ def fit(
         left_out = list(dict.fromkeys(note for dataset in datasets for note in left_out_notes(dataset)))
         note_left_out(cfg.work_dir, left_out)
         for line in filter(None, (scaling, resuming, *left_out)): logger.info(line)
+        for note in notes: logger.warning(note)
         meta = dict(
             clsnb_version=clsnb.__version__,
             config=cfg.pretty_text,
@@ -326,7 +357,8 @@ def fit(
             exp_name=name,
             env_info=env_info(),
         )
-        runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta)
+        runner = train_model(model, datasets, cfg, validate=validate, timestamp=stamp, device=device, meta=meta,
+                             val_data=val_data)
         _note_what_is_missing(runner, held, logger)
 
     mark_interrupted(cfg.work_dir, text if getattr(runner.stop, 'unfinished', False) else '')
