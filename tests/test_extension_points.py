@@ -7,7 +7,7 @@ import numpy as np, pytest, torch
 from PIL import Image
 from clsnb.all import (
     BACKBONES, Config, DATASETS, HOOKS, Hook, IterBasedRunner, MODELS, Runner, TRANSFORMS, build_backbone, build_classifier,
-    build_dataloader, build_head, build_loss, build_neck, multi_gpu_test, single_gpu_test
+    build_dataloader, build_head, build_loss, build_neck, fit, multi_gpu_test, single_gpu_test
 )
 from clsnb.config.config import import_custom
 from clsnb.config.imports import migrate_imports
@@ -623,3 +623,49 @@ def test_fused_norms_change_no_answer(name):
 @pytest.mark.parametrize('older,newer', [('1.8.0rc1', '1.8'), ('1.8', '1.8.0.post1'), ('1.9', '1.10'), ('2.0a1', '2.0b1')])
 def test_versions_are_compared_as_numbers(older, newer):
     assert digit_version(older) < digit_version(newer)
+
+# ---- methods that a run calls
+
+def counted(cls, *names):
+    "A registered subclass whose methods count their calls"
+    calls = {}
+    def count(name):
+        def method(self, *args, **kwargs):
+            calls[name] = calls.get(name, 0)+1
+            return getattr(super(own, self), name)(*args, **kwargs)
+        return method
+    own = type(f'Counted{cls.__name__}', (cls,), {name: count(name) for name in names})
+    own.calls,own.names = calls,names
+    return own
+
+def test_a_run_calls_what_users_override(tmp_path):
+    rng = np.random.default_rng(0)
+    for c in 'ab':
+        (tmp_path/'data'/c).mkdir(parents=True)
+        for i in range(4): Image.fromarray(rng.integers(0, 255, (32, 32), np.uint8)).save(tmp_path/'data'/c/f'{i}.png')
+    data = counted(DATASETS.get('CustomDataset'), 'load_annotations', 'prepare_data', 'get_cat_ids', 'get_gt_labels', 'evaluate',
+                   'is_valid_file', '__getitem__', '__len__')
+    backbone = counted(BACKBONES.get('LeNet5'), 'forward', 'train', 'init_weights')
+    neck = counted(MODELS.get('GlobalAveragePooling'), 'forward', 'init_weights')
+    head = counted(MODELS.get('LinearClsHead'), 'forward_train', 'simple_test', 'post_process', 'pre_logits', 'loss',
+                   'init_weights')
+    model = counted(MODELS.get('ImageClassifier'), 'extract_feat', 'forward_train', 'simple_test', 'forward_test', 'forward',
+                    'train_step', 'val_step', '_parse_losses', 'init_weights')
+    hook = counted(Hook, *Hook.stages)
+    parts = [(DATASETS, data), (HOOKS, hook), *((MODELS, cls) for cls in (backbone, neck, head, model))]
+    for registry,cls in parts: registry.register(cls, force=True)
+    steps = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='Normalize', mean=[0.], std=[255.], to_rgb=False),
+             dict(type='ImageToTensor', keys=['img']),
+             dict(type='ToTensor', keys=['gt_label']), dict(type='Collect', keys=['img', 'gt_label'])]
+    pictures = dict(type=data.__name__, data_prefix=str(tmp_path/'data'), pipeline=steps)
+    fit(Config(dict(
+        model=dict(type=model.__name__, backbone=dict(type=backbone.__name__), neck=dict(type=neck.__name__),
+                   head=dict(type=head.__name__, num_classes=2, in_channels=120)),
+        data=dict(samples_per_gpu=4, workers_per_gpu=0, val=pictures,
+                  train=dict(type='ClassBalancedDataset', oversample_thr=.5, dataset=pictures)),
+        optimizer=dict(type='SGD', lr=.01), optimizer_config={}, lr_config=dict(policy='fixed'), log_level='ERROR',
+        runner=dict(type='EpochBasedRunner', max_epochs=1), workflow=[('train', 1), ('val', 1)],
+        evaluation=dict(interval=1, metric='accuracy', metric_options=dict(topk=(1,))),
+        custom_hooks=[dict(type=hook.__name__)])), work_dir=str(tmp_path/'work'))
+    for _,cls in parts: assert set(cls.names)-cls.calls.keys()==set(), cls.__name__
+    assert hook.calls['after_train_iter']==2 and data.calls['evaluate']==1 and model.calls['train_step']>=2
