@@ -1,5 +1,5 @@
 "What can be known from a config and a few samples is told by `check` and by `fit` before the first step"
-import json
+import json, shutil
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -186,3 +186,14 @@ def test_unused_parameters_are_named(folders, monkeypatch):
     assert finding.key=='find_unused_parameters' and 'spare.weight, spare.bias' in finding.text
     cfg.find_unused_parameters = True
     assert dry_run(cfg, model, data)==[]
+
+def test_broken_pictures_in_val_are_named(folders, tmp_path):
+    shutil.copytree(folders/'val', tmp_path/'val')
+    for name in ('cat/0.png', 'owl/1.png'):
+        path = tmp_path/'val'/name
+        path.write_bytes(path.read_bytes()[:900])
+    cfg = small(folders, data__val__data_prefix=str(tmp_path/'val'))
+    with pytest.raises(ConfigError, match='data.val: 2 of 6 pictures cannot be read.*cat/0.png'):
+        fit(cfg, tmp_path/'run', device='cpu')
+    cfg.custom_hooks = []
+    assert any(row[1]=='data.val' and 'cannot be read' in row[2] for row in check(cfg).errors)

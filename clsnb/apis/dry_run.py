@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['generators_kept', 'first_samples', 'needed_keys', 'picture_problem', 'sample_findings', 'failing_module', 'loss_hint',
            'model_finding', 'step_error', 'last_batch_is_one', 'unused_findings', 'last_batch_findings',
-           'step_findings', 'evaluation_error', 'metric_findings', 'monitor_findings', 'val_findings', 'same_files',
-           'folder_of', 'dry_run']
+           'step_findings', 'evaluation_error', 'metric_findings', 'monitor_findings', 'broken_findings',
+           'val_findings', 'same_files', 'folder_of', 'dry_run']
 
 # %% ../../nbs/apis/dry_run.ipynb #015b4055
-import copy, inspect, logging, warnings
+import copy, inspect, logging, time, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 import numpy as np, torch
@@ -71,13 +71,11 @@ def picture_problem(
     "What is wrong with the picture that a pipeline gives"
     if isinstance(img, np.ndarray): return "gives `img` as an array, not as a tensor; add ImageToTensor(keys=['img'])."
     if not torch.is_tensor(img): return f"gives `img` as {type(img).__name__}, not as a tensor."
-    if img.dtype==torch.uint8: return "gives `img` as bytes; add Normalize, or set data.device_normalize=True."
 
 def sample_findings(
     sample:dict, # After the pipeline
     needs:list[str], # Keys
     split:str='train', # Or 'val'
-    bytes_fit:bool=False, # Are bytes normalised later?
 )->Iterator[Finding]:
     "What is missing in a sample, or has another form than a model takes"
     key = f'data.{split}.pipeline'
@@ -87,7 +85,7 @@ def sample_findings(
         given = ', '.join(map(repr, sample))
         yield Finding(key, f"does not give {name!r}, only {given}; add it to the keys of Collect.")
     problem = picture_problem(sample['img']) if 'img' in sample else None
-    if problem and not (bytes_fit and 'bytes' in problem): yield Finding(key, problem)
+    if problem: yield Finding(key, problem)
 
 # %% ../../nbs/apis/dry_run.ipynb #89e36423
 def failing_module(
@@ -128,6 +126,9 @@ def model_finding(
     "An error of a step, with the part of the model that does not fit"
     name, reason = failing_module(model, error), str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, ClsnbError): return Finding('model', reason)
+    if batch['img'].dtype==torch.uint8:
+        text = f"gives `img` as bytes, which {name or 'the model'} cannot take"
+        return Finding('data.train.pipeline', f"{text}; add Normalize, or set data.device_normalize=True.")
     part = name.split('.')[0]
     if 'loss' in name:
         hint = loss_hint(cfg.facts.part('model.head'), batch['gt_label'], cfg.facts.num_classes)
@@ -242,6 +243,22 @@ def monitor_findings(
         yield Finding(key, f"{name!r} is not among the metrics.{near(name, names)}")
 
 # %% ../../nbs/apis/dry_run.ipynb #ea5da163
+def broken_findings(
+    val_data, # The data set that is evaluated
+    seconds:float=2., # After which the rest is left to the evaluation
+)->Iterator[Finding]:
+    "Pictures of `data.val` that cannot be read; evaluation needs all of them"
+    end, broken = time.monotonic()+seconds, []
+    if not hasattr(val_data, '__getitem__') or not hasattr(val_data, '__len__'): return
+    if not len(val_data) or not getattr(val_data, 'sample_name', lambda i: None)(0): return # not in files
+    for i in range(len(val_data)):
+        try: val_data[i]
+        except BrokenPicture as e: broken.append(str(e))
+        if time.monotonic()>end: break
+    if broken:
+        text = f"{len(broken)} of {len(val_data)} pictures cannot be read, and an evaluation needs them all"
+        yield Finding('data.val', f"{text}. clsnb verify lists them. First: {broken[0]}")
+
 def val_findings(
     model:nn.Module, # Is copied
     cfg:Config,
@@ -249,7 +266,7 @@ def val_findings(
 )->Iterator[Finding]:
     "What is wrong with a picture of `data.val`, and what the model makes of it"
     samples, bytes_fit = first_samples(val_data, 1), bool(cfg.facts.shared_loader_args.get('device_normalize'))
-    problems = list(sample_findings(samples[0], ['img'], 'val', bytes_fit)) if samples else []
+    problems = list(sample_findings(samples[0], ['img'], 'val')) if samples else []
     yield from problems
     if not samples or problems or not torch.is_tensor(samples[0]['img']) or bytes_fit: return
     trial, batch = copy.deepcopy(model).eval(), dict(collate(samples))
@@ -291,10 +308,10 @@ def dry_run(
     bytes_fit = bool(cfg.facts.shared_loader_args.get('device_normalize'))
     with generators_kept(cfg.facts.seed):
         samples = first_samples(train_data)
-        found = list(sample_findings(samples[0], needed_keys(model), 'train', bytes_fit)) if samples else []
+        found = list(sample_findings(samples[0], needed_keys(model))) if samples else []
         if len(samples)==2 and isinstance(samples[0], dict) and not found and not bytes_fit:
             found += step_findings(model, cfg, samples, len(train_data))
         if val_data is None: return found
-        found += [*metric_findings(cfg, val_data), *val_findings(model, cfg, val_data)]
+        found += [*metric_findings(cfg, val_data), *val_findings(model, cfg, val_data), *broken_findings(val_data)]
         found += same_files(train_data, val_data)
     return found
