@@ -224,6 +224,7 @@ def _is_deep_colour(image):
 # %% ../../../nbs/data/pixels/decode.ipynb #a9e73c87
 def orientation_of(image):
     "What is left to turn of a decoded picture; Pillow turns TIFFs itself"
+    if image.format=='TIFF': return 1
     try: exif = image.getexif()
     except Exception: return 1
     if 0x112 in exif: return exif[0x112] if exif[0x112] in range(2, 9) else 1
@@ -238,6 +239,7 @@ def picture_of_pillow(
     pixels = pixels_of_image(image, how)
     return imorient(pixels, orientation_of(image))
 
+_own_notes = 'JPEG','MPO','PNG','WEBP' # whose notes `picture_head` reads, also those that older Pillow does not know
 _turned_back = {6: 8, 8: 6} # the others are their own opposites
 
 def _with_pillow(image, head, how):
@@ -246,9 +248,8 @@ def _with_pillow(image, head, how):
     pixels = pixels_of_image(image, how)
     if _is_deep_colour(image) and (how.depth is not None or 0 < pixels.max() < 16): # its last 8 bits are gone
         raise RefusedPicture("its deep colours are stored in a way of which 8 bits are read: save it as a 16-bit PNG")
-    left = orientation_of(image)
-    if how.turns: return imorient(pixels, left)
-    has_turned = image.format=='TIFF' and head.orientation!=left # by itself, when it was decoded
+    if how.turns: return imorient(pixels, head.orientation if image.format in _own_notes else orientation_of(image))
+    has_turned = image.format=='TIFF' # by itself, when it was decoded
     return imorient(pixels, _turned_back.get(head.orientation, head.orientation)) if has_turned else pixels
 
 def _decode_carefully(data, head, how):
