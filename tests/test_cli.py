@@ -310,6 +310,10 @@ def fails(words, capsys):
     (f'finetune {TINY} pics --epochs 0', '0 is not in the range from 1'),
     ('attach pics --every -1', '-1 is not in the range'),
     ('test a.pth --cfg-options data.test=3', 'A data set is a dict'),
+    *((f'test a.pth --cfg-options data.workers_per_gpu=0 --metric-options {o}', o.split('=')[0])
+      for o in ('topk=x', 'topk=0', 'topk=(1,-2)', 'thrs=x')),
+    *((f'train {TINY} --cfg-options optimizer.{o}', f"'optimizer.{o.split('=')[0]}' takes float")
+      for o in ('lr=abc', 'weight_decay=x', 'momentum=[1]')),
     (f'train {TINY} --work-dir a\0b', 'NUL'),
 ])
 def test_checked_before_any_work(line, text, odd_places, capsys):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from .dist import get_dist_info
+from .errors import check_known
 from .outputs import system_error_text
 from .redact import hide_secrets
 
@@ -53,6 +54,7 @@ def get_logger(
     "The logger of this name"
     log, rank = logging.getLogger(name), get_dist_info()[0]
     log.propagate = False
+    if isinstance(log_level, str): check_known(log_level, logging.getLevelNamesMapping(), 'log_level: there is no level')
     log.setLevel(logging.ERROR if rank else log_level or log.level or logging.INFO)
     if not any(isinstance(h, _Stdout) for h in log.handlers): log.addHandler(_Stdout())
     log.addFilter(_without_secrets) # once, however often it is added

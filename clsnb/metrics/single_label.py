@@ -9,6 +9,7 @@ __all__ = ['accuracy', 'accuracy_by_key', 'confusion_counts', 'calculate_confusi
 # %% ../../nbs/metrics/single_label.ipynb #84cb72a5
 import numbers
 import numpy as np, torch
+from ..core.errors import ConfigError, brief
 from .ranking import label_ranks, predicted_classes, score_array
 from .registry import register_metric
 
@@ -17,7 +18,7 @@ def _thresholds(thrs):
     "Thresholds as a tuple, and whether there was only one"
     if isinstance(thrs, numbers.Number): return (thrs,), True
     if isinstance(thrs, (tuple, list)): return tuple(thrs), False
-    raise TypeError(f"thrs is a number or a tuple of numbers, not {type(thrs).__name__}.")
+    raise ConfigError(f"thrs is a number or a tuple of numbers, not {type(thrs).__name__}.")
 
 def accuracy(
     pred, # Scores (N, C)
@@ -49,6 +50,12 @@ def _by_threshold(
     if not isinstance(thrs, (tuple, list)): return {name: value}
     return {f'{name}_thr_{t:.2f}': v for t, v in zip(thrs, value)}
 
+def _checked_topk(topk):
+    "`topk` as a list; raises `ConfigError`"
+    ks = list(topk) if isinstance(topk, (tuple, list, set)) else [topk]
+    if all(isinstance(k, numbers.Integral) and k>=1 for k in ks): return ks
+    raise ConfigError(f"topk is a whole number from 1 on, or several of them, not {brief(topk)}.")
+
 @register_metric('accuracy')
 def accuracy_by_key(
     scores, # (samples, classes)
@@ -58,7 +65,7 @@ def accuracy_by_key(
 )->dict[str, float]:
     "`accuracy` under the keys of mmcls: `accuracy_top-1`, or `accuracy` for a single number"
     alone = isinstance(topk, int)
-    ks = sorted({min(k, scores.shape[1]) for k in ([topk] if alone else topk)}) if len(scores) else []
+    ks = sorted({min(k, scores.shape[1]) for k in _checked_topk(topk)}) if len(scores) else []
     found = {}
     for k, v in zip(ks, accuracy(scores, labels, ks, 0. if thrs is None else thrs)):
         v = [o.item() for o in v] if isinstance(v, list) else v.item()
