@@ -54,7 +54,8 @@ def get_logger(
     "The logger of this name"
     log, rank = logging.getLogger(name), get_dist_info()[0]
     log.propagate = False
-    if isinstance(log_level, str): check_known(log_level, logging.getLevelNamesMapping(), 'log_level: there is no level')
+    if isinstance(log_level, str):
+        check_known(log_level, logging.getLevelNamesMapping(), 'log_level: there is no level')
     log.setLevel(logging.ERROR if rank else log_level or log.level or logging.INFO)
     if not any(isinstance(h, _Stdout) for h in log.handlers): log.addHandler(_Stdout())
     log.addFilter(_without_secrets) # once, however often it is added
