@@ -312,7 +312,7 @@ greedy = dict(
     double='x = ["a"]\n'+'x = x+x\n'*60, zip='x = [list(zip(range(90000), range(90000))) for i in range(90)]',
     copies=('b.py', 'y = "a"*90000', '_base_ = "b.py"\nx = ['+'{{_base_.y}}+"a",'*9000+']'),
     texts=('b.py', 'y = "a"*90000', '_base_ = "b.py"\nx = "'+'{{_base_.y}}'*15000+'"'),
-    json=('b.py', 'y = list(range(90000))', '.json', '{"_base_": "b.py", "x": ['+'"{{_base_.y}}",'*25000+'1]}'),
+    json=('b.py', 'y = list(range(9000))', '.json', '{"_base_": "b.py", "x": ['+'"{{_base_.y}}",'*25000+'1]}'),
     json_texts=('b.py', 'y = "a"*90000', '.json', '{"_base_": "b.py", "x": ['+'"{{_base_.y}}{{_base_.y}}",'*12000+'1]}'),
     json_keys=('b.json', json.dumps({f'k{i}': i for i in range(9000)}), '.json',
                '{"_base_": "b.json", "x": ['+'"{{_base_.k1}}",'*24000+'1]}'),
