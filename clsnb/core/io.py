@@ -150,7 +150,10 @@ def _download_to(f, url, timeout, tries, bar):
             if size is None or f.tell()==size: return
             problem = f'the connection broke after {f.tell():,} of {size:,} bytes'
         except HTTPError as e: raise OSError(f'the server says {e.code} {e.reason}') from None
-        except (OSError, HTTPException) as e: problem = f'{e} after {f.tell():,} bytes'
+        except (OSError, HTTPException) as e:
+            reason = getattr(e, 'reason', e) # what a URLError wraps
+            reason = getattr(reason, 'strerror', None) or reason
+            problem = f'{reason} after {f.tell():,} bytes' if f.tell() else str(reason)
         if not (left and f.tell()): raise OSError(problem)
 
 # %% ../../nbs/core/io.ipynb #75b84038
