@@ -12,6 +12,7 @@ from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config, picture_folders, start_from
 from clsnb.apis.inference import inference_model
 from clsnb.apis.lr_find import LrFind, lr_find
+from clsnb.cli import main
 from clsnb.apis.fit import fit
 from clsnb.apis.test import evaluate_config
 from clsnb.core.checkpoint import read_checkpoint
@@ -285,23 +286,24 @@ def test_models_that_cannot_be(tmp_path):
         ('resnet101-csra_1xb16_voc07-448px', ConfigError, 'several labels'),
     ):
         with pytest.raises(err, match=text) as e:
-            finetune(name, photos, tmp_path/'run')
+            finetune(name, photos, tmp_path/'run', weights='none' if 'csra' in str(name) else None)
         assert '\n' not in str(e.value)
     with pytest.raises(CheckpointError): # asked for, so it must be there
         start_from(TINY, weights=tmp_path/'b.pth')
 
 def test_without_a_network(tmp_path, monkeypatch):
-    "A name whose weights cannot be had starts from scratch and says so; nothing is frozen"
+    "Weights that were published and cannot be had stop the run, unless none are asked for; then nothing is frozen"
     import clsnb.core.checkpoint as c
     def none(url, *a, **k): raise DataError(f'{url} cannot be fetched (no network)')
     monkeypatch.setattr(c, 'download', none)
     monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
-    cfg, weights, why = start_from('resnet18_8xb32_in1k')
-    assert weights is None
-    assert 'cannot be fetched' in why
-    cfg = finetune_config('resnet18_8xb32_in1k', photos, tmp_path/'run')
+    with pytest.raises(CheckpointError, match='cannot be fetched .*--weights none'): start_from('resnet18_8xb32_in1k')
+    cfg, weights, why = start_from('resnet18_8xb32_in1k', 'none')
+    assert weights is None and why=='as asked'
+    cfg = finetune_config('resnet18_8xb32_in1k', photos, tmp_path/'run', weights='none')
     text = (tmp_path/'run/finetune.py').read_text()
-    assert cfg.load_from is None and 'from scratch: http' in text and 'FreezeHook' not in text
+    assert cfg.load_from is None and 'from scratch: as asked' in text and 'FreezeHook' not in text
+    assert start_from('resnest50_32xb64_in1k').why_none=='no weights were published for it'
 
 def test_published_weights_are_taken(pretrained_home, tmp_path):
     cfg = finetune_config('mobilenet-v2_1xb16-ft_photos', photos, tmp_path/'run')
@@ -507,3 +509,64 @@ def test_the_command(tmp_path, capsys):
     assert 'from scratch' in out
     assert 'finished after 1 epoch' in out and 'best_f1_score_epoch_1.pth: accuracy_top-1' in out
     assert (tmp_path/'run/epoch_1.pth').exists()
+
+# ---- Broken and missing pictures, weights that cannot be had, short names
+
+def tiny_folder(root, n=6, classes=('Fische', 'Gebäude')):
+    import cv2
+    rs = np.random.RandomState(0)
+    for c in classes:
+        (root/c).mkdir(parents=True)
+        for i in range(n):
+            data = cv2.imencode('.png', rs.randint(0, 256, (40, 40, 3), np.uint8))[1]
+            (root/c/f'{i}.png').write_bytes(data.tobytes())
+    return root
+
+def test_broken_pictures_are_left_out_and_a_missing_one_does_not_stop_a_resume(tmp_path, capsys):
+    data = tiny_folder(tmp_path/'Meine Bilder')
+    (data/'Fische/kaputt.png').write_bytes((data/'Fische/0.png').read_bytes()[:60])
+    work = tmp_path/'run'
+    quick = dict(epochs=2, options={'data.workers_per_gpu': 0, 'results': False}, device='cpu')
+    finetune(TINY, data, work, **quick)
+    out = capsys.readouterr().out
+    assert '1 broken picture is left out' in out and 'kaputt' in (work/'broken.csv').read_text()
+    names = (work/'train.txt').read_text()+(work/'val.txt').read_text()
+    assert 'kaputt' not in names and names.count('\n')==12
+    for part in ('train', 'val'):
+        gone = (work/f'{part}.txt').read_text().splitlines()[0].rpartition(' ')[0]
+        (data/gone).unlink()
+    (work/'epoch_2.pth').unlink(missing_ok=True)
+    finetune(TINY, data, work, **quick)
+    out = capsys.readouterr().out
+    assert out.count('pictures in')==2 and 'are gone and are left out' in out and '1 of ' in out
+    metrics, scores, _, _ = evaluate_config(work, device='cpu')
+    assert len(scores)==len((work/'val.txt').read_text().splitlines())>0 and 'accuracy_top-1' in metrics
+
+def test_broken_pictures_of_folders_with_splits(tmp_path):
+    for part in ('train', 'val'): tiny_folder(tmp_path/'x'/part)
+    (tmp_path/'x/val/Fische/0.png').write_bytes(b'nothing')
+    facts = picture_folders(tmp_path/'x', tmp_path/'run')
+    assert facts.n==12 and facts.n_val==11 and '1 broken picture is left out' in facts.how
+    assert 'ann_file' in facts.args['val'] and 'ann_file' not in facts.args['train'] and facts.args['test']==facts.args['val']
+
+def test_published_weights_that_cannot_be_had_stop_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('CLSNB_ZOO', 'http://127.0.0.1:9/')
+    monkeypatch.setenv('CLSNB_HOME', str(tmp_path/'home'))
+    data = tiny_folder(tmp_path/'x')
+    with pytest.raises(SystemExit) as e: main(['finetune', 'resnet18', str(data), '--work-dir', str(tmp_path/'run')])
+    err = capsys.readouterr().err
+    assert e.value.code==2 and err.count('\n')==1 and '--weights none' in err and 'resnet18_8xb32_in1k' in err
+    for none in ('none', False):
+        cfg = finetune_config('resnet18', data, tmp_path/f'run{none}', weights=none)
+        assert cfg.load_from is None and cfg.model.backbone.depth==18
+
+def test_the_reasons_are_a_table_and_the_config_is_shown_on_request(tmp_path, capsys):
+    data = tiny_folder(tmp_path/'x')
+    quick = dict(epochs=1, options={'data.workers_per_gpu': 0, 'results': False}, device='cpu')
+    finetune(TINY, data, tmp_path/'a', **quick)
+    out = capsys.readouterr().out
+    assert 'model ' in out and 'with a head of 2 classes' in out and 'dict(' not in out.split('Epoch')[0]
+    finetune(TINY, data, tmp_path/'b', show=True, **quick)
+    assert 'dict(' in capsys.readouterr().out
+    with pytest.raises(ConfigError, match='Delete the folder, .*--work-dir.* resume'):
+        finetune(TINY, data, tmp_path/'b', seed=3, **quick)

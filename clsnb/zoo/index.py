@@ -212,8 +212,9 @@ def _entry_of_short_name(name, rows):
 def _near_models(name, rows):
     "A hint with the nearest names, those of ImageNet first"
     known = {o: 'in1k' not in o for r in rows for o in (r['name'], r['config']) if o}
+    def likeness(other): return difflib.SequenceMatcher(None, other, name.lower()).ratio()
     hits = difflib.get_close_matches(name.lower(), known, n=12, cutoff=.55)
-    first = sorted(hits, key=known.get)[:3]
+    first = sorted((o for o in hits if likeness(o)>likeness(hits[0])-.1), key=known.get)[:3]
     return f" Did you mean {' or '.join(map(repr, first))}?" if first else ' clsnb zoo WORD searches in it.'
 
 def zoo_entry(
