@@ -149,3 +149,11 @@ def test_what_the_documentation_lists_beside_the_metafiles():
     assert z.loc['swin-large_3rdparty_in21k-384px'].weights.endswith('swin-large_3rdparty_in21k-384px.pth')
     assert len(z[z.config.isna() & z.weights.notna()]) == 19 # weights to start from
     assert index.zoo_entry('regnetx-800mf_8xb128_in1k')['top1'] == 74.76 # the name of a config is not the other's
+
+def test_a_name_on_the_command_line_means_its_published_weights(server, capsys):
+    from clsnb.apis.open_model import model_to_ask
+    from clsnb.data.sets.packaged import photo_path
+    main(['predict', 'lenet5_mnist', str(photo_path('cat'))])
+    assert '(untrained)' not in capsys.readouterr().out
+    assert model_to_ask('lenet5_mnist') == ('zoo://lenet5_mnist', None)
+    assert init_model(*model_to_ask('lenet5_mnist')).weights == 'zoo://lenet5_mnist'
