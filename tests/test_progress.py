@@ -6,6 +6,7 @@ import pytest, torch
 from torch import nn
 
 from clsnb.analysis.attach import Follower, attach, live_page
+from clsnb.core.errors import DataError
 from clsnb.runs.folder import Run, run_state, run_text
 from clsnb.runs.logs import LiveLog, read_log
 from clsnb.train import progress
@@ -442,6 +443,7 @@ def test_attach_again_and_errors(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert attach(tmp_path, every=0).follower.state=='finished'
     assert capsys.readouterr().out.startswith('finished after 2 epochs  loss')
+    with pytest.raises(DataError, match='is a file'): attach(tmp_path/'old.log.json')
     a = Follower(Run(tmp_path), .01, lambda a: 1/0)
     a.thread.start()
     a.thread.join(20)

@@ -39,7 +39,7 @@ def finite(path):
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_a_run_with_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, value):
-    with pytest.raises(ClsnbError, match='at iteration 6 it began in .*nan_batch_rank0.pth') as e:
+    with pytest.raises(ClsnbError, match='the first non-finite value, at iteration 6, is in .*nan_batch_rank0.pth') as e:
         fit(PHOTOS, tmp_path, bad_at(6, value=value))
     assert 'The loss is nan at iteration 8' in str(e.value)
     assert finite(tmp_path/'latest.pth') and (tmp_path/'latest.pth').resolve().name=='epoch_1.pth'

@@ -8,6 +8,7 @@ __all__ = ['live_page', 'Follower', 'attach']
 # %% ../../nbs/analysis/attach.ipynb #235f0d8a
 import base64, os, threading, time
 from collections.abc import Callable
+from ..core.errors import DataError
 from ..core.markup import element, join_markup
 from ..runs.folder import Run, last_written, run_text
 from ..runs.logs import LiveLog, plot_curves
@@ -81,12 +82,13 @@ def _shown_already(run):
     run._ipython_display_ = skip
 
 def attach(
-    work_dir: str|os.PathLike, # Folder of a run that goes on, has ended, or will begin
+    work_dir: str|os.PathLike, # Folder of a run that is training, has ended, or will begin
     every: float = 2., # Seconds between looks
     parts:tuple|list=('loss', 'metric', 'lr'), # Panels; see `curve_panels`
     live: bool|None = None, # Redraw in the background; None: in a notebook
 )->Run: # Its `follower` has `stop()` and `wait()`
-    "Show a run's progress and curves while it goes on, whichever process trains"
+    "Show a run's progress and curves while it trains, in whichever process; raises `DataError` for a file"
+    if os.path.isfile(work_dir): raise DataError(f"attach: {work_dir} is a file; give the work folder of a run.")
     run, live = Run(work_dir), in_notebook() if live is None else live
     key = os.path.abspath(work_dir)
     if key in _followers: _followers[key].stop()

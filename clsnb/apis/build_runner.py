@@ -85,7 +85,7 @@ KEYS.declare('runner.meta', dict|None, 'Metadata to save in checkpoints')
 KEYS.declare('total_epochs', int|None, 'Length in epochs, in older configs; `runner.max_epochs` takes precedence')
 KEYS.declare('optimizer', dict, 'The optimiser: type, lr, its arguments, paramwise_cfg and constructor')
 KEYS.declare('optimizer.lr', float, 'The learning rate')
-KEYS.declare('optimizer.weight_decay', float, 'How strongly weights are drawn to 0')
+KEYS.declare('optimizer.weight_decay', float, 'Strength of the weight decay')
 KEYS.declare('optimizer.momentum', float, 'Of SGD and its relatives')
 KEYS.declare(
     'find_unused_parameters',

@@ -289,7 +289,7 @@ def same_files(
     both = sorted(files(train_data) & files(val_data)) if folder_of(train_data)==folder_of(val_data) else []
     if not both: return
     text = f"has {len(both)} of {len(val_data)} pictures in common with data.train, such as {both[0]}"
-    yield Finding('data.val', f"{text}; its figures say little about new pictures.", 'warning')
+    yield Finding('data.val', f"{text}; its metrics then say little about new pictures.", 'warning')
 
 def folder_of(
     data, # A data set, or wrappers around one

@@ -292,7 +292,7 @@ def _note_what_is_missing(runner, held, logger):
     if runner.rank: return
     runner.problem = lost_checkpoint(runner)
     if not held.path.exists():
-        runner.problem = f"{held.path.parent} was deleted or moved during the run; files of before are gone."
+        runner.problem = f"{held.path.parent} was deleted or moved during the run; the files that were in it are gone."
     if runner.problem: logger.error(runner.problem)
 
 def _prepare_work_dir(cfg, name):

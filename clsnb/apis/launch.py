@@ -80,7 +80,7 @@ def _result_bytes(result):
     "A result as data; None in its place where it cannot be sent to another process"
     try: return pickle.dumps(result)
     except Exception as e: # whatever the object raises
-        print(f"launch: the function is done, but its result, a {type(result).__name__}, cannot be sent to the process "
+        print(f"launch: the function ended, but its result, a {type(result).__name__}, cannot be sent to the process "
               f"that called launch ({e}); None is returned instead.")
         return pickle.dumps(None)
 
@@ -241,7 +241,7 @@ def _read_result(path):
     "What a process returned; None where it cannot be read here, as an object of a class that this process lacks"
     try: return pickle.loads(path.read_bytes())
     except (AttributeError, ImportError) as e:
-        warnings.warn(f"launch: the function is done, but its result cannot be read here ({e}).", stacklevel=3)
+        warnings.warn(f"launch: the function ended, but its result cannot be read here ({e}).", stacklevel=3)
 
 def _config_port(what, args, kwargs):
     "`dist_params.port` of the config that is to be trained; None where there is none"

@@ -300,7 +300,7 @@ def check_travelling_values(
     leaking = _leaking_address(read, environment, addresses)
     if leaking is None: return
     names = ', '.join(environment.used)
-    raise ConfigError(f"{source.name}: an address that is asked of a server changes with an environment variable "
+    raise ConfigError(f"{source.name}: an address on a server depends on an environment variable "
                       f"({names}), so that its value would be sent. {TRUST_HINT}")
 
 # %% ../../nbs/config/files.ipynb #bb440f13

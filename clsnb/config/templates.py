@@ -38,8 +38,8 @@ def _environment_problem(name, value):
 
 def _untrusted_problem(name, text, match):
     "Why an untrusted file may not have a variable, or None"
-    if not may_read(name): return 'may be a secret, as it is not on the list of those that a config may read'
-    if _in_address(text, match): return 'would be sent to a server, as it stands in an address'
+    if not may_read(name): return 'may be a secret: it is not on the list of variables that a config may read'
+    if _in_address(text, match): return 'would be sent to a server, because it is part of an address'
 
 def fill_environment(text:str, # Of a config file
                      trust:bool=False, # Allow all variables, everywhere

@@ -211,7 +211,7 @@ def load_parts(
     except ClsnbError: raise
     except OSError as e: raise DataError(f"{path}: these results cannot be read ({e.strerror or e}).") from None
     except Exception as e: # what NumPy and its zip reader raise for a damaged file is not documented
-        raise DataError(f"{path}: these are not results that Results.save wrote ({type(e).__name__}: {e}).") from None
+        raise DataError(f"{path}: this is not a file written by Results.save ({type(e).__name__}: {e}).") from None
 
 # %% ../../nbs/runs/results.ipynb #fab2f32d
 class Results:

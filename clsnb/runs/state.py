@@ -62,5 +62,5 @@ def run_state(
     facts = read_progress(work_dir)
     if facts and facts['state']=='running' and not process_alive(facts, silent):
         here = facts.get('host')==socket.gethostname()
-        facts.update(state='died', why='its process is gone' if here else f"nothing was heard of {facts.get('host')}")
+        facts.update(state='died', why='its process is gone' if here else f"no report from {facts.get('host')}")
     return facts

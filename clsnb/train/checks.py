@@ -116,7 +116,7 @@ def check_intervals(cfg:dict):
         end = epochs if settings.get('by_epoch', bool(epochs)) else iters
         interval = settings.get('interval', 1)
         if end and interval > end:
-            text = f"nothing is {verb}: the interval is {interval}, the run ends after {end}."
+            text = f"nothing is {verb}: the interval is {interval}, but the run ends after {end}."
             yield Finding(f'{key}.interval', text, 'warning')
 
 def check_evaluation(cfg:dict):

@@ -176,6 +176,6 @@ class StopOnNanHook(Hook):
         iteration, where, kept = self.origin
         raise ClsnbError(
             f"The loss is {self.losses[-1].item()} at iteration {runner.iter+1}; "
-            f"at iteration {iteration} it began in {where}.{kept} "
+            f"the first non-finite value, at iteration {iteration}, is in {where}.{kept} "
             "Checkpoints with such weights are not written. Lower the learning rate, "
             "clip gradients (optimizer_config.grad_clip), or use bfloat16 instead of float16.")

@@ -35,7 +35,7 @@ def _refuse_other_sources(model_name, kwargs):
     if comes_from_elsewhere(model_name):
         require_trust(f"TIMMBackbone: model_name={model_name!r} takes a model from the hub or from a folder.")
     other = [o for o in kwargs if o.startswith('pretrained_') or o=='cache_dir']
-    if other: require_trust(f"TIMMBackbone: {other[0]} says where weights come from, or where they are put.")
+    if other: require_trust(f"TIMMBackbone: {other[0]} sets where weights come from or where they are stored.")
 
 def timm_model(model_name, pretrained=False, checkpoint_path='', **kwargs):
     "`timm.create_model`, with mistakes told in one line; without weights where nothing may be downloaded"
@@ -62,7 +62,7 @@ def timm_model(model_name, pretrained=False, checkpoint_path='', **kwargs):
             ) from None
         why = ' '.join(str(e).split())[:200] or type(e).__name__
         if comes_from_elsewhere(model_name):
-            raise CheckpointError(f'TIMMBackbone: {model_name} could not be had ({type(e).__name__}): {why}') from e
+            raise CheckpointError(f'TIMMBackbone: {model_name} could not be fetched ({type(e).__name__}): {why}') from e
         if not pretrained and not checkpoint_path:
             raise ConfigError(f"TIMMBackbone: timm's {model_name} cannot be built ({type(e).__name__}): {why}") from e
         what = f'from {checkpoint_path}' if checkpoint_path else 'that timm offers'
