@@ -1,5 +1,5 @@
 "Checkpoints that are damaged, or of another run: one readable error, and the newest good one is resumed"
-import json, os, zipfile
+import json, os, time, zipfile
 import numpy as np, pytest, torch
 from clsnb.apis.fit import fit
 from clsnb.core.checkpoint import read_checkpoint, save_checkpoint
@@ -196,3 +196,19 @@ def test_a_damaged_state_is_one_readable_line(run, tmp_path, path, value):
 def test_the_same_optimizer_resumes(run, tmp_path):
     assert resume(run, tmp_path, run/'w/epoch_2.pth').runner.epoch==3
     assert json.loads((tmp_path/'progress.json').read_text())['state']=='finished'
+
+@pytest.mark.parametrize('old', [False, True])
+def test_a_class_with_an_endless_name_is_told_at_once(tmp_path, old):
+    "torch searches its message about such a name for minutes"
+    path = tmp_path/'a.pth'
+    torch.save(dict(state_dict=dict(a=torch.ones(2))), path, _use_new_zipfile_serialization=not old)
+    hostile = b'c' + b'x'*100_000 + b'\ny\n'
+    if old:
+        path.write_bytes(b'\x80\x02' + hostile + path.read_bytes())
+    else:
+        with zipfile.ZipFile(path) as z: parts = {o: z.read(o) for o in z.namelist()}
+        with zipfile.ZipFile(path, 'w') as z:
+            for part, data in parts.items(): z.writestr(part, b'\x80\x02' + hostile + b'.' if part.endswith('data.pkl') else data)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match='damaged'): read_checkpoint(path)
+    assert time.process_time() - start < 5

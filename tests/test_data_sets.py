@@ -453,7 +453,7 @@ def test_shards(tmp_path, monkeypatch):
     )
     assert ShardDataset(str(tmp_path/'t-1.tar'), label_ext='json').get_gt_labels().tolist()==[1]
     shard('t-1.tar', [('y.jpg', pic)])
-    with pytest.raises(DataError, match='y.jpg has no y.cls'):
+    with pytest.raises(DataError, match='y.jpg has no file y.cls'):
         ShardDataset(str(tmp_path/'t-1.tar'))
     (tmp_path/'t-2.tar').write_bytes(b'not a tar file'*99)
     for p,words in [('t-2.tar','no whole'), ('t-9.tar','No such shard')]:

@@ -122,7 +122,7 @@ def test_evaluation_by_iteration_logs_the_steps_first(tmp_path):
 
 def test_early_stopping_names_an_unknown_metric(tmp_path):
     options = {**digits, 'results': False, 'custom_hooks': [dict(type='EarlyStopHook', monitor='acuracy')]}
-    with pytest.raises(ClsnbError, match="monitor='acuracy' is not among the metrics.*accuracy_top-1"):
+    with pytest.raises(ClsnbError, match="monitor: 'acuracy' is not among the metrics.*accuracy_top-1"):
         fit('lenet5_1xb32_digits', tmp_path, options)
 
 def test_positions_of_earlier_checkpoints():

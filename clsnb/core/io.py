@@ -57,7 +57,8 @@ def dump_json(obj, path:str|Path, **options)->None: # Options of `json.dump`
         json.dump(obj, f, default=_plain_number, **options)
 
 def append_json(obj, path:str|Path)->None:
-    "Append one line of JSON"
+    "Append one line of JSON; a folder that has been deleted is made again"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'a', encoding='utf-8') as f:
         f.write(json.dumps(obj, default=_plain_number)+'\n')
 

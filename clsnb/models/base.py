@@ -57,7 +57,7 @@ def check_indices(out_indices, n, who, # Class, for the message
                   ):
     "`out_indices` as a tuple of numbers in 0..n-1"
     idx = (out_indices,) if isinstance(out_indices, int) else out_indices
-    if not isinstance(idx, (list, tuple)) or not all(isinstance(i, int) for i in idx):
+    if not isinstance(idx, (list, tuple, range)) or not all(isinstance(i, int) for i in idx):
         raise ConfigError(f"{who}: out_indices is a number or a list of numbers, not {brief(out_indices)}.")
     for i in idx:
         if not -n <= i < n:

@@ -214,7 +214,7 @@ def _near_models(name, rows):
     known = {o: 'in1k' not in o for r in rows for o in (r['name'], r['config']) if o}
     def likeness(other): return difflib.SequenceMatcher(None, other, name.lower()).ratio()
     hits = difflib.get_close_matches(name.lower(), known, n=12, cutoff=.55)
-    first = sorted((o for o in hits if likeness(o)>likeness(hits[0])-.1), key=known.get)[:3]
+    first = sorted((o for o in hits if likeness(o)>likeness(hits[0])-.15), key=known.get)[:3]
     return f" Did you mean {' or '.join(map(repr, first))}?" if first else ' clsnb zoo WORD searches in it.'
 
 def zoo_entry(

@@ -81,7 +81,7 @@ def plan_workers(
     method = options.get('multiprocessing_context')
     reason = why_not_send(reader, getattr(method, '_name', method)) if num_workers else None
     if reason and method is None and 'fork' in multiprocessing.get_all_start_methods():
-        warnings.warn(f"Workers are forked, because they cannot be spawned: {reason}.", stacklevel=4)
+        warnings.warn(f"Workers are forked: they cannot be spawned, because {reason}.", stacklevel=4)
         return num_workers,dict(options, multiprocessing_context='fork')
     if reason:
         warnings.warn(
