@@ -1,5 +1,6 @@
 "Checkpoints that are damaged, or of another run: one readable error, and the newest good one is resumed"
-import json, os, time, zipfile
+import json, os, zipfile
+from time import process_time
 import numpy as np, pytest, torch
 from clsnb.apis.fit import fit
 from clsnb.core.checkpoint import read_checkpoint, save_checkpoint
@@ -209,6 +210,6 @@ def test_a_class_with_an_endless_name_is_told_at_once(tmp_path, old):
         with zipfile.ZipFile(path) as z: parts = {o: z.read(o) for o in z.namelist()}
         with zipfile.ZipFile(path, 'w') as z:
             for part, data in parts.items(): z.writestr(part, b'\x80\x02' + hostile + b'.' if part.endswith('data.pkl') else data)
-    start = time.process_time()
+    start = process_time()
     with pytest.raises(CheckpointError, match='damaged'): read_checkpoint(path)
-    assert time.process_time() - start < 5
+    assert process_time() - start < 5

@@ -161,13 +161,12 @@ def _pickles(path):
 def check_names(
     path:Path, # A checkpoint
 )->None:
-    "Raise `CheckpointError` where a pickle refers to a class whose name is too long to be one"
+    "Raise `RuntimeError` where a pickle refers to a class whose name is too long to be one"
     for file in _pickles(path):
         with suppress(ValueError, IndexError, EOFError, OverflowError): # where the pickles end; torch tells more
             while True:
                 longest = max((len(arg) for op,arg,_ in pickletools.genops(file) if op.name=='GLOBAL'), default=0)
-                if longest>_longest_name:
-                    raise CheckpointError(f"{path} is not a checkpoint that can be read: it is damaged.")
+                if longest>_longest_name: raise RuntimeError(f'corrupt: the name of a class has {longest:,} characters')
 
 # %% ../../nbs/core/checkpoint_file.ipynb #b5e9ae63
 def _is_npz(path):
