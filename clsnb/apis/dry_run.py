@@ -224,7 +224,8 @@ def metric_findings(
         return
     count = len(val_data.CLASSES or ()) or cfg.facts.num_classes
     if not count or len(val_data)<2: return
-    if not type(val_data).evaluate.__module__.startswith('clsnb.'): return # one of your own is not called with made-up scores
+    is_ours = type(val_data).evaluate.__module__.startswith('clsnb.')
+    if not is_ours: return # one of your own is not called with made-up scores
     try: found = val_data.evaluate([np.full(count, 1/count, np.float32)]*2, indices=[0, 1], **hook.kwargs)
     except Exception as e: # of a data set of the user's own, perhaps
         if finding := evaluation_error(hook, e): yield finding
