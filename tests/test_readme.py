@@ -1,5 +1,5 @@
 "The README does what it says: its blocks run in order, in an empty folder"
-import json, re, shutil, subprocess, sys
+import json, os, re, shutil, subprocess, sys
 from pathlib import Path
 import clsnb
 
@@ -44,7 +44,11 @@ def test_readme_runs_as_it_is_read(tmp_path, pretrained_home):
     own_pictures(tmp_path)
     (tmp_path/'blocks.json').write_text(json.dumps(blocks))
     (tmp_path/'run_blocks.py').write_text(RUN_BLOCKS)
-    done = subprocess.run([sys.executable, 'run_blocks.py'], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # where the command clsnb is
+    done = subprocess.run(
+        [sys.executable, 'run_blocks.py'],
+        cwd=tmp_path, env=dict(os.environ, PATH=path), capture_output=True, text=True, timeout=1200,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert 'Warning' not in done.stderr, done.stderr[-3000:]
     answers = re.findall(r'^holiday/\S+.*$', done.stdout, re.M)
