@@ -158,7 +158,7 @@ def test_results_never_unpickle(tmp_path):
         names=['b'],
         root='',
     )
-    with pytest.raises(DataError, match='not results'):
+    with pytest.raises(DataError, match='not a file written by'):
         Results.load(tmp_path/'e.npz')
 
 # ---- A run's folder
