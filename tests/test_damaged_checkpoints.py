@@ -201,7 +201,7 @@ def test_the_same_optimizer_resumes(run, tmp_path):
 @pytest.mark.parametrize('old', [False, True])
 def test_a_class_with_an_endless_name_is_told_at_once(tmp_path, old):
     "torch searches its message about such a name for minutes"
-    path = tmp_path/'a.pth'
+    path = tmp_path/'epoch_1.pth'
     torch.save(dict(state_dict=dict(a=torch.ones(2))), path, _use_new_zipfile_serialization=not old)
     hostile = b'c' + b'x'*100_000 + b'\ny\n'
     if old:
@@ -212,4 +212,5 @@ def test_a_class_with_an_endless_name_is_told_at_once(tmp_path, old):
             for part, data in parts.items(): z.writestr(part, b'\x80\x02' + hostile + b'.' if part.endswith('data.pkl') else data)
     start = process_time()
     with pytest.raises(CheckpointError, match='damaged'): read_checkpoint(path)
+    assert latest_checkpoint(tmp_path) is None
     assert process_time() - start < 5

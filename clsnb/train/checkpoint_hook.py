@@ -9,10 +9,10 @@ __all__ = ['out_folder', 'delete_checkpoint', 'link', 'save_or_warn', 'lost_chec
 # %% ../../nbs/train/checkpoint_hook.ipynb #51335f1b
 import logging, math, os, re, shutil
 from pathlib import Path
-import torch
 from ..core.checkpoint import read_checkpoint
 from ..core.dist import sync_buffers
 from ..core.errors import CheckpointError, ConfigError, check_known, near
+from ..core.checkpoint_file import read_torch
 from ..core.load import require_finite
 from ..core.log import get_logger
 from ..core.outputs import is_disk_full
@@ -170,7 +170,7 @@ class CheckpointHook(Hook):
 # %% ../../nbs/train/checkpoint_hook.ipynb #1e405a37
 def _stored_meta(path):
     "The facts in a checkpoint, read without its weights where that can be done; None for a damaged file"
-    try: return dict(torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta'])
+    try: return dict(read_torch(path, mmap=True)['meta'])
     except Exception: pass # an old format, which cannot be mapped, or damaged
     try: return read_checkpoint(path)['meta']
     except CheckpointError: return None

@@ -16,7 +16,6 @@ from ..core.log import get_logger
 from .batches import batches_from, to_device
 from .checkpoints import resume_from
 from .contexts import Contexts
-from .finite import check_before_resuming
 from .hooks import Hook, HookList
 from .log_buffer import LogBuffer
 from .mmcv_names import HookRegistration, MmcvNames
@@ -119,9 +118,7 @@ class RunState(MmcvNames, HookRegistration):
     def current_lr(self) -> list | dict: return learning_rates(self.optimizer)
     def load_checkpoint(self, path, map_location: str = 'cpu', strict: bool = False) -> dict:
         "Begin anew from the weights of a checkpoint"
-        checkpoint = load_checkpoint(self.model, path, map_location, strict, self.logger)
-        check_before_resuming(checkpoint['state_dict'], path)
-        return checkpoint
+        return load_checkpoint(self.model, path, map_location, strict, self.logger)
     def resume(self, path, resume_optimizer: bool = True, map_location: str = 'cpu') -> dict:
         "Continue where a checkpoint was written"
         self.paused = None
