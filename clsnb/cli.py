@@ -201,9 +201,9 @@ def convert_weights(
 # %% ../nbs/cli.ipynb #12755c9e
 def _is_config(name):
     "Does a user mean a config, rather than a folder or a picture?"
-    from clsnb.config.config import list_configs
-    if Path(name).exists() or '://' in name: return name.endswith(('.py', '.json', '.yaml', '.yml'))
-    return name.endswith(('.py', '.json', '.yaml', '.yml')) or name in list_configs()
+    from clsnb.config.files import config_suffixes, list_configs
+    if name.endswith(config_suffixes): return True
+    return not Path(name).exists() and '://' not in name and name in list_configs()
 
 def picture_splits(
     folders:list[str], # Folders of pictures (one per split), pictures, or a config

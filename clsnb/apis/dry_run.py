@@ -17,7 +17,7 @@ from torch import nn
 from ..config.config import Config
 from ..config.findings import Finding
 from ..core.dist import get_dist_info
-from ..core.errors import ClsnbError, ConfigError, brief, near
+from ..core.errors import ClsnbError, ConfigError, brief, first_line, near
 from ..core.registry import HOOKS
 from ..core.seed import rng_state, set_rng_state, set_seed
 from ..data.feed.batches import collate
@@ -124,7 +124,7 @@ def model_finding(
     error:Exception, # What it raised
 )->Finding:
     "An error of a step, with the part of the model that does not fit"
-    name, reason = failing_module(model, error), str(error).splitlines()[0] if str(error) else type(error).__name__
+    name, reason = failing_module(model, error), first_line(error)
     if isinstance(error, ClsnbError): return Finding('model', reason)
     if batch['img'].dtype==torch.uint8:
         text = f"gives `img` as bytes, which {name or 'the model'} cannot take"
@@ -276,8 +276,7 @@ def val_findings(
     try:
         with torch.no_grad(): trial(return_loss=False, **batch)
     except Exception as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        yield Finding('data.val.pipeline', f"gives pictures that the model cannot take: {brief(reason, 200)}")
+        yield Finding('data.val.pipeline', f"gives pictures that the model cannot take: {brief(first_line(e), 200)}")
 
 def same_files(
     train_data, # With `sample_name`

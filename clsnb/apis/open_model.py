@@ -175,7 +175,8 @@ def model_to_ask(
     "A model and its weights; a name of the zoo has its published ones; raises `ConfigError` for a config without any"
     if weights is not None: return config,weights
     if published := _published(config): return published,None
-    if find_config_and_weights(config)[1] is not None or find_config_and_weights(config)[0] is None: return config,None
+    cfg,path = find_config_and_weights(config)
+    if cfg is None or path is not None: return config,None
     raise ConfigError(
         f"{_config_name(config)} is a config without weights, and an untrained model answers at random. Name a "
         "checkpoint or the work folder of a run, set --weights FILE, or set --weights none to mean it."

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, torch
 from safetensors import safe_open
 from .classes import as_class_names
-from .errors import CheckpointError, brief
+from .errors import CheckpointError, brief, first_line
 
 # %% ../../nbs/core/checkpoint_file.ipynb #33e433a8
 class Inert:
@@ -101,10 +101,7 @@ def _error_problem(error, head):
     if head[:1]==b'\x80' and not head.startswith(_old_magic):
         return "it is a plain pickle, not one of torch, and loading that could run code"
     why = re.search(r'WeightsUnpickler error: *(.*)', str(error))
-    if why:
-        said = why[1]
-    else:
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    said = why[1] if why else first_line(error)
     return f"its format is unknown ({''.join(filter(str.isprintable, said[:120]))})"
 
 def _file_problem(path, error):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['single_line', 'ClsnbError', 'ConfigError', 'DataError', 'CheckpointError', 'DependencyError', 'near', 'check_known',
-           'brief', 'need']
+           'brief', 'first_line', 'need']
 
 # %% ../../nbs/core/errors.ipynb #883b5b83
 import difflib, importlib, re
@@ -72,6 +72,13 @@ def brief(
     "A value as text, cut where it is too long for a message"
     text = repr(value)
     return text if len(text)<=n else f'{text[:n]}...'
+
+# %% ../../nbs/core/errors.ipynb #b2f84e60
+def first_line(
+    error:BaseException, # Of any package
+)->str:
+    "The first line of the message of an error, or the name of its class where it has no message"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 # %% ../../nbs/core/errors.ipynb #666ac0fe
 def need(

@@ -8,7 +8,7 @@ __all__ = ['array_picture']
 # %% ../../nbs/data/arrays.ipynb #feb7ccf7
 import numpy as np, torch
 from ..core.errors import DataError
-from .pixels.decode import HowToDecode
+from .pixels.decode import HowToDecode, blend_alpha
 from .pixels.depth import RefusedPicture, to_eight_bits
 
 # %% ../../nbs/data/arrays.ipynb #9eb6514b
@@ -36,18 +36,12 @@ def _grey_of_colours(values):
     import cv2 # heavy
     return cv2.cvtColor(np.ascontiguousarray(values[..., :3]), cv2.COLOR_BGR2GRAY)
 
-def _blended(values, background):
-    "Pixels with an alpha channel, in front of a background (red, green, blue)"
-    behind = np.broadcast_to(np.asarray(background, np.float32), (3,))[::-1]
-    alpha = values[..., 3:].astype(np.float32)/255
-    return (values[..., :3]*alpha + behind*(1-alpha)).round().astype(values.dtype)
-
 def _with_channels(values, how):
     "The channels that `color_type` asks for"
     if how.color_type=='unchanged': return values
     if values.ndim==2: values = values[..., None]
     count = values.shape[2]
-    if count==4 and how.background is not None: values = _blended(values, how.background)
+    if count==4 and how.background is not None: values = blend_alpha(values[..., :3], values[..., 3], how.background)
     if how.grey: return values[..., 0] if count<3 else _grey_of_colours(values)
     return np.repeat(values[..., :1], 3, 2) if count<3 else np.ascontiguousarray(values[..., :3])
 

@@ -6,7 +6,7 @@
 __all__ = ['HeldFile', 'work_dir_held']
 
 # %% ../../nbs/runs/lock.ipynb #1340a5b2
-import json, os, socket, time
+import errno, json, os, socket, time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,7 +50,6 @@ class HeldFile:
 
 def _lock(number, path):
     "Lock an open file for this process; where the file system has no locks, look whether its writer is alive"
-    import errno
     try: import fcntl
     except ImportError: return not _writer_alive(path)
     try: fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)

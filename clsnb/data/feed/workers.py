@@ -12,7 +12,7 @@ import numpy as np, torch
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from torch.utils.data import get_worker_info
-from ...core.errors import DataError
+from ...core.errors import DataError, first_line
 
 # %% ../../../nbs/data/feed/workers.ipynb #92d943e9
 _M_TRIM_THRESHOLD,_M_MMAP_THRESHOLD = -1,-3 # parameters of glibc's mallopt
@@ -64,7 +64,7 @@ def why_not_send(
     finder = _MainFinder(io.BytesIO())
     try: finder.dump(o)
     except Exception as e:
-        return f"it cannot be pickled ({str(e).splitlines()[0] if str(e) else type(e).__name__})"
+        return f"it cannot be pickled ({first_line(e)})"
     if finder.found and not getattr(sys.modules['__main__'], '__file__', None):
         return f"this notebook defines {', '.join(sorted(finder.found))}; move that into a module"
     return None

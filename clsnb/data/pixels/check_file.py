@@ -9,6 +9,7 @@ __all__ = ['unusable', 'read_job', 'open_with_pillow', 'pixel_problems', 'frame_
 # %% ../../../nbs/data/pixels/check_file.ipynb #c8658a8b
 import hashlib, os
 import numpy as np
+from ...core.errors import first_line
 from .decode import HowToDecode, decode_picture, open_image, orientation_of
 from .decoder_lines import catch_decoder_lines
 from .depth import RefusedPicture
@@ -35,8 +36,7 @@ def open_with_pillow(
     image = open_image(data, most)
     if image is None: return None,f"unknown format: it begins with {data[:8]!r}"
     try: image.load()
-    except Exception as e:
-        return image,str(e).splitlines()[0] if str(e) else type(e).__name__
+    except Exception as e: return image,first_line(e)
     return image,None
 
 # %% ../../../nbs/data/pixels/check_file.ipynb #a5427db5
