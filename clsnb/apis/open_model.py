@@ -14,7 +14,7 @@ from ..config.config import Config, import_custom
 from ..config.facts import Facts, drop_pretrained
 from ..core.checkpoint import read_checkpoint
 from ..core.errors import CheckpointError, ConfigError
-from ..core.load import load_checkpoint
+from ..core.load import fill_model
 from ..core.registry import MODELS
 from ..core.trust import carries_trust
 from ..models.classifier import BaseClassifier
@@ -114,10 +114,10 @@ def _warn_untrained(config):
         stacklevel=5, # who called init_model
     )
 
-def _fill(model, cfg, path):
+def _fill(model, path, stored):
     "Load weights, all of them, or initialise the model; the checkpoint, or None"
-    if path is not None: return load_checkpoint(model, path, complete=True)
-    model.init_weights()
+    if path is None: model.init_weights()
+    else: return fill_model(model, stored or read_checkpoint(path), str(path), complete=True)
 
 def open_model(
     config:str|os.PathLike|dict, # As for `init_model`
@@ -137,7 +137,7 @@ def open_model(
     import_custom(cfg, trust)
     if path is not None: drop_pretrained(cfg) # their download would be overwritten
     model = MODELS.build(cfg.model)
-    stored = _fill(model, cfg, path) or stored
+    stored = _fill(model, path, stored)
     names = class_names(cfg, stored, model)
     model.CLASSES,model.cfg = names or tuple(map(str, range(number_of_classes(model)))),cfg
     model.weights = None if path is None else str(path)
