@@ -14,7 +14,7 @@ from ..config.config import Config, import_custom
 from ..config.facts import Facts, drop_pretrained
 from ..core.checkpoint import read_checkpoint
 from ..core.errors import CheckpointError, ConfigError
-from ..core.load import fill_model
+from ..core.load import load_checkpoint
 from ..core.registry import MODELS
 from ..core.trust import carries_trust
 from ..models.classifier import BaseClassifier
@@ -117,7 +117,7 @@ def _warn_untrained(config):
 def _fill(model, path, stored):
     "Load weights, all of them, or initialise the model; the checkpoint, or None"
     if path is None: model.init_weights()
-    else: return fill_model(model, stored or read_checkpoint(path), str(path), complete=True)
+    else: return load_checkpoint(model, path, complete=True, ckpt=stored)
 
 def open_model(
     config:str|os.PathLike|dict, # As for `init_model`
