@@ -200,6 +200,10 @@ def require_finite(
         "resume_from='auto' skips such files."
     )
 
+def _has_named_rows(model, report):
+    "Did a head whose classes have names get weights?"
+    return getattr(model, 'CLASSES', None) and any(k.startswith('head.') for k in report.matched)
+
 def load_checkpoint(
     model:nn.Module, # To be filled in place
     filename:str|Path, # Path, web address, or scheme://name
@@ -218,7 +222,7 @@ def load_checkpoint(
     require_finite(weights, name)
     if same_classes: require_same_classes(classes, getattr(net, 'CLASSES', None), name)
     report = ckpt['report'] = load_state_dict(model, weights, strict, name, classes)
-    if not classes and getattr(net, 'CLASSES', None) and any(k.startswith('head.') for k in report.matched):
+    if not classes and _has_named_rows(net, report):
         report.classes = 'the checkpoint has no class names, so the rows of the head are taken over by number'
     if complete: require_all(report, name)
     if logger or report.classes or not report.whole:
