@@ -379,3 +379,25 @@ def test_ctrl_c_while_a_worker_is_stuck():
 def test_bad_arguments(args, kw, words):
     with pytest.raises(ConfigError, match=words):
         build_dataloader(Digits('val'), *args, **kw)
+
+def test_files_of_arrays_go_with_their_owner_and_not_with_a_forked_copy():
+    import gc, os, pickle
+    from multiprocessing import context
+    from clsnb.data.sets.samples import Shared
+    owner = Shared()
+    owner.labels = np.arange(10**6)
+    context.set_spawning_popen(object())
+    try: sent = pickle.dumps(owner)
+    finally: context.set_spawning_popen(None)
+    path = owner._array_files['labels'][1].path
+    if not (child := os.fork()):
+        del owner
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    owner._array_files.pop('labels') # as after a change of the labels: a process that starts may still open the old file
+    gc.collect()
+    assert np.array_equal(pickle.loads(sent).labels, owner.labels)
+    del owner
+    gc.collect()
+    assert not os.path.exists(path)

@@ -9,6 +9,7 @@ __all__ = ['Shared', 'PackedNames', 'PackedSamples', 'FileSamples', 'ArraySample
 import multiprocessing.context, os, re, tempfile, weakref
 import numpy as np
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from ...core.errors import DataError
@@ -19,11 +20,18 @@ from .sample_view import SampleView, list_methods, refuse_change, with_label
 # %% ../../../nbs/data/sets/samples.ipynb #e1bff7d6
 _share_from = 1<<20 # Bytes
 
+def _remove_own(path, process):
+    "Remove a file that this process made; one that is still mapped goes when it is not, or stays on Windows"
+    if process!=os.getpid(): return # a forked copy
+    with suppress(OSError): os.remove(path)
+
 class _ArrayFile:
-    "An array in a file"
+    "An array in a file, which is removed with this object"
     def __init__(self, a):
         fd,self.path = tempfile.mkstemp('.npy', 'clsnb_')
+        self._remove = weakref.finalize(self, _remove_own, self.path, os.getpid())
         with os.fdopen(fd, 'wb') as f: np.save(f, a)
+    def __getstate__(self): return dict(path=self.path)
     def load(self): return np.load(self.path, mmap_mode='r')
 
 class Shared:
@@ -35,8 +43,8 @@ class Shared:
         for k,a in state.items():
             if isinstance(a, np.ndarray) and a.nbytes>=_share_from:
                 if k not in files or files[k][0]!=id(a):
-                    files[k] = id(a),(p := _ArrayFile(a))
-                    weakref.finalize(self, lambda q: os.path.exists(q) and os.remove(q), p.path)
+                    files[k] = id(a),_ArrayFile(a)
+                    weakref.finalize(self, id, files[k][1]) # keeps a replaced file, which a process may still open
                 state[k] = files[k][1]
         return state
     def __setstate__(self, state):

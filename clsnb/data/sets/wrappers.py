@@ -135,22 +135,22 @@ class ConcatDataset:
         self.cumulative_sizes = np.cumsum([len(o) for o in datasets]).tolist()
     def __len__(self): return self.cumulative_sizes[-1]
     def __repr__(self): return f"ConcatDataset: {len(self)} samples of {self.datasets}"
-    def _locate(self, i):
+    def locate(self, i):
         "The data set that has sample `i`, and its number there"
         if not -len(self)<=i<len(self): raise IndexError(f"sample {i} of {len(self)}")
         i %= len(self)
         k = bisect.bisect_right(self.cumulative_sizes, i)
         return self.datasets[k],i-([0]+self.cumulative_sizes)[k]
     def __getitem__(self, i):
-        ds,j = self._locate(i)
+        ds,j = self.locate(i)
         return ds[j]
     def get_cat_ids(self, i:int)->list[int]:
         "Classes of one sample"
-        ds,j = self._locate(i)
+        ds,j = self.locate(i)
         return ds.get_cat_ids(j)
     def sample_name(self, i:int)->str|None:
         "The file of a sample, if it has one"
-        ds,j = self._locate(i)
+        ds,j = self.locate(i)
         return ds.sample_name(j)
     def get_gt_labels(self)->np.ndarray:
         "All labels, as one array"
