@@ -6,7 +6,7 @@ import numpy as np, pytest, torch
 from PIL import Image
 
 from clsnb.apis.check import check
-from clsnb.apis.dry_run import dry_run
+from clsnb.apis.dry_run import dry_run, same_files
 from clsnb.apis.fit import fit, val_phase_data
 from clsnb.config.config import Config
 from clsnb.config.files import list_configs
@@ -197,3 +197,24 @@ def test_broken_pictures_in_val_are_named(folders, tmp_path):
         fit(cfg, tmp_path/'run', device='cpu')
     cfg.custom_hooks = []
     assert any(row[1]=='data.val' and 'cannot be read' in row[2] for row in check(cfg).errors)
+
+# ---- Pictures that are trained on and evaluated, in data sets made of data sets
+
+@pytest.mark.parametrize('form', ['alone', 'list', 'ConcatDataset', 'repeated list'])
+def test_the_same_pictures_are_found_inside_of_wrappers(form, folders):
+    cfg = small(folders)
+    val = dict(cfg.data.val)
+    other = dict(cfg.data.train)
+    forms = {
+        'alone': val,
+        'list': [other, val],
+        'ConcatDataset': dict(type='ConcatDataset', datasets=[other, val]),
+        'repeated list': dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[other, val])),
+    }
+    train, val = build_dataset(forms[form]), build_dataset(val)
+    [found] = same_files(train, val)
+    assert found.key=='data.val' and f'{len(val)} of {len(val)} pictures' in found.text
+
+def test_pictures_of_one_name_in_two_folders_are_not_the_same(folders):
+    cfg = small(folders)
+    assert list(same_files(build_dataset([cfg.data.train, cfg.data.train]), build_dataset(cfg.data.val)))==[]

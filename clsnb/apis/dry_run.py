@@ -6,7 +6,7 @@
 __all__ = ['generators_kept', 'first_samples', 'needed_keys', 'picture_problem', 'sample_findings', 'failing_module', 'loss_hint',
            'model_finding', 'step_error', 'last_batch_is_one', 'unused_findings', 'last_batch_findings',
            'step_findings', 'evaluation_error', 'metric_findings', 'monitor_findings', 'broken_findings',
-           'val_findings', 'same_files', 'folder_of', 'dry_run']
+           'val_findings', 'picture_place', 'same_files', 'dry_run']
 
 # %% ../../nbs/apis/dry_run.ipynb #015b4055
 import copy, inspect, logging, time, warnings
@@ -22,6 +22,7 @@ from ..core.registry import HOOKS
 from ..core.seed import rng_state, set_rng_state, set_seed
 from ..data.feed.batches import collate
 from ..data.pixels.loading import BrokenPicture
+from ..data.sets.wrappers import ConcatDataset, Wrapped
 from ..models.classifier import BaseClassifier
 from ..train.evaluation import EvalHook
 
@@ -278,6 +279,17 @@ def val_findings(
     except Exception as e:
         yield Finding('data.val.pipeline', f"gives pictures that the model cannot take: {brief(first_line(e), 200)}")
 
+# %% ../../nbs/apis/dry_run.ipynb #331a659e
+def picture_place(
+    data, # A data set, or wrappers around one or several
+    number:int, # Of a sample
+)->tuple[str,str|None]: # No name where it is not in a file
+    "The folder and the name of the picture of a sample"
+    while isinstance(data, (ConcatDataset, Wrapped)):
+        if isinstance(data, ConcatDataset): data,number = data.locate(number)
+        else: data,number = data.dataset,int(data.indices[number])
+    return str(getattr(data, 'data_prefix', None) or ''),data.sample_name(number)
+
 def same_files(
     train_data, # With `sample_name`
     val_data,
@@ -286,19 +298,15 @@ def same_files(
     "Files that are both trained on and evaluated"
     if len(train_data)+len(val_data)>most: return
     if not hasattr(train_data, 'sample_name') or not hasattr(val_data, 'sample_name'): return
-    def files(data): return {str(name) for name in map(data.sample_name, range(len(data))) if name}
-    both = sorted(files(train_data) & files(val_data)) if folder_of(train_data)==folder_of(val_data) else []
+    def files(data):
+        places = (picture_place(data, i) for i in range(len(data)))
+        return {(folder, str(name)) for folder,name in places if name}
+    both = sorted(files(train_data) & files(val_data))
     if not both: return
-    text = f"has {len(both)} of {len(val_data)} pictures in common with data.train, such as {both[0]}"
+    text = f"has {len(both)} of {len(val_data)} pictures in common with data.train, such as {both[0][1]}"
     yield Finding('data.val', f"{text}; its metrics then say little about new pictures.", 'warning')
 
-def folder_of(
-    data, # A data set, or wrappers around one
-)->str:
-    "The folder of the pictures of a data set"
-    while hasattr(data, 'dataset'): data = data.dataset
-    return str(getattr(data, 'data_prefix', None) or '')
-
+# %% ../../nbs/apis/dry_run.ipynb #bfa24e02
 def dry_run(
     cfg:Config,
     model:nn.Module, # On the CPU; is copied
