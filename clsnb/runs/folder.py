@@ -18,7 +18,8 @@ from ..core.dist import answer_of_first, get_dist_info
 from ..core.io import dump_json, parse_json
 from ..core.work_dir import CheckpointName, WorkFiles
 from ..metrics.registry import lower_is_better
-from .logs import log_table, metrics_at, plot_curves, read_log
+from .log_table import log_table, metrics_at, read_log
+from .logs import plot_curves
 from .results import Results
 from .state import run_state
 from ..train.checkpoint_hook import latest_checkpoint, out_folder
