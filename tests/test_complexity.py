@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from clsnb.all import MODELS, Config, build_classifier, complexity, zoo
 from clsnb.analysis.complexity import flop_formulas
-from clsnb.core.errors import ConfigError
+from clsnb.apis.config_source import config_of
+from clsnb.apis.flops import flops_record, flops_text, get_flops, picture_shape
+from clsnb.core.errors import ClsnbError, ConfigError
 
 backbones = json.loads((Path(__file__).parent/'data/backbones.json').read_text())
 
@@ -204,3 +206,53 @@ def test_multiply_adds(row):
     assert found.params==pytest.approx(row.params, rel=1e-3)
     rounding = 1e-6 if row.family == 'mvit' else 0 # fvcore rounds each `einsum` to four digits
     assert found.flops == pytest.approx(complexity(model, shape, engine='fvcore').flops, rel=rounding, abs=0)
+
+# ---- get_flops
+
+def test_flops_of_whatever_has_a_config(tmp_path):
+    cfg = Config.fromfile('resnet18_8xb16_cifar10')
+    (tmp_path/'run').mkdir()
+    cfg.dump(tmp_path/'run/config.py')
+    cfg.dump(tmp_path/'mine.json')
+    model = build_classifier(cfg.model)
+    model.cfg = cfg
+    sources = [cfg, dict(cfg), 'resnet18_8xb16_cifar10', str(tmp_path/'mine.json'), tmp_path/'run', model]
+    counts = {(found := get_flops(source, 32)).flops for source in sources}
+    assert counts == {complexity(model, (3, 32, 32)).flops} and found.latency is None
+    assert get_flops('resnet50').flops == get_flops('resnet50_8xb32_in1k', [224, 224]).flops == 4_111_512_576
+
+def test_text_begins_as_that_of_mmcls():
+    text = flops_text(get_flops('resnet50_8xb32_in1k'), depth=1)
+    line = '='*30
+    assert text.startswith(f'{line}\nInput shape: (3, 224, 224)\nFlops: 4.11 GFLOPs\nParams: 25.56 M\n{line}\n')
+    assert 'MACs' in text and 'backbone' in text
+
+@pytest.mark.parametrize('shape, expected', [
+    (224, (3, 224, 224)), ([224], (3, 224, 224)), (['224', '256'], (3, 224, 256)), ((1, 28, 30), (1, 28, 30)),
+])
+def test_shapes(shape, expected): assert picture_shape(shape) == expected
+
+@pytest.mark.parametrize('shape', [0, -5, [224, 0], [1, 2, 3, 4], 'large', [], [2.5, None]], ids=str)
+def test_wrong_shapes(shape):
+    with pytest.raises(ConfigError, match='shape is one number or two'): picture_shape(shape)
+
+def test_a_size_that_the_model_cannot_take_names_that_of_the_config():
+    with pytest.raises(ConfigError, match='LeNet5 cannot take pictures of 224x224 .* have shape 32 32'):
+        get_flops('lenet5_mnist')
+
+def test_wrong_sources(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'resnet18_8xb16_cifar10'"): get_flops('resnet18_8xb16_cifar')
+    with pytest.raises(ConfigError, match='a folder without a config'): get_flops(tmp_path)
+    with pytest.raises(ConfigError, match='has no model to count'): get_flops(dict(optimizer=dict(type='SGD', lr=.1)))
+    with pytest.raises(ConfigError, match='not a int'): config_of(5)
+    with pytest.raises(ClsnbError, match='absent.pth'): get_flops(tmp_path/'absent.pth')
+
+def test_speed_and_record_stand_beside_the_count():
+    found = get_flops('resnet18_8xb16_cifar10', 32, latency=True, batch_size=2)
+    assert found.latency.ms > 0 and found.latency.batch_size == 2
+    assert 'images/s' in repr(found) and 'images/s' in flops_text(found)
+    record = json.loads(json.dumps(flops_record(found)))
+    assert record['flops'] == found.flops and record['unit'] == 'multiply-adds'
+    assert {'module': 'backbone', 'params': 11168832, 'flops': 556646400} in record['modules']
+    with pytest.raises(ConfigError, match='batch_size is at least 1'):
+        get_flops('resnet18_8xb16_cifar10', 32, latency=True, batch_size=0)
