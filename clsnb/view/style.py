@@ -42,7 +42,10 @@ def _chart_class():
             for ax in self.axes:
                 ax.get_xticklabels() # makes the labels of ticks
                 ax.get_yticklabels()
-            if add_fallback_fonts(self.findobj(Text)): return super().draw(renderer)
+            texts = self.findobj(Text)
+            for text in texts: # a class may be called $x$; matplotlib's own numbers begin with \mathdefault
+                text.set_parse_math(text.get_text().startswith('$\\mathdefault'))
+            if add_fallback_fonts(texts): return super().draw(renderer)
             with warnings.catch_warnings():
                 warnings.filterwarnings('ignore', 'Glyph .* missing') # one warning named them all
                 super().draw(renderer)
