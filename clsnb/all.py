@@ -53,7 +53,10 @@ from clsnb.apis.flops import get_flops
 from clsnb.runs.folder import Run
 from clsnb.runs.results import Results
 from clsnb.analysis.confusion import plot_confusion
-from clsnb.runs.logs import plot_curves, read_log
+from clsnb.runs.log_table import read_log
+from clsnb.runs.logs import plot_curves
+from clsnb.analysis.curves import plot_curve
+from clsnb.analysis.train_time import cal_train_time
 from clsnb.analysis.figures import plot_mistakes, plot_predictions
 from clsnb.analysis.cam import draw_cam, plot_cams
 from clsnb.analysis.attach import attach

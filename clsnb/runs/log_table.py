@@ -103,7 +103,7 @@ def log_table(
 # %% ../../nbs/runs/log_table.ipynb #8aae159c
 def read_log(
     src:object, # A work folder, or one `.log.json`
-)->'pd.DataFrame': # In `attrs`: facts of the first line, and `cut_off`, the files that end in half a line
+)->'pd.DataFrame': # In `attrs`: facts of the first line, `source`, and `cut_off`, the files that end in half a line
     "The log of a run, all its starts joined; raises `DataError`"
     src = Path(src)
     files = sorted(src.glob(WorkFiles.logs)) if src.is_dir() else [src]
@@ -111,7 +111,7 @@ def read_log(
         raise DataError(
             f"{src}: there is no {WorkFiles.logs} in this folder; a run writes one as it begins to train."
         )
-    starts, facts = [], {}
+    starts, facts = [], dict(source=str(src))
     for file in files:
         rows = log_rows(file)
         for row in rows:
