@@ -37,7 +37,7 @@ def check_places(
     here:bool=True, # Is the work done on this machine? Else the device is not looked for
 )->None:
     "Look at the device and at the places for output; raises `ClsnbError`"
-    from clsnb.core.dist import usable_device # torch is imported only here
+    from clsnb.core.devices import usable_device # torch is imported only here
     from clsnb.core.outputs import check_output
     for argument,kind in outputs.items():
         if values.get(argument): check_output(values[argument], kind)

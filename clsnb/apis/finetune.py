@@ -22,7 +22,7 @@ from .open_model import find_config_and_weights
 from ..config.config import Config, pretty
 from ..config.facts import drop_pretrained, pipeline_size, unlabelled_steps
 from ..core.checkpoint import read_checkpoint
-from ..core.dist import default_device
+from ..core.devices import chosen_device
 from ..core.errors import CheckpointError, ConfigError
 from ..core.log import get_logger
 from ..core.registry import MODELS, accepted_args
@@ -374,7 +374,7 @@ def choose_machine(
     choices = [Choice('seed', facts.seed, 'the same seed gives the same results')]
     if not facts.is_transformer:
         choices.append(Choice('channels_last', True, 'makes convolutions faster'))
-    if torch.device(facts.device or default_device()).type=='cuda':
+    if chosen_device(facts.device).type=='cuda':
         half = dict(dtype='bfloat16') if torch.cuda.is_bf16_supported() else dict(loss_scale='dynamic')
         choices.append(Choice('fp16', half, 'half precision is faster on this GPU'))
     return choices
@@ -506,6 +506,7 @@ def finetune(
     show:bool=False, # Print the whole config, not only the reasons
 )->Run:
     "From a model and a folder of pictures to a trained model; the choices are in finetune.py of the work folder"
+    chosen_device(device) # an absent one is told before anything is written
     args = dict(
         model=model, data=str(data), weights=weights, epochs=epochs, batch_size=batch_size, size=size,
         seed=seed, options=options

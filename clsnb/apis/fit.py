@@ -21,7 +21,8 @@ from .scale_lr import scale_lr
 from ..config.config import Config, check_keys, import_custom
 from ..config.keys import KEYS
 from ..config.writes import check_writes
-from ..core.dist import barrier, default_device, get_dist_info, init_dist
+from ..core.devices import chosen_device, default_device, device_name
+from ..core.dist import barrier, get_dist_info, init_dist
 from ..core.errors import ConfigError
 from ..core.log import default_work_dir, run_logger, timestamp
 from ..core.registry import MODELS, accepted_args
@@ -139,7 +140,7 @@ def train_model(
         split: build_dataloader(data, **loader_args(cfg, split)) for split,data in zip(('train', 'val'), datasets)
     }
     loaders = loaders_of_phases(workflow, of_split)
-    device = torch.device(device or default_device())
+    device = chosen_device(device)
     memory_format = layout(cfg, model, device)
     model = place_model(model, cfg, device, memory_format)
     share_cores(next(model.parameters()).device, of_split['train'])
@@ -186,10 +187,8 @@ def set_backends(
 
 def env_info()->dict:
     "Versions and device, for logs and checkpoints"
-    device = default_device()
-    name = torch.cuda.get_device_name(device) if device.type=='cuda' else device.type
     return dict(clsnb=clsnb.__version__, python=platform.python_version(), torch=str(torch.__version__),
-                system=platform.system(), device=name)
+                system=platform.system(), device=device_name(default_device()))
 
 # %% ../../nbs/apis/fit.ipynb #6355dc55
 def read_config(
@@ -320,7 +319,8 @@ def fit(
     cfg = read_config(cfg, options, trust)
     check_writes(cfg, work_dir)
     text = cfg.pretty_text
-    init_dist(launcher, **cfg.facts.part('dist_params'))
+    init_dist(launcher, device=device, **cfg.facts.part('dist_params'))
+    device = chosen_device(device)
     set_backends(cfg)
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
     resuming = _set_start(cfg, text, resume_from, load_from)
@@ -342,8 +342,7 @@ def fit(
         _prepare_work_dir(cfg, name)
         logger.info(
             f"{name}: {len(datasets[0])} training samples of {len(classes or ())} classes, "
-            f"{parameters:,} parameters, "
-            f"on {default_device() if device is None else device}"
+            f"{parameters:,} parameters, on {device}"
         )
         left_out = list(dict.fromkeys(note for dataset in datasets for note in left_out_notes(dataset)))
         note_left_out(cfg.work_dir, left_out)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, torch
 from .open_model import init_model, model_to_ask
 from ..config.facts import Facts
-from ..core.dist import default_device
+from ..core.devices import chosen_device
 from ..core.errors import ConfigError, DataError
 from ..core.log import get_logger
 from ..data.preprocessing import decoding_of, picture_sample, inference_pipeline
@@ -189,7 +189,7 @@ def predict_files(
     "Name what is in picture files"
     files = find_pictures(images)
     model,weights = model_to_ask(model, weights)
-    loaded = init_model(model, weights, device=device or default_device(), trust=trust)
+    loaded = init_model(model, weights, device=chosen_device(device), trust=trust)
     for start in range(0, len(files), batch_size):
         for file,answer in _scores_or_errors(loaded, files[start:start+batch_size]):
             yield file,answer if isinstance(answer, DataError) else _best_classes(loaded, answer, topk, thr)

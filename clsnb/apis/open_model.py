@@ -13,6 +13,7 @@ import torch
 from ..config.config import Config, import_custom
 from ..config.facts import Facts, drop_pretrained
 from ..core.checkpoint import read_checkpoint
+from ..core.devices import chosen_device
 from ..core.errors import CheckpointError, ConfigError
 from ..core.load import load_checkpoint
 from ..core.registry import MODELS
@@ -127,6 +128,7 @@ def open_model(
     trust:bool=False,
 )->tuple[BaseClassifier,bool]: # And: are the names of its classes known?
     "A model with its weights, its config and the names of its classes"
+    device = chosen_device(device)
     untrained = checkpoint is False or checkpoint=='none'
     cfg,path = find_config_and_weights(config, None if untrained else checkpoint, trust)
     stored = None

@@ -12,7 +12,8 @@ import numpy as np, torch
 from .open_model import model_to_ask, number_of_classes, open_model
 from .loaders import loader_args
 from ..config.writes import check_writes
-from ..core.dist import default_device, init_dist
+from ..core.devices import chosen_device
+from ..core.dist import init_dist
 from ..core.errors import ConfigError
 from ..core.trust import carries_trust
 from ..data.feed.loader import build_dataloader
@@ -66,9 +67,9 @@ def evaluate_config(
     weights:str|None=None, # The same as `checkpoint`; none: an untrained model
 )->tuple[dict, np.ndarray, BaseDataset, BaseClassifier]: # Metrics, scores, dataset, model
     "Metrics and scores of a checkpoint on the test data of its config"
-    init_dist(launcher)
+    init_dist(launcher, device=device)
     config,checkpoint = model_to_ask(config, weights if checkpoint is None else checkpoint)
-    model,named = open_model(config, checkpoint, device or default_device(), options, trust)
+    model,named = open_model(config, checkpoint, chosen_device(device), options, trust)
     check_writes(model.cfg, trains=False)
     split = model.cfg.facts.split_name(split)
     dataset = dataset_of_model(model, named, split)

@@ -18,7 +18,7 @@ from .loaders import loader_args
 from .run_hooks import step_hook
 from ..config.config import Config
 from ..config.writes import check_writes
-from ..core.dist import default_device
+from ..core.devices import chosen_device
 from ..core.errors import ConfigError
 from ..core.load import load_checkpoint
 from ..core.registry import MODELS
@@ -59,7 +59,7 @@ def _parts_of_config(
     model = MODELS.build(cfg.model)
     model.init_weights()
     if cfg.get('load_from'): load_checkpoint(model, cfg.load_from)
-    device = torch.device(device or default_device())
+    device = chosen_device(device)
     model.to(device=device, memory_format=layout(cfg, model, device))
     loader = build_dataloader(ds, **loader_args(cfg, 'train') | dict(persistent_workers=False))
     return model,loader,build_optimizer(model, cfg.optimizer),cfg

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['get_dist_info', 'master_only', 'barrier', 'answer_of_first', 'launcher_env', 'first_host', 'job_port', 'dist_timeout',
-           'expect_launch', 'init_dist', 'agree_on_name', 'default_device', 'usable_device', 'sync_buffers',
-           'gather_by_index', 'is_split', 'whole_of', 'split_as']
+           'expect_launch', 'init_dist', 'agree_on_name', 'sync_buffers', 'gather_by_index', 'is_split', 'whole_of',
+           'split_as']
 
 # %% ../../nbs/core/dist.ipynb #e857716a
 import datetime, functools, json, os, re, time, uuid, zlib
 import torch, torch.distributed as dist
 from collections.abc import Callable, Mapping
 from torch import Tensor, nn
+from .devices import chosen_backend, chosen_device, use_device
+from .devices import default_device, usable_device # noqa: F401, where they were before
 from .errors import ConfigError
 
 # %% ../../nbs/core/dist.ipynb #85ef8e54
@@ -137,12 +139,6 @@ def _check_launcher(launcher):
         raise ConfigError("--launcher pytorch needs torchrun: torchrun --nproc-per-node 2 -m clsnb train CONFIG "
                           "--launcher pytorch; or use clsnb dist-train CONFIG 2")
 
-def _choose_backend(backend):
-    "'nccl' where there is CUDA, else 'gloo', unless another one is asked for that can work"
-    cuda = torch.cuda.is_available()
-    if backend and (cuda or backend!='nccl'): return backend
-    return 'nccl' if cuda else 'gloo'
-
 # %% ../../nbs/core/dist.ipynb #7427c864
 def expect_launch(
     launcher:str, # What has started this process
@@ -153,9 +149,10 @@ def expect_launch(
 
 def init_dist(
     launcher:str|None='pytorch', # 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'
-    backend:str|None=None, # 'nccl', 'gloo'; None chooses
+    backend:str|None=None, # 'nccl', 'gloo'; None, and the library of another device: that of the device
     timeout:float=1800, # Seconds after which waiting for another process is an error
     port:int|None=None, # Of the first process, where the launcher does not say
+    device:str|torch.device|None=None, # That processes work on; None: the accelerator, if there is one
     **options, # For `torch.distributed.init_process_group`
 )->None:
     "Join the other processes of this run"
@@ -166,13 +163,14 @@ def init_dist(
     if launcher!='pytorch': os.environ.update(launcher_env(launcher, os.environ, port))
     _wait[0] = float(timeout)
     options['timeout'] = datetime.timedelta(seconds=timeout)
-    if torch.cuda.is_available(): torch.cuda.set_device(default_device())
+    device = chosen_device(device)
+    use_device(device)
     start = time.monotonic()
     try:
         restarted = os.environ.get('TORCHELASTIC_USE_AGENT_STORE')=='True'
         if restarted and not {'store', 'init_method'} & options.keys():
             options.update(_fresh_start(timeout))
-        dist.init_process_group(_choose_backend(backend), **options)
+        dist.init_process_group(chosen_backend(device.type, backend), **options)
     except RuntimeError as e: raise ConfigError(_no_meeting(e, time.monotonic()-start)) from e
 
 # %% ../../nbs/core/dist.ipynb #02b85289
@@ -219,32 +217,6 @@ def agree_on_name(
         wait()
     store.set(f'heard{rank}', names[0])
     return names[0]
-
-# %% ../../nbs/core/dist.ipynb #919c2926
-def default_device()->torch.device:
-    "The accelerator of this process if there is one, else the CPU"
-    if not torch.accelerator.is_available(): return torch.device('cpu')
-    kind = torch.accelerator.current_accelerator().type
-    if kind!='cuda': return torch.device(kind)
-    number = int(os.environ.get('LOCAL_RANK') or 0)
-    return torch.device(kind, number%max(torch.accelerator.device_count(), 1))
-
-# %% ../../nbs/core/dist.ipynb #536037aa
-def usable_device(
-    device:str|torch.device, # Such as cpu, cuda, cuda:1, mps
-)->torch.device:
-    "The device of this name; raises `ConfigError` where this machine has none"
-    try: found = torch.device(device)
-    except (RuntimeError, TypeError, ValueError):
-        raise ConfigError(f"device: {str(device)!r} is not a device; use cpu, cuda, cuda:1, mps or xpu.") from None
-    if found.type in ('cpu', 'meta'): return found
-    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if here is None: raise ConfigError(f"device: {device} is not available, as torch finds no accelerator; use cpu.")
-    if here.type!=found.type: raise ConfigError(f"device: {device} is not available; use {here.type} or cpu.")
-    count = torch.accelerator.device_count()
-    if (found.index or 0)>=count:
-        raise ConfigError(f"device: there is no {device}; this machine has {count}, numbered from 0.")
-    return found
 
 # %% ../../nbs/core/dist.ipynb #774c0c09
 def sync_buffers(

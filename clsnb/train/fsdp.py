@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from ..config.keys import KEYS
-from ..core.dist import default_device, get_dist_info, is_split
+from ..core.devices import chosen_device
+from ..core.dist import get_dist_info, is_split
 from ..core.errors import ConfigError, near
 
 # %% ../../nbs/train/fsdp.ipynb #05789bae
@@ -64,7 +65,7 @@ def shard_model(
 ):
     "Split a model over the processes; the optimiser is built afterwards"
     from torch.distributed.fsdp import FSDPModule, fully_shard
-    device = torch.device(device or default_device())
+    device = chosen_device(device)
     mesh = init_device_mesh(device.type, (get_dist_info()[1],))
     policy = _policy(fp16)
     for m in [*blocks_of(model, min_params).values(), model]:
