@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from fastcore.xml import Code, Div, Em, H1, I, Label, Li, P, Pre, Section, Ul
 from ..core.work_dir import WorkFiles
-from ..metrics.registry import METRICS
+from ..metrics.registry import metric_of
 from ..runs.folder import Run
 from ..runs.logs import plot_curves
 from ..runs.results import Results
@@ -96,9 +96,10 @@ def own_metrics(
     kind = 'multi_label' if results.multi_label else 'single_label'
     found = {}
     for name in [asked] if isinstance(asked, str) else asked:
-        metric = METRICS.get(name)
-        if metric is None or name in usual or metric.kind!=kind: continue
-        found.update((k, f'{v:.4g} {metric.unit}'.strip()) for k, v in results.measure(name).items())
+        metric = metric_of(name)
+        if metric is None or name in usual or not metric.judges(kind): continue
+        numbers = {k: v for k, v in results.measure(name).items() if np.ndim(v)==0}
+        found.update((k, f'{v:.4g} {metric.unit}'.strip()) for k, v in numbers.items())
     return found
 
 # %% ../../nbs/analysis/report_sections.ipynb #7c9a677e

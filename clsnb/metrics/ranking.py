@@ -7,6 +7,7 @@ __all__ = ['score_array', 'top_scores', 'predicted_classes', 'label_ranks']
 
 # %% ../../nbs/metrics/ranking.ipynb #684a9381
 import numpy as np, torch
+from .chunks import row_chunks
 
 # %% ../../nbs/metrics/ranking.ipynb #ac6911cb
 def score_array(
@@ -55,6 +56,12 @@ def _ranks_on_cpu(scores, labels, own):
         ranks[rows] += np.count_nonzero((scores[rows]==own[rows]) & lower, 1)
     return ranks
 
+def _ranks_in_chunks(scores, labels, own):
+    "`_ranks_on_cpu` of a few rows at a time"
+    ranks = np.zeros(len(scores), np.int64)
+    for rows in row_chunks(scores): ranks[rows] = _ranks_on_cpu(scores[rows], labels[rows], own[rows])
+    return torch.from_numpy(ranks)
+
 def label_ranks(
     scores, # (samples, classes)
     labels, # (samples,)
@@ -65,7 +72,7 @@ def label_ranks(
     n = scores.shape[1]
     own = scores.gather(1, labels.long().clamp(0, max(n-1, 0)))
     if scores.is_cpu:
-        ranks = torch.from_numpy(_ranks_on_cpu(score_array(scores), labels.numpy(), score_array(own)))
+        ranks = _ranks_in_chunks(score_array(scores), labels.numpy(), score_array(own))
     else:
         lower = torch.arange(n, device=scores.device)<labels
         ranks = ((scores>own) | (scores==own) & lower).sum(1)

@@ -152,6 +152,11 @@ def mean_over_present(
     several = isinstance(thrs, (tuple, list))
     return _by_threshold(f'{name}_present', [mean(v) for v in values] if several else mean(values), thrs)
 
+def _macro(per_class, thrs):
+    "Means over all classes of one array, or of one for each threshold"
+    if isinstance(thrs, (tuple, list)): return [float(v.mean()) for v in per_class]
+    return float(per_class.mean())
+
 @register_metric('precision', 'recall', 'f1_score')
 def precision_recall_f1_by_key(
     scores, # (samples, classes)
@@ -160,15 +165,17 @@ def precision_recall_f1_by_key(
     thrs=None, # Number, or tuple of numbers
 )->dict:
     "`precision_recall_f1` under the keys of mmcls; where classes are absent, also the mean over those present"
-    names = ('precision', 'recall', 'f1_score')
-    used = 0. if thrs is None else thrs
+    _average(np.zeros(1), average_mode)
+    per_class = dict(zip(
+        ('precision', 'recall', 'f1_score'),
+        precision_recall_f1(scores, labels, 'none', 0. if thrs is None else thrs),
+    ))
     found = {}
-    for name, v in zip(names, precision_recall_f1(scores, labels, average_mode, used)):
-        found |= _by_threshold(name, v, thrs)
+    for name, v in per_class.items():
+        found |= _by_threshold(name, v if average_mode=='none' else _macro(v, thrs), thrs)
+    if average_mode=='none': return found
     present = support(scores, labels, 'none')>0
-    if average_mode=='none' or present.all(): return found
-    for name, v in zip(names, precision_recall_f1(scores, labels, 'none', used)):
-        found |= mean_over_present(name, v, present, thrs)
+    for name, v in per_class.items(): found |= mean_over_present(name, v, present, thrs)
     return found
 
 # %% ../../nbs/metrics/single_label.ipynb #46da374b

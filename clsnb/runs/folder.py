@@ -16,7 +16,7 @@ from urllib.parse import quote
 from ..config.config import Config
 from ..core.dist import answer_of_first, get_dist_info
 from ..core.io import dump_json, parse_json
-from ..core.work_dir import CheckpointName, WorkFiles
+from ..core.work_dir import CheckpointName, WorkFiles, metric_in_file_name
 from ..metrics.registry import lower_is_better
 from .log_table import log_table, metrics_at, read_log
 from .logs import plot_curves
@@ -49,7 +49,7 @@ def best_checkpoint(
     def merit(path):
         name = names[path]
         judged = metrics_at(log, name.kind, name.number)
-        values = [sign*v for k, v in judged.items() if k.replace('/', '_')==metric]
+        values = [sign*v for k, v in judged.items() if metric_in_file_name(k)==metric]
         return max(values, default=-float('inf')), -judged.get('loss', float('inf')), name.number
     return max((p for p, o in names.items() if o.metric==metric), key=merit)
 

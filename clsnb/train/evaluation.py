@@ -19,6 +19,7 @@ from ..core.dist import gather_by_index, sync_buffers
 from ..core.errors import ConfigError, DataError, near
 from ..core.log import get_logger
 from ..core.registry import HOOKS
+from ..core.work_dir import metric_in_file_name
 from ..metrics.registry import are_probabilities, lower_is_better
 from ..metrics.single_label import nll
 from .batches import to_device
@@ -259,7 +260,7 @@ def keep_best(
     old = found.best_file
     unit = 'epoch' if by_epoch else 'iter'
     n = runner.epoch+1 if by_epoch else runner.iter+1
-    found.best_file = f"best_{found.best_name.replace('/', '_')}_{unit}_{n}.pth"
+    found.best_file = f'best_{metric_in_file_name(found.best_name)}_{unit}_{n}.pth'
     path = folder/found.best_file
     runner.meta.setdefault('hook_msgs', {}).update(best_score=found.best, best_ckpt=str(path))
     if not save_or_warn(runner, path):
