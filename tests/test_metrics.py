@@ -1,4 +1,4 @@
-"""Metrics beyond those of mmcls: equal to sklearn and torchmetrics, also where classes are absent and scores are equal."""
+"""Metrics beyond those of mmcls: equal to sklearn and torchmetrics, also with absent classes and equal scores."""
 import itertools, math, sys, types
 
 import numpy as np
@@ -257,8 +257,9 @@ def test_what_needs_probabilities_says_so(name):
 
 def test_unknown_names_list_the_nearest():
     scores, labels = sample('plain')
-    for wrong, near in (('auc', 'auroc'), ('AUROC', 'auroc'), ('kappa', 'cohen_kappa'), ('balanced_acc', 'balanced_accuracy'),
-                        ('calibration', 'calibration_error'), ('brier_score', 'brier'), ('avg_precision', 'average_precision')):
+    for wrong, near in (('auc', 'auroc'), ('AUROC', 'auroc'), ('kappa', 'cohen_kappa'), ('brier_score', 'brier'),
+                        ('balanced_acc', 'balanced_accuracy'), ('calibration', 'calibration_error'),
+                        ('avg_precision', 'average_precision')):
         with pytest.raises(ConfigError, match=f"metric '{wrong}' is not supported here. Did you mean .*'{near}'"):
             one(scores, labels, wrong)
     with pytest.raises(ConfigError, match="'mAP' is not supported here: it needs several labels for each sample"):

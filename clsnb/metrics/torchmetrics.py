@@ -35,7 +35,9 @@ def _metric_kind(name):
 # %% ../../nbs/metrics/torchmetrics.ipynb #015c7b62
 def _as_values(name, result):
     "Numbers, arrays, or a dict of these, under the name of a metric"
-    if isinstance(result, dict): return {f'{name}_{k}': v for o, r in result.items() for k, v in _as_values(o, r).items()}
+    if isinstance(result, dict):
+        parts = [_as_values(f'{name}_{key}', value) for key, value in result.items()]
+        return dict(item for part in parts for item in part.items())
     if not isinstance(result, torch.Tensor):
         raise ConfigError(f"{name} gives {type(result).__name__}, such as a curve, and not a number: it is no metric.")
     return {name: result.item() if result.ndim==0 else result.numpy()}
@@ -50,16 +52,18 @@ class TorchMetric:
     ):
         self.name, self.cls, self.kind = name, cls, kind
         first = [inspect.Parameter(o, inspect.Parameter.POSITIONAL_ONLY) for o in ('scores', 'labels')]
-        own = [o.replace(kind=o.KEYWORD_ONLY) for o in inspect.signature(cls).parameters.values() if o.kind!=o.VAR_KEYWORD]
+        own = inspect.signature(cls).parameters.values()
+        own = [o.replace(kind=o.KEYWORD_ONLY) for o in own if o.kind!=o.VAR_KEYWORD]
         self.__signature__ = inspect.Signature(first + own) # whose names are the options
 
     def build(self, n_classes: int, options: dict)->torch.nn.Module:
         "The object for so many classes"
         arguments = _filled_in(self.kind, n_classes) | options
-        needed = [k for k, o in self.__signature__.parameters.items() if o.kind==o.KEYWORD_ONLY and o.default is o.empty]
+        known = self.__signature__.parameters
+        needed = [k for k, o in known.items() if o.kind==o.KEYWORD_ONLY and o.default is o.empty]
         missing = [k for k in needed if k not in arguments]
         if missing: raise ConfigError(f"{self.name} needs {' and '.join(missing)} in metric_options.")
-        return self.cls(**{k: v for k, v in arguments.items() if k in self.__signature__.parameters})
+        return self.cls(**{k: v for k, v in arguments.items() if k in known})
 
     def __call__(self, scores, labels, **options)->dict:
         scores, labels = score_array(scores), score_array(labels)
