@@ -46,7 +46,8 @@ def stored_picture(
     "A picture as the data set keeps it, read as its pipeline reads it; raises `DataError`"
     holder, sample = stored_sample(dataset, i)
     if 'img' in sample: return np.asarray(sample['img'])
-    if 'img_info' not in sample: raise DataError(f"sample {i}: {type(holder).__name__} does not say where its picture is.")
+    if 'img_info' not in sample:
+        raise DataError(f"sample {i}: {type(holder).__name__} does not say where its picture is.")
     return _loader_of(holder)(dict(sample))['img']
 
 # %% ../../nbs/runs/pictures.ipynb #2c7d6546
@@ -61,6 +62,13 @@ def _only_through_dataset(holder, sample):
     "Can nobody but its data set read a picture?"
     return 'img_bytes' in sample or not file_client(_loader_of(holder).file_client_args).plain
 
+def _named_files(samples):
+    "Names and the folder of the files of samples"
+    files = [(str(o.get('img_prefix') or ''), str(o['img_info']['filename'])) for o in samples]
+    roots = {root for root, _ in files}
+    if len(roots)==1: return dict(names=[name for _, name in files], root=roots.pop())
+    return dict(names=[join_path(root, name) for root, name in files])
+
 def dataset_pictures(
     dataset, # Perhaps with `data_infos`
     n: int, # How many pictures there should be
@@ -68,17 +76,13 @@ def dataset_pictures(
     "What a data set knows about its pictures, as arguments of `Results`"
     wrapped = isinstance(dataset, (ConcatDataset, Wrapped))
     infos = dataset if wrapped else getattr(dataset, 'data_infos', None)
-    if infos is None or len(infos)!=n: return {}
-    found = [stored_sample(dataset, i) for i in range(n)]
-    samples = [sample for _, sample in found]
-    if samples and all('img' in o for o in samples): return dict(images=[np.asarray(o['img']) for o in samples])
+    if not n or infos is None or len(infos)!=n: return {}
+    samples = [stored_sample(dataset, i)[1] for i in range(n)]
+    if all('img' in o for o in samples): return dict(images=[np.asarray(o['img']) for o in samples])
     if not all('img_info' in o for o in samples): return {}
-    files = [(str(o.get('img_prefix') or ''), str(o['img_info']['filename'])) for o in samples]
-    if any(_only_through_dataset(*found[i]) for i in range(min(n, 1))):
-        return dict(names=[name for _, name in files], images=DatasetPictures(dataset, range(n)))
-    roots = {root for root, _ in files}
-    if len(roots)==1: return dict(names=[name for _, name in files], root=roots.pop())
-    return dict(names=[join_path(root, name) for root, name in files])
+    pictures = _named_files(samples)
+    if _only_through_dataset(*stored_sample(dataset, 0)): pictures['images'] = DatasetPictures(dataset, range(n))
+    return pictures
 
 # %% ../../nbs/runs/pictures.ipynb #5c226067
 def open_picture(

@@ -44,12 +44,12 @@ def _record_of_table(
     record = dict(class_scores=scores[here], CLASSES=classes) if len(classes) else {}
     if not here.all():
         rows = texts[~here]
-        record['left_out'] = [
-            dict(index=int(i), file=file, why=why) for i, file, why in zip(rows['sample'], rows['file'], rows['problem'])
-        ]
+        facts = zip(rows['sample'], rows['file'], rows['problem'])
+        record['left_out'] = [dict(index=int(i), file=file, why=why) for i, file, why in facts]
     texts = texts[here]
-    for name, key, kind in (('label', 'labels', int), ('pred_label', 'pred_label', int), ('pred_score', 'pred_score', float)):
-        if name in texts: record[key] = _numbers(texts[name], kind)
+    if 'label' in texts: record['labels'] = _numbers(texts['label'], int)
+    for name, kind in dict(pred_label=int, pred_score=float).items():
+        if name in texts: record[name] = _numbers(texts[name], kind)
     if 'pred_class' in texts: record['pred_class'] = texts['pred_class'].tolist()
     if 'file' in texts: record['files'] = texts['file'].tolist()
     return record
@@ -91,14 +91,15 @@ def _read_json(path): return parse_json(Path(path).read_bytes())
 
 def _read_npz(path):
     with np.load(path, allow_pickle=False) as z:
-        record = dict(class_scores=z['scores'], labels=z['labels'], CLASSES=z['classes'].tolist(), files=z['names'].tolist())
+        record = dict(class_scores=z['scores'], labels=z['labels'])
+        record |= dict(CLASSES=z['classes'].tolist(), files=z['names'].tolist())
         record |= {k: str(z[k]) for k in ('root', 'checkpoint') if k in z}
         record |= {k: parse_json(str(z[k])) for k in ('metrics', 'left_out') if k in z}
         if 'images' in z: record['images'] = z['images']
         if 'thr' in z: record['thr'] = z['thr'].tolist()
     return record
 
-_readers = {'.json': _read_json, '.yaml': _read_yaml, '.yml': _read_yaml, '.pkl': read_plain_pickle,
+_result_readers = {'.json': _read_json, '.yaml': _read_yaml, '.yml': _read_yaml, '.pkl': read_plain_pickle,
             '.pickle': read_plain_pickle, '.csv': _read_csv, '.parquet': _read_parquet, '.npz': _read_npz}
 
 # %% ../../nbs/runs/read_results.ipynb #ced40bd7
@@ -135,16 +136,16 @@ def read_result_file(
 )->dict[str, Any]: # Those of `class_scores`, `pred_label`, ..., `labels`, `CLASSES`, `files`, ... that the file holds
     "What a file of results holds; raises `DataError`"
     ending = Path(path).suffix.lower()
-    if ending not in _readers:
+    if ending not in _result_readers:
         raise DataError(f"{path} is not a file of results: their names end with {', '.join(result_endings)}.")
     try:
-        record = _readers[ending](path)
+        record = _result_readers[ending](path)
         if isinstance(record, (list, tuple, np.ndarray)): record = dict(class_scores=record) # as mmcls wrote until 0.11
         if not isinstance(record, dict): raise DataError(f"{path} holds a {type(record).__name__}, not results.")
         _check_record(record, path)
         if record.get('class_scores') is not None:
             record['class_scores'] = scores = score_rows(record['class_scores'], len(record.get('CLASSES') or ()))
-            if scores.ndim!=2: raise DataError(f"{path}: class_scores are a row for each picture, not of shape {scores.shape}.")
+            if scores.ndim!=2: raise DataError(f"class_scores are a row for each picture, not of shape {scores.shape}.")
         return record
     except OSError as e: raise DataError(f"{path}: these results cannot be read ({e.strerror or e}).") from None
     except ClsnbError as e: raise DataError(str(e) if str(path) in str(e) else f'{path}: {e}') from None

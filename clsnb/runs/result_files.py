@@ -103,7 +103,8 @@ def _write_json(record, path): dump_json(plain_value(record), path)
 def _write_yaml(record, path):
     import yaml
     dumper = getattr(yaml, 'CSafeDumper', yaml.SafeDumper)
-    with atomic_write(path, 'w') as f: yaml.dump(plain_value(record), f, dumper, sort_keys=False, default_flow_style=None)
+    with atomic_write(path, 'w') as f:
+        yaml.dump(plain_value(record), f, dumper, sort_keys=False, default_flow_style=None)
 
 def _write_pickle(record, path):
     with atomic_write(path) as f: pickle.dump(record, f, protocol=4)
@@ -133,7 +134,8 @@ def result_table(
         scores = pd.DataFrame(record['class_scores'], index=rows, columns=record['CLASSES'])
         table = pd.concat([table, scores], axis=1)
     if left_out: table = _with_left_out(table, left_out, n)
-    table.attrs = plain_value({k: record[k] for k in ('CLASSES', 'root', 'checkpoint', 'metrics', 'thr') if k in record})
+    facts = ('CLASSES', 'root', 'checkpoint', 'metrics', 'thr')
+    table.attrs = plain_value({name: record[name] for name in facts if name in record})
     return table
 
 def _with_left_out(table, left_out, n):

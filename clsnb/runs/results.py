@@ -106,7 +106,9 @@ def _results_path(source):
     path = Path(os.fspath(source))
     if not path.is_dir(): return path
     if found := next(path.glob(WorkFiles.results), None): return found
-    raise DataError(f"{path} holds no {WorkFiles.results}: write one with clsnb test {path} --out {path/WorkFiles.results}.")
+    raise DataError(
+        f"{path} holds no {WorkFiles.results}: write one with clsnb test {path} --out {path/WorkFiles.results}."
+    )
 
 def load_parts(
     source: str|os.PathLike, # A file of results, a work folder, or a `Run`
