@@ -6,7 +6,7 @@
 __all__ = ['Inert', 'check_zip_sums', 'check_names', 'read_torch', 'read_file', 'find_weights', 'unified', 'bad_weights']
 
 # %% ../../nbs/core/checkpoint_file.ipynb #778c0193
-import argparse, datetime, pathlib, pickletools, re, types, warnings, zipfile
+import argparse, datetime, json, pathlib, pickletools, re, types, warnings, zipfile
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -179,10 +179,17 @@ def _is_safetensors(path):
 
 def _read_safetensors(path, map_location):
     with safe_open(path, 'pt', device=str(map_location or 'cpu')) as f:
-        return dict(
-            state_dict={k: f.get_tensor(k) for k in f.keys()},
-            meta=dict(f.metadata() or {}),
-        )
+        weights = OrderedDict((k, f.get_tensor(k)) for k in f.keys())
+        meta = dict(f.metadata() or {})
+    facts = _facts_of_header(meta.pop('clsnb', ''))
+    weights._metadata = facts.get('noted') or None
+    return dict(state_dict=weights, meta=meta | facts.get('meta', {}))
+
+def _facts_of_header(text):
+    "What we wrote into a header of safetensors: dicts by name; empty where it is something else"
+    try: facts = json.loads(text or '{}')
+    except (ValueError, RecursionError): return {}
+    return {k: v for k,v in facts.items() if isinstance(v, dict)} if isinstance(facts, dict) else {}
 
 def read_torch(
     path:Path, # A file of torch

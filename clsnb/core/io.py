@@ -150,7 +150,11 @@ def _download_to(f, url, timeout, tries, bar):
             for data in stream: bar.update(f.write(data))
             if size is None or f.tell()==size: return
             problem = f'the connection broke after {f.tell():,} of {size:,} bytes'
-        except HTTPError as e: raise OSError(f'the server says {e.code} {e.reason}') from None
+        except HTTPError as e:
+            if e.code!=416 or not f.tell(): raise OSError(f'the server says {e.code} {e.reason}') from None
+            f.seek(0) # it has no more than that: what was kept is of another file
+            f.truncate()
+            continue
         except (OSError, HTTPException) as e:
             reason = getattr(e, 'reason', e) # what a URLError wraps
             reason = getattr(reason, 'strerror', None) or reason
@@ -158,19 +162,38 @@ def _download_to(f, url, timeout, tries, bar):
         if not (left and f.tell()): raise OSError(problem)
 
 # %% ../../nbs/core/io.ipynb #75b84038
+@contextmanager
+def _resumed_part(path):
+    "Open PATH.part at its end; it takes the name when the block ends well, and goes when its bytes are wrong"
+    path = Path(path)
+    part = path.with_name(f'{path.name}.part')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.touch()
+    try:
+        with open(part, 'r+b') as f:
+            f.seek(0, os.SEEK_END)
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    except DataError: # the hash is another one
+        part.unlink(missing_ok=True)
+        raise
+
 def download(
     url:str, # http(s) or file address
     path:str|Path, # Where to put it
     hash_prefix:str|None=None, # First hexadecimal digits of its SHA-256
     timeout:float=20, # Seconds without an answer before giving up
     tries:int=3, # How often to ask when the connection breaks
+    resume:bool=False, # Keep what came as PATH.part when it fails, and continue there next time; needs a hash
 )->Path: # The file
     "Fetch a file, checking its length and hash before it gets its name; raises `DataError`"
     if is_offline(): raise DataError(f"{url} is not fetched, because nothing is downloaded here.")
     from tqdm import tqdm
     progress = tqdm(desc=Path(path).name, unit='B', unit_scale=True, leave=False, delay=progress_after)
     try:
-        with progress, atomic_write(path, 'w+b') as f:
+        with progress, (_resumed_part(path) if resume and hash_prefix else atomic_write(path, 'w+b')) as f:
             _download_to(f, url, timeout, tries, progress)
             f.seek(0)
             digest = _digest(f) if hash_prefix else ''
