@@ -50,6 +50,7 @@ from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config
 from clsnb.analysis.complexity import complexity
 from clsnb.apis.flops import get_flops
+from clsnb.apis.vis_cam import vis_cam
 from clsnb.runs.folder import Run
 from clsnb.runs.results import Results
 from clsnb.analysis.confusion import plot_confusion
