@@ -6,7 +6,9 @@ import pytest, torch
 from clsnb.apis.fit import fit
 from clsnb.apis.open_model import init_model
 from clsnb.apis.publish import publish
-from clsnb.core.checkpoint import read_checkpoint
+from clsnb.apis.reparameterize import reparameterize
+from clsnb.config.config import Config
+from clsnb.core.checkpoint import read_checkpoint, save_checkpoint
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError
 from clsnb.core.io import sha256
 from clsnb.core.redact import without_secrets
@@ -160,3 +162,95 @@ def test_a_header_of_others_is_read_as_before(tmp_path):
         save_file({'a': torch.zeros(1)}, path, dict(clsnb=text, format='pt'))
         meta = read_checkpoint(path)['meta']
         assert meta['format']=='pt' and meta.get('CLASSES')==(('a',) if number==3 else None)
+
+# ---- Branches folded for deployment
+
+REPVGG = 'repvgg-A0_4xb64-coslr-120e_in1k'
+
+def small_config(name, folder, **backbone):
+    "A config of a net with branches, for ten classes"
+    heads = dict(RepVGG=1280, RepMLPNet=64)
+    model = dict(
+        type='ImageClassifier', backbone=dict(type=name, **backbone), neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=heads[name], loss=dict(type='CrossEntropyLoss')))
+    steps = [dict(type='Resize', size=(64, 64)), dict(type='ImageToTensor', keys=['img'])]
+    path = folder/f'{name}.py'
+    path.write_text(Config(dict(model=model, data=dict(test=dict(type='CustomDataset', pipeline=steps)))).pretty_text)
+    return path
+
+SMALL = dict(
+    RepVGG=dict(arch='A0'),
+    RepMLPNet=dict(
+        arch=dict(channels=[16, 32, 64], depths=[1, 1, 1], sharesets_nums=[1, 2, 4]), img_size=64,
+        patch_cfg=dict(kernel_size=4, stride=4), reparam_conv_kernels=(1, 3), out_indices=(2,)),
+)
+
+def trained(config):
+    "A model whose batch norms are as if they had seen data"
+    model = init_model(config, 'none')
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, .1)
+            module.running_var.uniform_(.5, 2)
+            torch.nn.init.uniform_(module.weight, .5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, .1)
+    model.CLASSES = tuple(f'class {i}' for i in range(len(model.CLASSES)))
+    return model
+
+@pytest.mark.parametrize('ending', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('name', SMALL)
+def test_folding_keeps_the_scores(name, ending, tmp_path):
+    config = small_config(name, tmp_path, **SMALL[name])
+    model,target = trained(config),tmp_path/f'deploy{ending}'
+    save_checkpoint(model, tmp_path/'src.pth')
+    done = reparameterize(config, tmp_path/'src.pth', target)
+    assert 0<done.difference<1e-4 and done.params[0]!=done.params[1] and str(target) in repr(done)
+    pictures = torch.randn(3, 3, 64, 64)
+    with torch.no_grad(): before = model.simple_test(pictures, post_process=False)
+    for deployed in (init_model(target), init_model(done.config, target)): # it carries its config; and beside it
+        assert deployed.cfg.model.backbone.deploy is True and deployed.CLASSES==model.CLASSES
+        with torch.no_grad(): after = deployed.simple_test(pictures, post_process=False)
+        assert torch.allclose(before, after, atol=1e-5)
+
+def test_a_packaged_config_of_the_folded_model_is_named(tmp_path):
+    save_checkpoint(trained(REPVGG), tmp_path/'src.pth')
+    done = reparameterize(REPVGG, tmp_path/'src.pth', tmp_path/'out.pth')
+    assert done.config=='repvgg-A0_deploy_4xb64-coslr-120e_in1k' and not (tmp_path/'out.py').exists()
+    with pytest.raises(ConfigError, match='nothing to fold: it is in its deploy form'):
+        reparameterize(done.config, tmp_path/'out.pth', tmp_path/'again.pth')
+    with pytest.raises(ConfigError, match='the checkpoint itself'):
+        reparameterize(REPVGG, tmp_path/'src.pth', tmp_path/'src.pth')
+
+def test_a_config_of_ones_own_is_not_overwritten(tmp_path):
+    config = small_config('RepVGG', tmp_path, arch='A0')
+    before = config.read_text()
+    save_checkpoint(trained(config), tmp_path/'src.pth')
+    done = reparameterize(config, tmp_path/'src.pth', tmp_path/'RepVGG.pth') # its config would be RepVGG.py
+    assert config.read_text()==before and done.config==str(tmp_path/'RepVGG_deploy.py')
+
+def test_folding_that_changes_the_scores_writes_nothing(tmp_path, monkeypatch):
+    from clsnb.models.backbones.repvgg import RepVGGBlock
+    fold = RepVGGBlock.fold
+    monkeypatch.setattr(RepVGGBlock, 'fold', lambda self: tuple(o*1.1 for o in fold(self)))
+    save_checkpoint(trained(REPVGG), tmp_path/'src.pth')
+    with pytest.raises(CheckpointError, match='changes the scores'):
+        reparameterize(REPVGG, tmp_path/'src.pth', tmp_path/'out.pth')
+    assert not list(tmp_path.glob('out*'))
+
+def test_what_cannot_be_folded(run, tmp_path):
+    config = small_config('RepVGG', tmp_path, arch='A0')
+    save_checkpoint(trained(config), tmp_path/'src.pth')
+    wrong = [
+        (ConfigError, 'nothing to fold', run, None, 'o.pth'),
+        (CheckpointError, 'none.pth', REPVGG, tmp_path/'none.pth', 'o.pth'),
+        (CheckpointError, 'other classes', REPVGG, tmp_path/'src.pth', 'o.pth'),
+        (ConfigError, "Did you mean 'repvgg-A0", 'repvgg-A0_4xb64-coslr-120_in1k', tmp_path/'src.pth', 'o.pth'),
+        (ConfigError, 'has to end with', REPVGG, tmp_path/'src.pth', 'o.onnx'),
+        (DataError, 'cannot be written', REPVGG, tmp_path/'src.pth', 'src.pth/o.pth'),
+    ]
+    for kind,text,config,checkpoint,out in wrong:
+        with pytest.raises(kind) as error: reparameterize(config, checkpoint, tmp_path/out)
+        message = str(error.value)
+        assert '\n' not in message and (text in message or text=='other classes' and '1000' in message), message
+    assert not (tmp_path/'o.pth').exists()
