@@ -44,7 +44,9 @@ from clsnb.apis.check import Findings  # gives Config its method check
 from clsnb.apis.launch import launch
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, evaluate_config
 from clsnb.apis.open_model import init_model
-from clsnb.apis.inference import inference_model, predict, top_classes
+from clsnb.apis.inference import inference_model, top_classes
+from clsnb.apis.picture_scores import predict_scores
+from clsnb.apis.predict import predict
 from clsnb.apis.lr_find import lr_find
 from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config

@@ -244,28 +244,28 @@ def asked(tmp_path_factory):
     return init_model(root/'w'), file, cv2.imread(file)
 
 def same_answer(model, img, right):
-    from clsnb.apis.inference import predict
+    from clsnb.apis.picture_scores import predict_scores
     floats = getattr(img, 'dtype', None)==np.float32 and img.max()>1 # resized without rounding, as in mmcv
-    return np.abs(predict(model, [img])-right).max()<(.02 if floats else 1e-5)
+    return np.abs(predict_scores(model, [img])-right).max()<(.02 if floats else 1e-5)
 
 def test_arrays_of_all_types_are_the_same_picture(asked):
     from PIL import Image
-    from clsnb.apis.inference import predict
+    from clsnb.apis.picture_scores import predict_scores
     model, file, a = asked
-    right = predict(model, [file])
+    right = predict_scores(model, [file])
     rgb = torch.from_numpy(a[..., ::-1].copy()).permute(2, 0, 1)
     alike = [
         a, a.astype(np.float32), a.astype(np.float64)/255, (a/255).astype(np.float16), a.astype(np.int64),
         a.astype(np.uint16)*257, np.dstack([a, a[..., :1]]), Image.open(file), Image.open(file).convert('RGBA'), rgb,
         rgb.float()/255, rgb.to(torch.bfloat16)]
     for img in alike[:3]+alike[4:11]: assert same_answer(model, img, right), getattr(img, 'dtype', img)
-    assert np.abs(predict(model, [alike[3], alike[11]])-right).max()<.05 # fewer digits
+    assert np.abs(predict_scores(model, [alike[3], alike[11]])-right).max()<.05 # fewer digits
 
 def test_grey_arrays_are_grey_pictures(asked):
-    from clsnb.apis.inference import predict
+    from clsnb.apis.picture_scores import predict_scores
     model, _, a = asked
     grey = a[..., 1]
-    right = predict(model, [np.dstack([grey]*3)])
+    right = predict_scores(model, [np.dstack([grey]*3)])
     for img in (grey, grey[..., None], np.dstack([grey, grey]), torch.from_numpy(grey), torch.from_numpy(grey)[None]):
         assert same_answer(model, img, right), img.shape
 
@@ -279,60 +279,62 @@ ODD_ARRAYS = [
 
 @pytest.mark.parametrize('change,text', ODD_ARRAYS, ids=range(len(ODD_ARRAYS)))
 def test_odd_arrays_are_refused_by_type_and_range(asked, change, text):
-    from clsnb.apis.inference import predict
+    from clsnb.apis.picture_scores import predict_scores
     model, _, a = asked
-    with pytest.raises(DataError, match=text) as e: predict(model, [change(a)])
+    with pytest.raises(DataError, match=text) as e: predict_scores(model, [change(a)])
     assert '\n' not in str(e.value)
 
 def test_one_picture_a_folder_a_generator_and_nothing(asked):
     from PIL import Image
-    from clsnb.apis.inference import predict
+    from clsnb.apis.picture_scores import predict_scores
     model, file, a = asked
-    right = predict(model, [file])
+    right = predict_scores(model, [file])
     tensor = torch.from_numpy(a[..., ::-1].copy()).permute(2, 0, 1)
     for one in (file, Path(file), a, Image.open(file), tensor, (o for o in [file]), iter([a]), {file: 1}.keys(), (file,)):
-        assert np.allclose(predict(model, one), right, atol=1e-5), one
+        assert np.allclose(predict_scores(model, one), right, atol=1e-5), one
     folder = Path(file).parents[1]
-    assert predict(model, folder).shape==predict(model, str(folder)).shape==(12, 3)
-    assert predict(model, np.stack([a, a])).shape==(2, 3)
-    for nothing in ([], (), iter([]), np.zeros((0, 4, 4, 3))): assert predict(model, nothing).shape==(0, 3)
-    assert np.allclose(predict(model, (file for _ in range(70)), batch_size=32), np.repeat(right, 70, 0), atol=1e-5)
-    for odd in (b'x', 3, None, {file: 1}):
-        with pytest.raises(DataError, match='in a list'): predict(model, odd)
+    assert predict_scores(model, folder).shape==predict_scores(model, str(folder)).shape==(12, 3)
+    assert predict_scores(model, np.stack([a, a])).shape==(2, 3)
+    for nothing in ([], (), iter([]), np.zeros((0, 4, 4, 3))): assert predict_scores(model, nothing).shape==(0, 3)
+    assert np.allclose(predict_scores(model, (file for _ in range(70)), batch_size=32), np.repeat(right, 70, 0), atol=1e-5)
+    for odd in (3, None, {file: 1}):
+        with pytest.raises(DataError, match='in a list'): predict_scores(model, odd)
 
 def test_half_models_and_inference_mode(asked):
     import copy
-    from clsnb.apis.inference import predict, top_classes
+    from clsnb.apis.inference import top_classes
+    from clsnb.apis.picture_scores import predict_scores
     from clsnb.apis.open_model import init_model
     model, file, a = asked
-    right = predict(model, [file])
+    right = predict_scores(model, [file])
     for dtype in (torch.bfloat16, torch.float64):
         other = copy.deepcopy(model).to(dtype)
-        assert np.abs(predict(other, [file])-right).max()<.05 and predict(other, [file, a]).dtype==np.float32
+        assert np.abs(predict_scores(other, [file])-right).max()<.05 and predict_scores(other, [file, a]).dtype==np.float32
     with torch.inference_mode():
-        assert np.array_equal(predict(model, [file]), right)
+        assert np.array_equal(predict_scores(model, [file]), right)
         again = init_model(str(Path(file).parents[2]/'w'))
-        assert np.array_equal(predict(again, [file]), right)
+        assert np.array_equal(predict_scores(again, [file]), right)
     broken = copy.deepcopy(model)
     broken.head.fc.bias.data[0] = float('nan')
     with pytest.raises(DataError, match='NaN'): top_classes(broken, file)
 
 def test_colours_for_a_model_of_grey_pictures(asked):
-    from clsnb.apis.inference import predict
+    from clsnb.apis.picture_scores import predict_scores
     from clsnb.apis.open_model import init_model
     _, file, a = asked
     lenet = init_model('lenet5_1xb32_digits', 'none')
-    right = predict(lenet, [file])
-    assert same_answer(lenet, cv2.imread(file, cv2.IMREAD_GRAYSCALE), right) and np.allclose(predict(lenet, a), right, atol=.05)
+    right = predict_scores(lenet, [file])
+    assert same_answer(lenet, cv2.imread(file, cv2.IMREAD_GRAYSCALE), right)
+    assert np.allclose(predict_scores(lenet, a), right, atol=.05)
     steps = [o for o in lenet.cfg.data.test.pipeline if o['type']!='Normalize']
     lenet.cfg.data.test.pipeline = [dict(type='LoadImageFromFile'), *steps]
-    with pytest.raises(ConfigError, match="takes 1 channel, .* with 3: set color_type='grayscale'"): predict(lenet, file)
+    with pytest.raises(ConfigError, match="takes 1 channel, .* with 3: set color_type='grayscale'"): predict_scores(lenet, file)
 
 WRAPPERS = 'KFoldDataset SubsetDataset RepeatDataset ClassBalancedDataset ConcatDataset list'.split()
 
 @pytest.mark.parametrize('kind', WRAPPERS)
 def test_wrapped_data_are_asked_like_plain_ones(asked, tmp_path, kind):
-    from clsnb.apis.inference import predict
+    from clsnb.apis.picture_scores import predict_scores
     from clsnb.apis.open_model import init_model
     from clsnb.apis.test import evaluate_config
     from clsnb.analysis.cam import plot_cams
@@ -345,6 +347,6 @@ def test_wrapped_data_are_asked_like_plain_ones(asked, tmp_path, kind):
     elif kind=='ConcatDataset': cfg.data.test = dict(type=kind, datasets=[inner, inner])
     else: cfg.data.test = dict(type=kind, dataset=inner, **more[kind])
     wrapped = init_model(cfg, model.weights)
-    assert np.array_equal(predict(wrapped, [file]), predict(model, [file])) and wrapped.CLASSES==model.CLASSES
+    assert np.array_equal(predict_scores(wrapped, [file]), predict_scores(model, [file])) and wrapped.CLASSES==model.CLASSES
     assert plot_cams(wrapped, [file]) is not None
     if kind in ('KFoldDataset', 'ConcatDataset', 'list'): assert evaluate_config(cfg, model.weights, device='cpu')[0]

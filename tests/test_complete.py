@@ -3,7 +3,8 @@ import os, shutil, warnings
 import numpy as np, pytest, torch
 from PIL import Image
 from clsnb.apis.fit import fit
-from clsnb.apis.inference import inference_model, predict, top_classes
+from clsnb.apis.inference import inference_model, top_classes
+from clsnb.apis.picture_scores import predict_scores
 from clsnb.apis.open_model import init_model
 from clsnb.apis.test import evaluate_config
 from clsnb.cli import main
@@ -240,7 +241,7 @@ def test_what_is_no_list_of_names():
 def test_names_are_never_more_or_fewer_than_scores(trained, tmp_path, names):
     path = changed(checkpoint(trained), tmp_path/'a.pth', meta=dict(CLASSES=names))
     with pytest.warns(UserWarning, match=f'names {len(names)} classes, but its head has 3'): model = init_model(path)
-    assert len(model.CLASSES)==3==len(predict(model, [str(trained/'p/cat/0.png')])[0])
+    assert len(model.CLASSES)==3==len(predict_scores(model, [str(trained/'p/cat/0.png')])[0])
 
 def accuracy(folder, path, **change):
     cfg = make(folder, **change)

@@ -280,7 +280,7 @@ def test_normalising_late_is_equal():
 def test_training_and_testing_are_the_same(extra, tmp_path):
     "Two epochs with mixup and cutmix, and the scores of the test: equal"
     from clsnb.apis.fit import fit
-    from clsnb.apis.inference import predict
+    from clsnb.apis.picture_scores import predict_scores
     from clsnb.core.checkpoint import read_checkpoint
     from clsnb.apis.test import evaluate_config
     augs = [
@@ -328,7 +328,7 @@ def test_training_and_testing_are_the_same(extra, tmp_path):
             (
                 read_checkpoint(str(tmp_path/str(i)/'latest.pth'))['state_dict'],
                 scores,
-                predict(model, [photo_path('animal/cow.jpg'), photo_path('animal/cat.jpg')]),
+                predict_scores(model, [photo_path('animal/cow.jpg'), photo_path('animal/cat.jpg')]),
             )
         )
     (a,s,p),(b,t,q) = out

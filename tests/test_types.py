@@ -44,7 +44,7 @@ WANTED = {
     "Run('run').": {'config', 'log', 'latest', 'weights', 'results', 'plot'},
     "Results.load('results.npz').": {'accuracy', 'per_class', 'confusion', 'topk'},
     "init_model('tiny').": {'eval', 'state_dict', 'init_weights', 'CLASSES'},
-    "predict(init_model('tiny'), ['a.jpg']).": {'shape', 'argmax'},
+    "predict(init_model('tiny'), ['a.jpg']).": {'columns', 'groupby'},
     "Config.fromfile('tiny').": {
         'where', 'leaves', 'diff_base', 'merge_from_dict', 'dump', 'check', 'facts', 'pretty_text'
     },

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['model_suffixes', 'published_model', 'work_dir_checkpoint', 'find_config_and_weights', 'read_stored_config',
-           'number_of_classes', 'class_names', 'open_model', 'init_model', 'model_to_ask']
+           'number_of_classes', 'class_names', 'open_model', 'init_model', 'model_to_ask', 'open_to_ask']
 
 # %% ../../nbs/apis/open_model.ipynb #105430ac
 import copy, os, warnings
@@ -183,3 +183,20 @@ def model_to_ask(
         f"{_config_name(config)} is a config without weights, and an untrained model answers at random. Name a "
         "checkpoint or the work folder of a run, set --weights FILE, or set --weights none to mean it."
     )
+
+# %% ../../nbs/apis/open_model.ipynb #7ad660e1
+def open_to_ask(
+    model:torch.nn.Module|str|os.PathLike|dict|Run, # A model, a run or its work folder, a name, a checkpoint, a config
+    weights:str|os.PathLike|bool|None=None, # Of a config: path or address; 'none' or False: an untrained model
+    device:str|torch.device|None=None, # Where it goes; None: where it is, or the accelerator if there is one
+    trust:bool=False, # Run the config file as Python, and import what it names
+)->BaseClassifier:
+    "A model for a tool that asks it; raises `ConfigError` and `CheckpointError`"
+    if not isinstance(model, torch.nn.Module):
+        model,weights = model_to_ask(model, weights)
+        return init_model(model, weights, device=chosen_device(device), trust=trust)
+    if weights is not None: raise ConfigError("weights= is for a config; this model is open already: leave it out.")
+    if getattr(model, 'cfg', None) is None:
+        raise ConfigError(
+            "The model has no config (model.cfg), which says how pictures are prepared; open it with init_model.")
+    return model if device is None else model.to(chosen_device(device))

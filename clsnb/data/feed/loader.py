@@ -70,7 +70,7 @@ def _run_torch_loader(loader):
         loader.running = True
         yield from batches
     except (RuntimeError, OSError, EOFError, KeyboardInterrupt) as e:
-        batches = batches or loader.loader._iterator
+        if batches is None: batches = loader.loader._iterator
         reason = loader.explain(e, batches)
         if not nested: loader.loader._iterator = None
         if hasattr(batches, '_shutdown_workers'): batches._shutdown_workers()

@@ -1,0 +1,196 @@
+"Pictures of any form, asked about with one call"
+import io, itertools, json, os, warnings
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from clsnb.all import fit, init_model, photo_path, predict
+from clsnb.apis.test import evaluate_config
+from clsnb.core.errors import ClsnbError, ConfigError, DataError
+
+QUIET = {'runner.max_epochs': 1, 'log_level': 'ERROR', 'data.workers_per_gpu': 0}
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    "A run of one epoch on the packaged photographs"
+    return fit('resnet18-tiny_1xb16_photos', work_dir=tmp_path_factory.mktemp('run'), options=QUIET, device='cpu')
+
+@pytest.fixture(scope='module')
+def tested(run):
+    "Its validation files, and the scores that a test gives them"
+    _, scores, dataset, _ = evaluate_config(run.folder, device='cpu')
+    return [os.path.join(dataset.data_prefix, o['img_info']['filename']) for o in dataset.data_infos], scores, dataset
+
+def test_answers_are_those_of_a_test_to_the_last_digit(run, tested):
+    files, scores, dataset = tested
+    for batch_size, workers in ((None, None), (1, 0), (7, 2), (100, 1)):
+        table = predict(run, files, scores=True, batch_size=batch_size, workers=workers, device='cpu')
+        assert np.array_equal(table[list(dataset.CLASSES)].to_numpy(), scores), (batch_size, workers)
+        assert table.score.tolist()==scores.max(1).tolist() and table.label.tolist()==scores.argmax(1).tolist()
+        assert table.file.tolist()==files
+    accuracy = 100*float((table.label==dataset.get_gt_labels()).mean())
+    assert accuracy==pytest.approx(run.metrics['accuracy_top-1'], abs=1e-4)
+
+def test_a_model_in_every_form_gives_the_same_answer(run, tested):
+    file = tested[0][0]
+    model = init_model(run)
+    right = predict(model, file).iloc[0]
+    checkpoint = str(run.weights)
+    for other in (run, run.folder, str(run.folder), checkpoint, Path(checkpoint)):
+        assert predict(other, file, device='cpu').iloc[0].equals(right), other
+    assert predict(run.config, file, weights=checkpoint, device='cpu').iloc[0].equals(right)
+    model.train()
+    assert predict(model, file).iloc[0].equals(right) and model.training
+    with pytest.raises(ConfigError, match='open already'): predict(model, file, weights=checkpoint)
+    with pytest.raises(ConfigError, match='without weights'): predict('resnet18-tiny_1xb16_photos', file)
+    with pytest.raises(ConfigError, match='init_model'): predict(torch.nn.Conv2d(3, 3, 1), file)
+
+def test_pictures_in_every_form_give_the_same_answer(run, tmp_path):
+    from PIL import Image
+    file = str(tmp_path/'a.png')
+    picture = Image.open(photo_path('cat')).convert('RGB')
+    picture.save(file)
+    rgb = np.asarray(picture)
+    model = init_model(run)
+    right = predict(model, file).iloc[0]
+    chw = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
+    forms = [Path(file), Path(file).read_bytes(), io.BytesIO(Path(file).read_bytes()), open(file, 'rb'), picture, chw, chw/255,
+             chw[None], f'{tmp_path}/*.png', tmp_path, f'file://{file}', [file], (o for o in [file]), pd.Series([file]), {file},
+             pd.DataFrame(dict(path=[file], label=[3])), pd.DataFrame(dict(image=[picture])), np.array([file])]
+    for x in forms:
+        table = predict(model, x)
+        assert len(table)==1 and table.score[0]==right.score and table['class'][0]==right['class'], x
+    arrays = [(rgb, 'rgb', None), (rgb[..., ::-1], 'bgr', None), (rgb/255, 'rgb', (0, 1)), (rgb/127.5-1, 'rgb', (-1, 1)),
+              (rgb.astype(np.uint16)*257, 'rgb', None), (rgb.astype(np.float64), 'rgb', None), (rgb[None], 'rgb', (0, 255))]
+    for x, order, values in arrays:
+        assert predict(model, x, channel_order=order, value_range=values).score[0]==pytest.approx(right.score, abs=3e-4)
+    assert predict(model, rgb, channel_order='rgb').score[0]==right.score!=predict(model, rgb, channel_order='bgr').score[0]
+    assert predict(model, chw.flip(0), channel_order='bgr').score[0]==right.score
+
+@pytest.mark.parametrize('x,stated,text', [
+    (np.zeros((9, 9, 3), np.uint8), {}, "channel_order='rgb'"),
+    (np.zeros((9, 9, 4), np.uint8), {}, "channel_order='rgb'"),
+    (np.ones((9, 9, 3))*1.3, dict(channel_order='rgb'), 'value_range'),
+    (torch.randn(3, 9, 9), {}, 'value_range'),
+    (np.ones((9, 9))*300., {}, 'value_range'),
+    (np.zeros((9, 9, 3)), dict(channel_order='gbr'), 'gbr'),
+    (np.zeros((9, 9)), dict(value_range=(1, 1)), 'black and white'),
+    (np.zeros((9, 9)), dict(value_range=3), 'black and white'),
+    ([np.zeros((9, 9, 3), np.uint8)], dict(workers=2), "channel_order='rgb'"),
+])
+def test_ambiguous_arrays_are_refused_with_what_to_state(run, x, stated, text):
+    with pytest.raises(ConfigError, match=text) as e: predict(run, x, device='cpu', **stated)
+    assert '\n' not in str(e.value)
+
+def test_a_broken_picture_is_a_row_with_its_reason(run, tmp_path, tested):
+    good = tested[0][0]
+    (tmp_path/'empty.jpg').touch()
+    (tmp_path/'cut.jpg').write_bytes(Path(photo_path('cat')).read_bytes()[:2000])
+    (tmp_path/'text.png').write_text('hello')
+    (tmp_path/'none').mkdir()
+    items = [good, tmp_path/'empty.jpg', None, tmp_path/'cut.jpg', good, 'nowhere.jpg', tmp_path/'text.png', b'abc', 3.5,
+             tmp_path/'none', float('nan'), np.zeros((3, 9, 9)), good]
+    for workers in (0, 2):
+        table = predict(run, items, batch_size=3, workers=workers, device='cpu')
+        assert len(table)==len(items)
+        fine = table.error.isna()
+        assert np.flatnonzero(fine).tolist()==[0, 4, 12] and table.label[~fine].isna().all() and table.score[~fine].isna().all()
+        assert table['class'][~fine].isna().all() and all(isinstance(o, str) and '\n' not in o for o in table.error[~fine])
+        for i, word in ((1, 'empty'), (3, 'cut'), (5, 'nowhere.jpg'), (6, 'text.png'), (8, 'float'), (9, 'no picture')):
+            assert word in table.error[i]
+        assert table.score[0]==table.score[4]==table.score[12]
+    folder = predict(run, [tmp_path/'empty.jpg'], device='cpu')
+    assert len(folder)==1 and folder.score.isna().all()
+    assert list(predict(run, [], device='cpu').columns)==['file', 'label', 'class', 'score', 'error']
+
+@pytest.mark.parametrize('x,text', [
+    (3, 'list or generator'), (None, 'list or generator'), ({'a': 1}, 'list or generator'), ('nowhere/*.jpg', 'No picture fits'),
+    (pd.DataFrame(dict(a=['x'], b=['y'])), 'Which column')])
+def test_what_is_no_picture_is_refused(run, x, text):
+    with pytest.raises(ClsnbError, match=text): predict(run, x)
+
+def test_an_empty_folder_is_refused(run, tmp_path):
+    with pytest.raises(DataError, match='no picture'): predict(run, tmp_path)
+    with pytest.raises(ConfigError, match='column'): predict(run, 'a.jpg', column='b')
+    with pytest.raises(ConfigError, match="no column 'pth'.*path"): predict(run, pd.DataFrame(dict(path=['a'])), column='pth')
+
+def test_a_generator_is_read_as_it_is_needed(run):
+    file, taken = photo_path('cat'), []
+    def pictures(n):
+        for i in range(n):
+            taken.append(i)
+            yield file
+    from clsnb.apis.picture_scores import PictureScores
+    from clsnb.data.picture_inputs import picture_inputs
+    source = PictureScores(init_model(run), picture_inputs(pictures(10**9)), batch_size=4, workers=2)
+    assert len(list(itertools.islice(source, 20)))==20
+    assert len(taken)<100
+    assert len(predict(run, pictures(70), device='cpu', workers=0))==70
+
+def test_a_table_keeps_its_index(run, tested):
+    files = tested[0][:3]
+    table = pd.DataFrame(dict(path=files, note=list('abc')), index=[7, 3, 5])
+    joined = table.join(predict(run, table, device='cpu'))
+    assert joined.file.tolist()==files and joined.note.tolist()==list('abc')
+    assert predict(run, table.rename(columns=dict(path='x')), column='x', device='cpu').index.tolist()==[7, 3, 5]
+
+def test_several_classes_are_lists_best_first(run, tested):
+    files, scores, dataset = tested
+    table = predict(run, files[:4], topk=3, device='cpu')
+    assert [len(o) for o in table.label]==[3]*4 and table.label[0]==np.argsort(-scores[0], kind='stable')[:3].tolist()
+    assert table['class'][0]==[dataset.CLASSES[i] for i in table.label[0]]
+    assert table.score[0]==sorted(table.score[0], reverse=True)
+    assert len(predict(run, files[0], topk=99, device='cpu').label[0])==6
+    with pytest.raises(ConfigError, match='topk'): predict(run, files[0], topk=0)
+    with pytest.raises(ConfigError, match='multi-label'): predict(run, files[0], thr=.5)
+
+def test_a_multi_label_model_names_every_class_above_its_threshold(tmp_path):
+    from test_multi_label import tagged_config, tagged_photos
+    folder = tagged_photos(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*has no samples')
+        tags = fit(tagged_config(folder, metric_options=dict(thr=[.5, .5, .3])), folder/'run', device='cpu')
+    metrics, scores, dataset, model = evaluate_config(tags.folder, device='cpu')
+    files = [os.path.join(dataset.data_prefix or '', o['img_info']['filename']) for o in dataset.data_infos]
+    table = predict(tags, files, scores=True, workers=2, batch_size=5, device='cpu')
+    assert np.array_equal(table[list(dataset.CLASSES)].to_numpy(), scores)
+    assert table.attrs['multi_label'] and metrics['mAP']==pytest.approx(tags.metrics['mAP'], abs=1e-4)
+    for i, row in table.iterrows():
+        found = np.flatnonzero(scores[i]>=np.array([.5, .5, .3], np.float32))
+        assert sorted(row.label)==found.tolist() and row.score==sorted(row.score, reverse=True)
+        assert row['class']==[dataset.CLASSES[k] for k in row.label]
+    assert [len(o) for o in predict(tags, files[:3], thr=0, device='cpu').label]==[3]*3
+    assert [len(o) for o in predict(tags, files[:3], topk=2, device='cpu').label]==[2]*3
+    assert predict(tags, [files[0], 'nowhere.jpg'], thr=1.1, device='cpu').label.tolist()==[[], None]
+
+def test_an_untrained_model_says_so(tmp_path):
+    table = predict('resnet18-tiny_1xb16_photos', photo_path('cat'), weights='none')
+    assert table.untrained.all() and table.attrs['untrained']
+
+@pytest.mark.parametrize('suffix', ['.csv', '.json', '.jsonl', '.parquet'])
+def test_the_table_is_written_by_its_ending(run, tmp_path, tested, suffix):
+    if suffix=='.parquet': pytest.importorskip('pyarrow')
+    files = [*tested[0][:2], 'nowhere.jpg']
+    out = tmp_path/'new'/f'answers{suffix}'
+    table = predict(run, files, out=out, scores=True, device='cpu')
+    read = dict(zip(['.csv', '.json', '.parquet'], [pd.read_csv, pd.read_json, getattr(pd, 'read_parquet')]))
+    again = pd.read_json(out, lines=True) if suffix=='.jsonl' else read[suffix](out)
+    assert list(again.columns)==list(table.columns) and again.file.tolist()==files
+    assert again.label.isna().tolist()==[False, False, True] and again.score[0]==pytest.approx(table.score[0], abs=1e-9)
+    lists = predict(run, files, out=out, topk=2, device='cpu')
+    if suffix=='.csv': assert pd.read_csv(out)['class'][0]=='; '.join(lists['class'][0])
+    elif suffix=='.json': assert json.loads(out.read_text())[0]['class']==lists['class'][0]
+
+def test_a_table_that_cannot_be_written_is_told_before_the_work(run, tmp_path):
+    (tmp_path/'file').touch()
+    wrong = ((tmp_path/'a.txt', 'has to end'), (tmp_path/'file'/'a.csv', 'cannot be written'), (tmp_path, 'has to end'))
+    for out, text in wrong:
+        with pytest.raises(ClsnbError, match=text): predict(run, (1/0 for _ in [1]), out=out)
+
+def test_answers_so_far_are_kept_when_the_work_is_interrupted(run, tested, tmp_path):
+    def pictures():
+        yield from tested[0][:40]
+        raise KeyboardInterrupt
+    for workers in (0, 1):
+        out = tmp_path/f'{workers}.csv'
+        with pytest.raises(KeyboardInterrupt): predict(run, pictures(), out=out, workers=workers, device='cpu')
+        kept = pd.read_csv(out)
+        assert len(kept)==40 and kept.score.tolist()==pytest.approx(tested[1].max(1)[:len(kept)].tolist(), abs=1e-9)
