@@ -9,12 +9,15 @@ __all__ = ['multi_label_sections', 'chance_precision', 'multi_label_verdict', 'm
 # %% ../../nbs/analysis/multi_label_sections.ipynb #8aa8b22e
 import numpy as np
 from typing import TYPE_CHECKING
-from fastcore.xml import Code, Div, H1, P, Section
-from .report_sections import ReportFacts, own_metrics, picture_cards, run_tiles
+from fastcore.xml import Div, P
+from .report_facts import ReportFacts, own_metrics, run_tiles
+from .report_pictures import picture_cards
+from .report_sections import class_picks, page_head
 from ..core.work_dir import WorkFiles
 from ..metrics.multi_label import average_precisions
+from ..runs.multi_label_tables import wrong_decisions
 from ..runs.results import Results
-from ..view.page import chart_figure, html_table, page_section, tile
+from ..view.page import chart_figure, html_table, page_section
 from ..view.style import chart_colors, chart_legend, new_chart, percent, short_name, style_axes
 
 # %% ../../nbs/analysis/multi_label_sections.ipynb #6841d758
@@ -56,21 +59,14 @@ def multi_label_tiles(
     tiles['F1 from means over classes (CF1)'] = percent(found['CF1']/100)
     tiles['pictures with all labels right'] = percent(r.accuracy)
     if len(present)>1: tiles |= {'best class': present.ap.idxmax(), 'hardest class': present.ap.idxmin()}
-    return tiles | own_metrics(f.run, r) | run_tiles(f)
+    return tiles | own_metrics(f) | run_tiles(f)
 
 def multi_label_headline(f: ReportFacts)->object:
     "Name, mean average precision, the checkpoint that has it, and what it is worth"
-    r = f.results
-    value = r.measure('mAP')['mAP']/100
-    of = P('of ', Code(r.checkpoint), cls='muted') if r.checkpoint else None
-    big = Div(Div(percent(value), cls='big'), P('mean average precision on the validation pictures', cls='muted'), of)
-    text = P(multi_label_verdict(r), cls='lead', style='flex-grow:3')
-    return Section(
-        Div('results of a run', cls='eyebrow'),
-        H1(f.name),
-        Div(big, text, cls='row', style='align-items:center;margin-top:14px'),
-        Div(*[tile(v, k) for k, v in multi_label_tiles(f).items()], cls='tiles'),
-    )
+    value = f.results.measure('mAP')['mAP']/100
+    what = 'mean average precision on the validation pictures'
+    return page_head(f, percent(value), what, multi_label_verdict(f.results), multi_label_tiles(f))
+
 
 # %% ../../nbs/analysis/multi_label_sections.ipynb #44e3cfab
 def multi_label_table(f: ReportFacts, most: int = 60)->object: # Classes shown at most
@@ -87,31 +83,38 @@ def multi_label_table(f: ReportFacts, most: int = 60)->object: # Classes shown a
             'F1 on these pictures, so its F1 is optimistic; evaluation.metric_options=dict(thr=[...]) sets a threshold '
             'for each class.')
     t = t.round({'threshold': 3, 'best_threshold': 3})
-    return page_section('Class by class', html_table(t, ['ap', 'recall', 'precision', 'f1', 'best_f1'], names), rest,
-                        lead=lead)
+    picks = class_picks(f, t, 'w', wrong_decisions(f.results.pred, f.results.labels).sum(0))
+    table = html_table(t, ['ap', 'recall', 'precision', 'f1', 'best_f1'], names, picks)
+    return page_section('Class by class', table, rest, lead=lead)
 
 # %% ../../nbs/analysis/multi_label_sections.ipynb #cfe280fe
+_line_colors = ('blue', 'orange', 'green', 'purple', 'sky', 'yellow', 'muted', 'ink')
+
+def _class_curve(ax, results, k, row, color):
+    "Precision against recall of a class, and a dot at its threshold"
+    from sklearn.metrics import precision_recall_curve
+    known = (results.labels[:, k]!=-1) & ~np.isnan(results.scores[:, k])
+    precision, recall, _ = precision_recall_curve(results.labels[known, k], results.scores[known, k])
+    label = f'{short_name(row.name, 22)} {percent(row.ap, 0)}'
+    ax.step(recall, precision, color=chart_colors[color], lw=1.4, where='post', label=label)
+    ax.plot(row.recall, row.precision, 'o', color=chart_colors[color], ms=5)
+
 def plot_precision_recall(
     results: Results, # Of several labels
     most: int = 8, # Classes at most: those with the most pictures
     dpi: float = 80,
 )->'Figure':
     "Precision against recall at every threshold; a dot marks the threshold that is used"
-    from sklearn.metrics import precision_recall_curve
     t = results.per_class()
     shown = [k for k in np.argsort(-t.support.to_numpy(), kind='stable')[:most] if t.support.iloc[k]]
     said = ', '.join(f'{t.index[k]} {percent(t.ap.iloc[k])}' for k in shown)
-    fig, ax = new_chart(5, 3.6, f'Precision against recall of {len(shown)} classes; average precision: {said}', dpi=dpi)
-    colors = [chart_colors[k] for k in ('blue', 'orange', 'green', 'purple', 'sky', 'yellow', 'muted', 'ink')]
-    for k, color in zip(shown, colors*(most//8+1)):
-        known = (results.labels[:, k]!=-1) & ~np.isnan(results.scores[:, k])
-        p, r, _ = precision_recall_curve(results.labels[known, k], results.scores[known, k])
-        label = f'{short_name(t.index[k], 16)} {percent(t.ap.iloc[k], 0)}'
-        ax.step(r, p, color=color, lw=1.4, where='post', label=label)
-        ax.plot(t.recall.iloc[k], t.precision.iloc[k], 'o', color=color, ms=5)
+    alt = f'Precision against recall of {len(shown)} classes; average precision: {said}'
+    fig, ax = new_chart(4.6, 3.4+.19*(len(shown)+1)//2, alt, dpi=dpi)
+    colors = _line_colors*(most//len(_line_colors)+1)
+    for k, color in zip(shown, colors): _class_curve(ax, results, k, t.iloc[k], color)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.05))
     style_axes(ax, 'Precision against recall', 'recall', 'precision', grid='both')
-    chart_legend(ax, loc='lower left')
+    if shown: chart_legend(fig, loc='outside lower center', ncols=2) # below, where no line can be
     return fig
 
 def precision_recall_section(f: ReportFacts)->object:

@@ -123,7 +123,7 @@ def bar_cell(v): # 0 to 1
     return Td(bar, percent(v, 0), cls='n', data_v=f'{v:.6g}' if v==v else '')
 
 def _value_cell(v):
-    if not isinstance(v, float): return Td(str(v))
+    if not isinstance(v, float): return Td(str(v), cls='w' if isinstance(v, str) else None)
     return Td(f'{v:.3g}' if v==v else '–', data_v=f'{v:.6g}' if v==v else '')
 
 def html_table(df, # A DataFrame; its first column (or named index) leads the rows
@@ -137,7 +137,8 @@ def html_table(df, # A DataFrame; its first column (or named index) leads the ro
         for r in df.itertuples(index=False)
     ]
     for row,pick in zip(rows, picks): row[0] = Td(*row[0].children, **row[0].attrs, **pick_marks(*pick))
-    head = Tr(*[Th(names.get(k, k), scope='col') for k in df.columns])
+    words = {k for k in df.columns if len(df) and isinstance(df[k].iloc[0], str)}
+    head = Tr(*[Th(names.get(k, k), scope='col', cls='w' if k in words else None) for k in df.columns])
     return Div(Table(Thead(head), Tbody(*[Tr(*row) for row in rows]), cls='sortable'), cls='scroll')
 
 def pick_marks(query, said, count): # See `script`; what the pictures are called, and how many there are
@@ -160,7 +161,8 @@ def matrix_table(counts, # (n, n): a row for each true class
     only = list(range(len(names)) if only is None else only)
     share = counts/np.maximum(counts.sum(1, keepdims=True), 1)
     tall = 'tall' if len(only)*max((min(len(names[j]), 18) for j in only), default=0)>60 else None
-    head = [Th(Span(short_name(names[j], 18)), scope='col', title=names[j], cls=tall) for j in only]
+    most = 30 if tall else 18
+    head = [Th(Span(short_name(names[j], most)), scope='col', title=names[j], cls=tall) for j in only]
     rows = []
     for i in only:
         cells = [_matrix_cell(i, j, int(counts[i,j]), float(share[i,j]), names, len(only)<=small) for j in only]

@@ -70,7 +70,7 @@ _parts = """
 .scroll { overflow-x:auto }
 table { border-collapse:collapse; width:100%; font-size:.92rem; font-variant-numeric:tabular-nums }
 th,td { text-align:right; padding:6px 10px; border-bottom:1px solid var(--line); overflow-wrap:break-word }
-.n { white-space:nowrap }
+.n { white-space:nowrap } th.w,td.w { text-align:left }
 th:first-child,td:first-child { text-align:left }
 td:first-child,tbody th { min-width:5.5em; max-width:16em }
 th { color:var(--muted); font-weight:600; font-size:.82rem; vertical-align:bottom }
@@ -122,7 +122,7 @@ svg [data-pick] { cursor:pointer } svg [data-pick]:hover { opacity:.75 }
 .matrix th { font-weight:500; color:var(--ink); padding:3px 7px; text-align:left }
 .matrix tbody th { position:sticky; left:0; background:var(--card); z-index:1; min-width:3em; max-width:11em }
 .matrix thead th { vertical-align:bottom } .matrix .tall span { writing-mode:vertical-rl; transform:rotate(180deg);
-  max-height:11em; display:inline-block }
+  max-height:15em; display:inline-block }
 """
 
 # %% ../../nbs/view/theme.ipynb #8598356f

@@ -1,0 +1,239 @@
+"The report: what it takes, what it survives, and what a reader can do with it in a browser"
+import json, re
+import numpy as np, pytest
+from pathlib import Path
+import clsnb
+from clsnb.analysis.report import make_report
+from clsnb.core.errors import ClsnbError, DataError
+from clsnb.runs.folder import Run
+from clsnb.runs.results import Results
+
+photos = Path(clsnb.__file__).parent/'photos'
+rows = [line.split() for line in (photos/'val.txt').read_text().splitlines()]
+files, labels = [o[0] for o in rows], np.array([int(o[1]) for o in rows])
+scripts = ['猫と犬', 'قطة صغيرة', 'बिल्ली', 'emoji 🐱', 'a name that never seems to end'*5, '<b id=x>$a_1$ & "b"</b>']
+
+def soft(logits): return np.exp(logits)/np.exp(logits).sum(1, keepdims=True)
+
+def photo_results(classes=None, strength=2.3, root=photos, seed=0):
+    logits = np.random.default_rng(seed).normal(size=(len(labels), 6)) + strength*np.eye(6)[labels]
+    return Results(soft(logits), labels, classes or list('abcdef'), files, root)
+
+def tag_results(n=6):
+    rng = np.random.default_rng(1)
+    truth = (rng.random((len(files), n))<.4).astype(int)
+    scores = np.clip(.25*rng.normal(size=truth.shape)+.2+.5*truth, .01, .99)
+    return Results(scores, truth, (scripts*n)[:n], files, photos)
+
+def write_log(folder, **first):
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [dict(seed=3, **first)] + [dict(mode='train', epoch=1, iter=i, lr=.1, loss=1., time=.5) for i in (1, 2)]
+    (folder/'20260102_030405.log.json').write_text('\n'.join(map(json.dumps, rows))+'\n')
+
+def text_of(page): return page.read_text(encoding='utf-8')
+
+# ---- What it takes
+
+def test_everything_that_holds_results(tmp_path):
+    "A work folder, a Run, results, a file of results; the page says the same"
+    work, r = tmp_path/'work', photo_results()
+    write_log(work)
+    assert make_report(work, r) == work/'report.html'
+    expected = f'{100*r.accuracy:.1f} %'
+    (tmp_path/'alone').mkdir()
+    r.save(tmp_path/'alone/answers.json')
+    elsewhere = [(r, tmp_path/'r.html'), (work/'results.npz', tmp_path/'n.html'), (str(work), tmp_path/'s.html')]
+    for source, out in [(work, None), (Run(work), None), (tmp_path/'alone/answers.json', None), *elsewhere]:
+        page = make_report(source, out=out)
+        assert expected in text_of(page) and 'Left out' not in text_of(page), source
+    assert (tmp_path/'alone/answers.html').is_file() and not (tmp_path/'alone/figures').exists()
+
+def test_circumstances(tmp_path):
+    env = dict(clsnb='0.1.0', python='3.12.1', torch='2.6.0', device='NVIDIA H200', system='Linux')
+    work = tmp_path/'work'
+    write_log(work, env_info=env, command='clsnb train x --y http://me:secret@host/z', commit='8c89f7a')
+    (work/'left_out.txt').write_text('pictures: 2 files could not be read\n')
+    (work/'cfg.py').write_text("data = dict(val=dict(type='CSVDataset', ann_file='val.csv'))\n")
+    text = text_of(make_report(work, photo_results()))
+    for words in ('2026-01-02 03:04', 'CSVDataset, val.csv', '54 validation pictures', 'PyTorch 2.6.0', 'NVIDIA H200',
+                  '8c89f7a', '2 files could not be read', 'clsnb train x', '<dt>seed</dt><dd>3</dd>'):
+        assert words in text, words
+    assert 'secret' not in text
+
+def test_environment_of_mmcls(tmp_path):
+    env = 'sys.platform: linux\nPython: 3.8.1\nGPU 0: A100\nPyTorch: 1.9\nMMClassification: 0.25.0+1'
+    write_log(tmp_path, env_info=env)
+    text = text_of(make_report(tmp_path, photo_results()))
+    assert 'mmcls 0.25.0+1, Python 3.8.1, PyTorch 1.9' in text and '<dd>A100</dd>' in text
+
+def test_comparison(tmp_path):
+    now, before = photo_results(), photo_results(strength=1., seed=5)
+    before.save(tmp_path/'old.npz')
+    text = text_of(make_report(now, out=tmp_path/'p.html', baseline=tmp_path/'old.npz'))
+    fixed, broken = int((now.correct&~before.correct).sum()), int((~now.correct&before.correct).sum())
+    assert f'{fixed} fixed' in text and f'{broken} broken' in text and 'Compared with old.npz' in text
+    gone = Results(before.scores[:9], before.labels[:9], list('abcdef'), [f'other{i}' for i in range(9)])
+    assert '0 pictures are in both' in text_of(make_report(now, out=tmp_path/'q.html', baseline=gone))
+    text = text_of(make_report(now, out=tmp_path/'t.html', baseline=tag_results()))
+    assert 'the comparison: DataError: One of the two results has several labels' in text
+
+@pytest.mark.parametrize('make,words', [
+    (lambda tmp: make_report(tmp/'nowhere'), 'there is no such file or folder'),
+    (lambda tmp: make_report(tmp), 'has no results.npz .* test a checkpoint first'),
+    (lambda tmp: make_report(photo_results(), out=tmp/'page.txt'), 'has to end with .html'),
+    (lambda tmp: make_report(photo_results(), out=tmp/'file/page.html'), 'cannot be written'),
+    (lambda tmp: make_report(photo_results(), out=tmp/'p.html', baseline=tmp/'nowhere'), 'there is no such file'),
+    (lambda tmp: make_report(tmp/'file'), 'file'),
+    (lambda tmp: make_report(photo_results(), out=tmp/'p.html', baseline=5), 'not from int'),
+])
+def test_one_line_for_bad_input(tmp_path, make, words):
+    (tmp_path/'file').write_text('not results')
+    with pytest.raises(ClsnbError, match=words) as e: make(tmp_path)
+    assert '\n' not in str(e.value)
+    assert not list(tmp_path.glob('**/*.html'))
+
+def test_unfinished_run(tmp_path):
+    write_log(tmp_path)
+    with pytest.raises(DataError, match=r'has no results.npz .*clsnb test'): make_report(tmp_path)
+    assert 'Left out' not in text_of(make_report(tmp_path, photo_results()))
+
+# ---- What it survives
+
+odd_results = dict(
+    one_class=lambda: Results(np.ones((5, 1)), [0]*5, ['only']),
+    empty=lambda: Results([], [], ['a', 'b']),
+    nan=lambda: Results(np.array([[np.nan]*3, [.2, np.nan, .8], [.1, .8, .1]]), [0, 2, 1], list('abc')),
+    all_nan=lambda: Results(np.full((4, 3), np.nan), [0, 2, 1, 1], list('abc')),
+    logits=lambda: Results([[-3., 9.], [4., 1.]], [1, 1]),
+    moved=lambda: photo_results(root='moved/away'),
+    twins=lambda: Results(np.eye(3)[[0, 1, 2, 0]], [0, 1, 1, 2], ['same', 'same', 'other']),
+    perfect=lambda: Results(np.eye(2), [0, 1]),
+    names=lambda: photo_results(scripts),
+    surrogates=lambda: Results(np.eye(2), [0, 0], ['a', 'b'], ['x\udcff.jpg', 'y\0.jpg']),
+    tags=tag_results,
+    one_tag=lambda: tag_results(1),
+    no_tags=lambda: Results(np.zeros((0, 2)), np.zeros((0, 2), int), ['a', 'b']),
+    unknown_tags=lambda: Results([[.2, .9], [.7, .4]], [[-1, -1], [-1, -1]]),
+    nan_tags=lambda: Results([[np.nan, .9], [.7, np.nan]], [[1, 0], [1, 1]]),
+    many_tags=lambda: Results(np.eye(90), np.eye(90, dtype=int)),
+)
+
+@pytest.mark.parametrize('kind', odd_results)
+def test_odd_results(tmp_path, kind):
+    "Every section can be made, of whatever results"
+    r = odd_results[kind]()
+    page = make_report(tmp_path/'run', r)
+    left_out = re.findall(r'<h2>Left out</h2>.*?</ul>', text_of(page))
+    assert not left_out, left_out
+    assert (tmp_path/'run/figures/reliability.png').stat().st_size > 1000
+    assert '<b id=x>' not in text_of(page)
+
+def test_thousand_classes(tmp_path):
+    rng, c, n = np.random.default_rng(0), 1000, 4000
+    truth = rng.integers(c, size=n)
+    near = truth//10*10 + rng.integers(10, size=n)
+    scores = soft(rng.normal(size=(n, c)) + 7*np.eye(c)[truth] + 6*np.eye(c)[near])
+    names = [files[i%len(files)] for i in range(n)]
+    r = Results(scores, truth, [f'species {i:04d} of birds' for i in range(c)], names, photos)
+    page = make_report(tmp_path/'run', r)
+    assert page.stat().st_size < 5e6
+    matrix = re.search(r'<table class="matrix".*?</table>', text_of(page)).group()
+    assert 10 <= matrix.count('scope="row"') <= 30
+
+# ---- In a browser
+
+def colors_of(page, css):
+    "Channels of the background of an element"
+    style = page.locator(css).first.evaluate('o => getComputedStyle(o).backgroundColor')
+    return [int(o) for o in re.findall(r'\d+', style)[:3]]
+
+@pytest.fixture(scope='module')
+def pages(tmp_path_factory):
+    tmp = tmp_path_factory.mktemp('reports')
+    write_log(tmp/'one')
+    return {'one': make_report(tmp/'one', photo_results(scripts), baseline=photo_results(seed=4), name='<i>one</i>'),
+            'many': make_report(tmp/'many', tag_results())}
+
+def test_click_on_a_confusion(pages, page):
+    page.goto(pages['one'].as_uri())
+    gallery, cell = page.locator('#gallery'), page.locator('.matrix td.miss button').first
+    total = gallery.locator('.card').count()
+    assert gallery.get_attribute('open') is None and not page.locator('#unpick').is_visible()
+    cell.click()
+    pick = dict(o.split('=') for o in cell.get_attribute('data-pick').split('&'))
+    shown = gallery.locator('.card:not([hidden])')
+    assert 0 < shown.count() < total
+    assert all(shown.nth(i).get_attribute(f'data-{k}') == v for i in range(shown.count()) for k, v in pick.items())
+    assert cell.get_attribute('aria-pressed') == 'true'
+    said = page.locator('#picked').inner_text()
+    assert f"{shown.count()} shown of {cell.get_attribute('data-n')}." in said and 'predicted as' in said
+    page.locator('#unpick').click()
+    assert gallery.locator('.card:not([hidden])').count() == total and page.locator('#picked').inner_text() == ''
+
+def test_bar_and_class_by_keyboard(pages, page):
+    page.goto(pages['one'].as_uri())
+    bar = page.locator('svg [data-pick$="r=0"]').first
+    bar.focus()
+    page.keyboard.press('Enter')
+    shown = page.locator('#gallery .card:not([hidden])')
+    assert shown.count() and all('✗' in shown.nth(i).inner_text() for i in range(shown.count()))
+    page.keyboard.press('Escape')
+    assert page.locator('#picked').inner_text() == ''
+    page.locator('table.sortable td button', has_text='बिल्ली').first.press('Enter')
+    assert shown.count() and all('बिल्ली' in shown.nth(i).inner_text() for i in range(shown.count()))
+
+@pytest.fixture(params=['one', 'many'])
+def kind(request): return request.param
+
+def test_sorting(pages, page, kind):
+    page.goto(pages[kind].as_uri())
+    table = page.locator('section', has_text='Class by class').locator('table.sortable')
+    head = table.locator('th').nth(1)
+    def values():
+        cells = table.locator('tbody tr td:nth-child(2)')
+        return [float(cells.nth(i).get_attribute('data-v')) for i in range(cells.count())]
+    before = values()
+    head.locator('button').press('Enter')
+    assert values() == sorted(before) and head.get_attribute('aria-sort') == 'ascending'
+    head.locator('button').click()
+    assert values() == sorted(before, reverse=True) and head.get_attribute('aria-sort') == 'descending'
+    table.locator('th').first.locator('button').click()
+    assert head.get_attribute('aria-sort') == 'none'
+
+def test_a_label_picks_its_mistakes(pages, page):
+    page.goto(pages['many'].as_uri())
+    button = page.locator('td button[data-pick^="w="]').first
+    button.click()
+    k, shown = button.get_attribute('data-pick')[2:], page.locator('#gallery .card:not([hidden])')
+    assert shown.count() and all(k in shown.nth(i).get_attribute('data-w').split() for i in range(shown.count()))
+
+@pytest.mark.parametrize('width', [400, 1280])
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_themes(pages, page, kind, theme, width):
+    "The page and its charts follow the theme; nothing scrolls sideways; nothing is asked of an address"
+    asked = []
+    page.on('request', lambda r: asked.append(r.url) if not r.url.startswith('data:') else None)
+    page.emulate_media(color_scheme=theme)
+    page.set_viewport_size(dict(width=width, height=900))
+    page.goto(pages[kind].as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(o => o.open = true)")
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+    assert asked == [pages[kind].as_uri()]
+    bright = [sum(colors_of(page, css))/3 > 128 for css in ('body', 'section', '.tile', '.card')]
+    assert bright == [theme == 'light']*4
+    ink = page.locator('figure svg text').first.evaluate('o => getComputedStyle(o).fill')
+    assert (sum(map(int, re.findall(r'\d+', ink)[:3]))/3 > 128) == (theme == 'dark')
+    white = page.evaluate("""[...document.querySelectorAll('svg *')].filter(o =>
+      ['rgb(255, 255, 255)'].includes(getComputedStyle(o).fill)).length""")
+    assert theme == 'light' or white == 0
+    assert page.locator('h1').inner_text() in ('<i>one</i>', 'many')
+    assert page.locator('script').count() == 0 and page.locator('[id=x]').count() == 0
+
+def test_without_javascript(pages, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(pages['one'].as_uri())
+    page.locator('#gallery summary').click()
+    assert page.locator('#gallery .card').first.is_visible() and not page.locator('#unpick').is_visible()
+    assert page.locator('.matrix td.miss').count() and page.locator('figure svg').count() >= 4
+    context.close()
