@@ -188,3 +188,75 @@ def test_times_that_are_not_there(tmp_path):
     assert cal_train_time(one_each, include_outliers=True).epochs.tolist() == [2]
     with pytest.raises(DataError, match="no 'time'"): cal_train_time(write(tmp_path/'b.log.json', [val(1, 50)]))
     assert len(epoch_times(read_log(one_each), include_outliers=True)) == 2
+
+# ---- Cards
+
+def progress(folder, **more):
+    "The progress of a run that was killed"
+    facts = dict(state='running', by_epoch=True, written=1e9, iter=6, max_iters=12, epoch=2, epochs_done=1, max_epochs=3)
+    (folder/'progress.json').write_text(json.dumps(facts | dict(pid=1, born='0', host='elsewhere') | more))
+
+def test_card_of_a_run(log):
+    folder = log.parent
+    (folder/'resnet18_8xb16_cifar10.py').write_text(
+        "model = dict(backbone=dict(type='ResNet', depth=18), head=dict(num_classes=10))\n"
+        "data = dict(samples_per_gpu=16, train=dict(type='CIFAR10'))\noptimizer = dict(lr=.1)\n"
+        "runner = dict(max_epochs=3)\n")
+    for name in ('best_accuracy_top-1_epoch_2.pth', 'epoch_3.pth', 'report.html'): (folder/name).write_bytes(b'')
+    progress(folder, losses=[2., 1., .5])
+    for text in (repr(Run(folder)), Run(folder)._repr_html_()):
+        for part in ('best_accuracy_top-1_epoch_2.pth', 'accuracy_top-1', '60', 'report', 'ResNet 18', 'CIFAR10, 10 classes',
+                     'batch 16', 'lr 0.1', '3 epochs', 'died', str(folder), 'resumes it'):
+            assert part in text, part
+    assert '<polyline' in Run(folder)._repr_html_() and 'resnet18_8xb16_cifar10' in Run(folder)._repr_html_()
+
+@pytest.mark.parametrize('name, content', [
+    ('1.log.json', b''), ('1.log.json', b'\x89PNG\r\n\0'), ('1.log.json', b'{"mode": "train", "epoch": 1, "it'),
+    ('1.log.json', b'{"mode": "train", "loss": "many"}\n{"mode": "val", "loss": [1]}\n{"exp_name": 3}\n'),
+    ('1.log.json', b'{"exp_name": "../../etc/passwd\\u0000"}\n'), ('1.log.json/a', b''),
+    ('config.py', b'model = (((\n'), ('config.py', b'\xff\xfe\0'), ('config.py', b'model = 3\ndata = [1]\nrunner = None\n'),
+    ('config.py', b"checkpoint_config = 5\nevaluation = 'x'\noptimizer = dict(lr='high')\n"), ('config.py/a', b''),
+    ('progress.json', b'{"state"'), ('progress.json', b'[]'), ('progress.json/a', b''), ('epoch_1.pth', b'PK'),
+    ('epoch_1.pth/a', b''), ('best_accuracy_epoch_99999999999999999999.pth', b''), ('results.npz', b'x'),
+    ('report.html/a', b'')])
+def test_card_of_a_damaged_folder(tmp_path, name, content):
+    path = tmp_path/name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    for more in (False, True):
+        if more and name != 'progress.json/a': progress(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            assert tmp_path.name in repr(Run(tmp_path)) and tmp_path.name in Run(tmp_path)._repr_html_()
+
+def test_card_of_no_folder(tmp_path):
+    (tmp_path/'file').write_text('')
+    for place in (tmp_path/'missing', tmp_path/'file', tmp_path):
+        assert str(place) in repr(Run(place)) and str(place) in Run(place)._repr_html_()
+
+def test_card_of_a_long_log_is_quick(tmp_path):
+    "50 MB of log, and a checkpoint of which nothing is read"
+    import time
+    row = json.dumps(train(1, 1))
+    with open(tmp_path/'1.log.json', 'w') as f:
+        f.write(json.dumps(facts)+'\n')
+        for epoch in range(1, 41):
+            f.write((row.replace('"epoch": 1', f'"epoch": {epoch}')+'\n')*10_000)
+            f.write(json.dumps(val(epoch, float(epoch)))+'\n')
+    (tmp_path/'best_accuracy_top-1_epoch_39.pth').write_bytes(b'')
+    assert 'accuracy_top-1 39' in repr(Run(tmp_path))
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        Run(tmp_path)._repr_html_()
+        times.append(time.perf_counter()-start)
+    assert min(times) < .2
+
+def test_card_of_a_sweep():
+    from clsnb.apis.lr_find import LrFind
+    rates = np.geomspace(1e-6, 10, 60)
+    losses = np.concatenate([np.linspace(2.3, 2.3, 20), np.linspace(2.3, .5, 30), np.linspace(.5, 50, 10)])
+    card = LrFind(rates.tolist(), losses.tolist(), 60)._repr_html_()
+    assert '<polyline' in card and '<circle' in card and 'suggested learning rate' in card
+    for found in (LrFind([], []), LrFind([1e-3], [2.]), LrFind(rates.tolist(), [2.]*60)):
+        assert 'none' in found._repr_html_() and '<circle' not in found._repr_html_()

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from .trial import restored, trial_parts, trial_runner
 from ..core.errors import ConfigError
+from ..core.markup import Markup, element
 from ..core.trust import carries_trust
 from ..train.hooks import Hook
 from ..train.loop import IterBasedRunner
@@ -152,6 +153,41 @@ def _end_in_words(found:'LrFind')->str:
     reason = _sweep_ends.get(found.stopped, 'the sweep ended')
     return f'{lowest}; {reason} after {found.lrs[-1]:.1e}'
 
+# %% ../../nbs/apis/lr_find.ipynb #1c2e7a4e
+def _curve_svg(
+    found:'LrFind', # A sweep of two steps or more
+    w:int=240, h:int=64, # Pixels
+)->Markup:
+    "The smoothed losses as a small curve, with the suggestion; a divergence is cut off"
+    y = np.asarray(found.smoothed)
+    low = _lowest(y)
+    y = y.clip(None, y[:low+1].max()+.3*np.ptp(y[:low+1]))
+    x = np.linspace(3, w-3, len(y))
+    y = h-4-(h-8)*(y-y.min())/max(np.ptp(y), 1e-12)
+    points = ' '.join(f'{a:.1f},{b:.1f}' for a,b in zip(x, y))
+    curve = element('polyline', points=points, fill='none', stroke='#0072B2', stroke_width=1.8)
+    lr = found.suggestion
+    if lr is None: mark = None
+    else:
+        at = np.interp(np.log(lr), np.log(found.lrs), x)
+        mark = element('circle', cx=f'{at:.1f}', cy=f'{np.interp(at, x, y):.1f}', r=4, fill='#D55E00')
+    return element('svg', curve, mark, width=w, height=h, role='img', aria_label=repr(found), style='max-width:100%')
+
+def _sweep_card(
+    found:'LrFind', # Any sweep
+)->Markup:
+    "A sweep as a small card: its curve, and its result in words"
+    curve = _curve_svg(found) if len(found.lrs)>1 else None
+    suggestion = 'none' if found.suggestion is None else f'{found.suggestion:.1e}'
+    words = [
+        element('div', 'suggested learning rate', style='opacity:.65;font-size:11px'),
+        element('div', suggestion, style='font-size:19px;font-weight:600'),
+        element('div', _end_in_words(found) if found.lrs else 'the sweep made no step', style='opacity:.75'),
+    ]
+    row = 'display:flex;flex-wrap:wrap;gap:.5em 1.6em;align-items:center;max-width:760px'
+    font = 'font:13px/1.45 system-ui,-apple-system,sans-serif'
+    return element('div', element('div', words), curve, style=f'{font};{row};padding:.35em .1em')
+
 # %% ../../nbs/apis/lr_find.ipynb #609cd9b2
 @dataclass(repr=False)
 class LrFind:
@@ -174,7 +210,7 @@ class LrFind:
         low = _lowest(y) if y else 0
         if low<3: return None
         noise = _noise_after_mean(self.losses[:low+1], self.smooth*self.steps)
-        if max(y[:low])-y[low] < 6*noise: return None
+        if max(y[:low])-y[low] < max(6*noise, 1e-6*abs(y[low])): return None
         return float(f'{self.lrs[_half_fallen(y, low)]:.1e}')
 
     def plot(
@@ -188,6 +224,8 @@ class LrFind:
     def __repr__(self)->str:
         if not self.lrs: return 'LrFind: the sweep made no step'
         return f'LrFind: {_suggestion_in_words(self)} ({_end_in_words(self)})'
+
+    def _repr_html_(self)->Markup: return _sweep_card(self)
 
 # %% ../../nbs/apis/lr_find.ipynb #5f8bc8a7
 def _diverged(
