@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['typed_names', 'typed_help', 'literal_words', 'allowed_types', 'option_settings', 'option_converter', 'help_text',
-           'typed_name', 'Option', 'argument_option', 'key_option', 'find_function', 'arguments', 'VerbParser', 'Verb',
-           'verb_parser', 'parse_words', 'verb_words', 'call_verb']
+           'typed_name', 'Option', 'argument_option', 'key_option', 'find_function', 'commented_arguments',
+           'VerbParser', 'Verb', 'verb_parser', 'parse_words', 'verb_words', 'Answer', 'record_text', 'call_verb']
 
 # %% ../nbs/command_line.ipynb #ec94f24c
-import argparse, importlib, inspect, os, re
+import argparse, importlib, inspect, json, math, os, re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
@@ -18,6 +18,7 @@ from .command_checks import check_places, limited_number
 from .config.keys import KEYS
 from .config.override import parse_options
 from .core.errors import ConfigError, near
+from .source_arguments import source_signature
 
 # %% ../nbs/command_line.ipynb #cbc42179
 def literal_words(
@@ -153,16 +154,15 @@ def find_function(
     module,name = target.split(':')
     return getattr(importlib.import_module(module), name)
 
-def arguments(
-    function:Callable,
-)->dict[str,inspect.Parameter]:
-    "The arguments of a function that have a name of their own"
+def commented_arguments(
+    target:Callable|str, # A function, or 'module:name'
+)->tuple[dict[str,inspect.Parameter],dict[str,str|None]]: # The arguments, and the comment beside each
+    "The arguments of a function that have a name of their own; a module that is named is not imported"
+    if callable(target): signature,comments = inspect.signature(target),docments(target, returns=False)
+    else: signature,comments = source_signature(target)
     open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {
-        name: parameter
-        for name,parameter in inspect.signature(function).parameters.items()
-        if parameter.kind not in open_ended
-    }
+    named = {name: o for name,o in signature.parameters.items() if o.kind not in open_ended}
+    return named,comments
 
 # %% ../nbs/command_line.ipynb #ff05ed62
 class VerbParser(argparse.ArgumentParser):
@@ -188,13 +188,16 @@ class Verb:
     name:str # As it is typed
     usage:str # Positional arguments in order, such as 'config [checkpoint]'
     help:str # One line
-    function:Callable|str # Gets the values; returns the exit status, or None
+    function:Callable|str # Gets the values, prints; returns an `Answer`, an exit status or None
     parts:dict = field(default_factory=dict) # Argument to 'module:function' that makes it, or to a `Verb`
     keys:tuple[str,...] = () # Config keys that have an option of their own
     shorthands:tuple[Option,...] = () # More options for the same arguments
     hidden:tuple[str,...] = () # Arguments without an option
     variables:dict[str,str] = field(default_factory=dict) # Argument to environment variable with its default
     outputs:dict = field(default_factory=dict) # Argument to 'folder', 'file' or the endings of a file
+    example:str = '' # A command line, without `clsnb`
+    fields:dict[str,str] = field(default_factory=dict) # Of its JSON record: name to meaning
+    mmcls:tuple[str,...] = () # Scripts of mmcls 0.25 that it replaces; their names work as well
 
     def options(self)->list[Option]:
         "All that the verb takes; an argument of two parts has one option"
@@ -202,9 +205,8 @@ class Verb:
         return [*found.values(), *map(key_option, self.keys)]
 
     def _options_of(self, target):
-        function = find_function(target)
-        comments = docments(function, returns=False)
-        for name,parameter in arguments(function).items():
+        parameters,comments = commented_arguments(target)
+        for name,parameter in parameters.items():
             part = self.parts.get(name)
             if isinstance(part, Verb): yield from part.options()
             elif part: yield from self._options_of(part)
@@ -231,7 +233,11 @@ def verb_parser(
 )->VerbParser:
     "The parser of a verb's arguments, with its help text"
     usage = re.sub(r'[\w-]+', lambda word: word[0].upper(), verb.usage)
-    parser = VerbParser(verb.name, f'clsnb {verb.name} {usage} [options]'.replace('  ', ' '), verb.help)
+    parser = VerbParser(
+        verb.name, f'clsnb {verb.name} {usage} [options]'.replace('  ', ' '), verb.help,
+        epilog=f'example: clsnb {verb.example}' if verb.example else None,
+    )
+    parser.add_argument('--json', action='store_true', help='Print the answer as one JSON object, for scripts')
     parser.add_argument('--debug', action='store_true', help='Show the traceback of an error')
     by_name = {typed_name(o.dest): o for o in verb.options()}
     for name,count in verb.places().items():
@@ -252,7 +258,8 @@ def parse_words(
 )->dict: # Argument to value, as typed; without those that are not given
     "Read the arguments of a verb; raises `ConfigError`"
     values = verb_parser(verb).parse(words)
-    return {name: value for name,value in values.items() if value not in (None, []) and name!='debug'}
+    switches = ('debug', 'json') # of the program itself
+    return {name: value for name,value in values.items() if value not in (None, []) and name not in switches}
 
 # %% ../nbs/command_line.ipynb #60a7ebec
 def verb_words(
@@ -262,17 +269,38 @@ def verb_words(
     "The command line that gives these values"
     options = {typed_name(o.dest): o for o in verb.options()}
     places = verb.places()
-    words = [verb.name]
+    words = verb.name.split()
     for name in [*places, *(o for o in options if o not in places)]:
         option = options[name]
         words += option.words(values.get(option.dest), name in places)
     return words
 
+# %% ../nbs/command_line.ipynb #5c1d0a72
+@dataclass(frozen=True)
+class Answer:
+    "What a verb says beside the text that it prints"
+    record:dict = field(default_factory=dict) # For scripts: fields of the verb, with values that JSON takes
+    status:int = 0 # Exit status: 0, or 1 where there are findings
+
+def record_text(
+    record:dict, # Its values may be NumPy numbers, arrays and paths
+)->str: # One line
+    "A record as JSON; a number that JSON does not have becomes null"
+    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+
+def _plain(value):
+    "A value made of what JSON has"
+    if hasattr(value, 'tolist'): value = value.tolist()
+    if isinstance(value, dict): return {str(key): _plain(o) for key,o in value.items()}
+    if isinstance(value, (list, tuple, set)): return [_plain(o) for o in value]
+    if isinstance(value, float): return value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+
 # %% ../nbs/command_line.ipynb #2839b1b5
 def call_verb(
     verb:Verb,
     values:dict, # From `parse_words`
-)->int|None: # Exit status
+)->Answer:
     "Call the function of a verb, and first those that make its arguments"
     converters = {o.dest: o.convert for o in verb.options() if o.convert}
     converted = {name: converters.get(name, _as_it_is)(value) for name,value in values.items()}
@@ -281,14 +309,15 @@ def call_verb(
     passed_on = any(isinstance(o, Verb) for o in verb.parts.values())
     check_places(converted, verb.outputs, here=not passed_on)
     result = _call(verb, verb.function, converted, values)
-    return result if isinstance(result, int) else None
+    if isinstance(result, Answer): return result
+    return Answer(status=result if isinstance(result, int) else 0)
 
 def _as_it_is(value): return value
 
 def _call(verb, target, converted, typed):
     function = find_function(target)
     given = {}
-    for name in arguments(function):
+    for name in commented_arguments(function)[0]:
         part = verb.parts.get(name)
         if isinstance(part, Verb): given[name] = verb_words(part, typed)
         elif part: given[name] = _call(verb, part, converted, typed)

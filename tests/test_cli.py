@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest, torch
 
 from clsnb.apis.launch import slurm_script
-from clsnb.cli import main, verbs
-from clsnb.command_line import arguments, call_verb, find_function, parse_words, verb_parser, verb_words
+from clsnb.cli import completions, find_verb, main, verb_groups, verbs
+from clsnb.command_line import (
+    call_verb, commented_arguments, find_function, literal_words, allowed_types, parse_words, record_text, verb_parser,
+    verb_words,
+)
 from clsnb.config.config import Config
 from clsnb.core.checkpoint import save_checkpoint
 from clsnb.core.errors import ConfigError
@@ -46,7 +49,7 @@ def flags_of(name):
 
 @pytest.mark.parametrize('name', flags_before)
 def test_flags_of_before(name):
-    assert set(flags_before[name].split()) | {'--debug', '--help'} <= flags_of(name)
+    assert set(flags_before[name].split()) | {'--debug', '--help', '--json'} <= flags_of(name)
     assert verbs[name].usage==positional_before[name]
 
 def test_every_option_has_a_type_and_a_help():
@@ -57,7 +60,7 @@ def test_every_option_has_a_type_and_a_help():
         (verb.name, name)
         for verb in verbs.values()
         for target in [verb.function, *(o for o in verb.parts.values() if isinstance(o, str))]
-        for name,parameter in arguments(find_function(target)).items()
+        for name,parameter in commented_arguments(find_function(target))[0].items()
         if parameter.annotation is inspect.Parameter.empty and parameter.default is None
         and name not in {*verb.parts, *verb.hidden}
     ]
@@ -122,8 +125,10 @@ def test_words_and_values_are_the_same():
             if option.flags[0][2:] not in verb.places()
             for o in sample(option)
         ]
-        values = parse_words(verb, [*(['3']*len(verb.places())), *words])
-        assert parse_words(verb, verb_words(verb, values)[1:])==values, verb.name
+        by_name = {option.flags[0][2:]: option for option in verb.options()}
+        given = [by_name[o].settings.get('choices', ['3'])[-1] for o in verb.places()]
+        values = parse_words(verb, [*given, *words])
+        assert parse_words(verb, verb_words(verb, values)[len(verb.name.split()):])==values, verb.name
 
 def test_nodes_from_the_environment(monkeypatch):
     for name,value in dict(NNODES='2', NODE_RANK='1', PORT='29511', MASTER_ADDR='gpu-01').items():
@@ -256,6 +261,130 @@ def test_overview_imports_no_torch():
     p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert p.stdout.splitlines()[-1]=='False', p.stderr
     assert all(re.search(f'^  {name} ', p.stdout, re.M) for name in verbs)
+    assert all(f'\n{title}:\n' in p.stdout for title in verb_groups)
+
+# ---- Help without torch: the arguments are read from the source
+
+def test_help_of_every_verb_imports_no_torch():
+    code = """if True:
+        import sys
+        from clsnb.cli import main, verbs
+        for name in verbs:
+            try: main([*name.split(), '--help'])
+            except SystemExit as e: assert not e.code, name
+            print(name, [o for o in ('torch', 'pandas', 'matplotlib', 'numpy') if o in sys.modules], file=sys.stderr)
+    """
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert p.returncode==0, p.stderr
+    assert p.stderr.splitlines()==[f'{name} []' for name in verbs]
+    assert all(f'example: clsnb {verb.example}' in ' '.join(p.stdout.split()) for verb in verbs.values())
+
+targets_by_name = {
+    target for verb in verbs.values() for target in (verb.function, *verb.parts.values()) if isinstance(target, str)
+}
+
+@pytest.mark.parametrize('target', sorted(targets_by_name))
+def test_source_says_what_the_function_says(target):
+    read,read_comments = commented_arguments(target)
+    real,real_comments = commented_arguments(find_function(target))
+    assert list(read)==list(real)
+    plain = {bool, int, float, str, list, tuple, dict}
+    for name,parameter in real.items():
+        other = read[name]
+        assert (other.default, other.kind)==(parameter.default, parameter.kind), name
+        assert literal_words(other.annotation)==literal_words(parameter.annotation), name
+        types = [plain & set(allowed_types(o.annotation, o.default)) for o in (parameter, other)]
+        assert types[0]==types[1], name
+        assert read_comments[name]==real_comments[name], name
+
+# ---- Names of verbs
+
+def test_every_verb_has_an_example_that_parses():
+    for verb in verbs.values():
+        words = verb.example.replace(' >> ~/.bashrc', '').split()
+        assert find_verb(words)[0] is verb, verb.name
+        parse_words(verb, words[len(verb.name.split()):])
+
+@pytest.mark.parametrize('typed,name', [
+    ('print_config', 'print-config'), ('verify_dataset', 'verify'), ('dist_train', 'dist-train'),
+    ('slurm-test', 'slurm-test'), ('verify-dataset', 'verify'),
+])
+def test_scripts_of_mmcls_name_verbs(typed, name):
+    assert find_verb([typed, 'x'])==(verbs[name], ['x'])
+
+# ---- Completion
+
+def test_completion():
+    assert completions(['tes'])==['test'] and 'train' in completions([''])
+    assert completions(['train', 'resnet18-tiny'])==[TINY]
+    assert completions(['train', 'mine.py', '--val'])==['--validate']
+    assert completions(['train', '--launcher', 's'])==['slurm']
+    assert completions(['completion', 'z'])==['zsh'] and completions(['trian', ''])==[]
+
+def test_completion_in_bash(tmp_path):
+    clsnb = tmp_path/'clsnb'
+    clsnb.write_text(f'#!/bin/sh\nexec {sys.executable} -m clsnb "$@"\n')
+    clsnb.chmod(0o755)
+    (tmp_path/'resnet18-mine.py').touch()
+    script = (
+        'eval "$(clsnb completion bash)"; COMP_WORDS=(clsnb train resnet18-); COMP_CWORD=2; _clsnb; '
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    env = os.environ|dict(PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHONPATH=os.pathsep.join(sys.path))
+    p = subprocess.run(['bash', '-c', script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert {TINY, 'resnet18-mine.py'} <= set(p.stdout.splitlines()), p.stderr
+
+@pytest.mark.parametrize('shell', ['zsh', 'fish'])
+def test_completion_of_other_shells(shell, capsys):
+    main(['completion', shell])
+    assert 'clsnb --complete' in capsys.readouterr().out
+
+# ---- Records for scripts
+
+def record_of(line, capsys, status=0):
+    "What a verb answers with --json, after a look at its exit status and fields"
+    code = 0
+    try: main([*line.split(), '--json'])
+    except SystemExit as e: code = e.code
+    out = capsys.readouterr().out
+    assert out.count('\n')==1, out
+    record = json.loads(out)
+    assert code==record['status']==status, record
+    if status<2: assert set(record)=={'verb', 'status', *find_verb(line.split())[0].fields}
+    return record
+
+def test_records(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert TINY in record_of('configs tiny', capsys)['configs']
+    assert record_of('zoo swin 384', capsys)['models'][0]['name']
+    assert record_of(f'print-config {TINY}', capsys)['config']['model']['backbone']['depth']==18
+    assert record_of(f'check {TINY}', capsys)['findings']==[]
+    found = record_of(f'check {TINY} --cfg-options model.head.num_classes=10', capsys, 1)['findings']
+    assert {'level', 'key', 'text', 'where'}==set(found[0])
+    assert Path(record_of(f'copy-config {TINY}', capsys)['path']).is_file()
+    assert record_of('completion bash', capsys)['script']
+
+def test_records_of_errors(capsys):
+    for line in ('trian', 'train', 'train nowhere.py', 'check nowhere.py'):
+        record = record_of(line, capsys, 2)
+        assert set(record)=={'verb', 'status', 'error'} and record['error']
+
+def test_record_of_a_run(odd_places, capsys):
+    line = f'train {TINY} --work-dir w --cfg-options runner.max_epochs=1 data.workers_per_gpu=0'
+    record = record_of(line, capsys)
+    assert record['state']=='finished' and record['metrics'] and Path(record['weights']).is_file()
+    assert record_of('test w --out s.json', capsys)['metrics']
+    assert record_of('attach w', capsys)['metrics']==record['metrics']
+
+def test_records_of_pictures(odd_places, capsys):
+    (odd_places/'pics/a/broken.jpg').write_bytes(b'no picture')
+    found = record_of('verify pics --workers 0', capsys, 1)['findings']
+    assert any(o['problem']=='broken' or 'broken.jpg' in str(o) for o in found)
+    answers = record_of('predict a.pth pics', capsys, 1)['predictions']
+    assert [bool(o.get('error')) for o in answers].count(True)==1
+
+def test_a_record_is_json():
+    assert json.loads(record_text(dict(a=float('inf'), b={1: (2, None)}, c=Path('x'))))==dict(a=None, b={'1': [2, None]}, c='x')
 
 # ---- Numbers, devices and places for output are checked before any work
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clsnb.apis.fit import fit
-from clsnb.cli import show_demo
+from clsnb.verbs.training import show_demo
 from clsnb.demo import result_line
 
 ENV = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
@@ -49,8 +49,8 @@ def test_a_demo_that_is_stopped_says_so(tmp_path):
     assert not (tmp_path/'pretrained').exists()
 
 def test_the_status_of_a_demo():
-    assert show_demo(dict(scratch=dict(stopped='SIGINT', work_dir='x')))==130
-    assert show_demo(dict(scratch=dict(accuracy=50.)))==0
+    assert show_demo(dict(scratch=dict(stopped='SIGINT', work_dir='x'))).status==130
+    assert show_demo(dict(scratch=dict(accuracy=50.))).status==0
     assert 'not finished' in result_line('scratch', dict(stopped='SIGINT', work_dir='x'))
 
 def test_unfinished_files_of_dead_runs_go(tmp_path):
