@@ -55,7 +55,9 @@ from clsnb.apis.flops import get_flops
 from clsnb.apis.vis_cam import vis_cam
 from clsnb.runs.folder import Run
 from clsnb.runs.results import Results
-from clsnb.analysis.confusion import plot_confusion
+from clsnb.analysis.confusion import confusion_matrix, plot_confusion
+from clsnb.analysis.mistakes import worst_mistakes
+from clsnb.analysis.reliability import plot_reliability, plot_scores
 from clsnb.runs.log_table import read_log
 from clsnb.runs.logs import plot_curves
 from clsnb.analysis.curves import plot_curve

@@ -237,3 +237,50 @@ def test_without_javascript(pages, browser):
     assert page.locator('#gallery .card').first.is_visible() and not page.locator('#unpick').is_visible()
     assert page.locator('.matrix td.miss').count() and page.locator('figure svg').count() >= 4
     context.close()
+
+# ---- Confusions and mistakes
+
+def test_confusions_from_what_people_have(tmp_path):
+    import pandas as pd
+    from clsnb.analysis.confusion import confusion_matrix, plot_confusion
+    r = photo_results(scripts)
+    r.save(tmp_path/'results.npz')
+    for source in (r, Run(tmp_path), tmp_path, str(tmp_path/'results.npz')):
+        table = confusion_matrix(source)
+        assert table.to_numpy().tolist() == r.confusion().tolist() and list(table.index) == scripts
+        assert f'{len(r)} pictures' in plot_confusion(source).alt
+    shares = confusion_matrix(r, tmp_path/'new/shares.csv', normalize=True)
+    read = pd.read_csv(tmp_path/'new/shares.csv', index_col=0)
+    assert np.allclose(read, shares) and np.allclose(shares.sum(1), 1) and list(read.columns) == scripts
+    confusion_matrix(r, tmp_path/'m.json')
+    assert json.loads((tmp_path/'m.json').read_text())['matrix'] == r.confusion().tolist()
+    confusion_matrix(r, tmp_path/'m.svg')
+    assert '猫と犬' in plot_confusion(table).alt or (tmp_path/'m.svg').stat().st_size > 5000
+
+def test_worst_mistakes_from_what_people_have(tmp_path):
+    from clsnb.analysis.mistakes import worst_mistakes
+    from PIL import Image
+    r = photo_results()
+    r.save(tmp_path/'results.npz')
+    table = worst_mistakes(tmp_path, 5, tmp_path/'both')
+    assert table.score.is_monotonic_decreasing and len(table) == 5
+    assert (table.label != table.predicted).all()
+    assert (tmp_path/'both/mistakes.csv').read_text().count('\n') == 6
+    assert Image.open(tmp_path/'both/mistakes.png').width > 500
+    assert len(worst_mistakes(tag_results(), 4)) == 4
+
+@pytest.mark.parametrize('name,arguments,words', [
+    ('confusion_matrix', ('nowhere',), 'there is no such file'),
+    ('confusion_matrix', (np.zeros((2, 3)),), 'square'),
+    ('confusion_matrix', (np.eye(2), 'x.txt'), 'has to end with .csv'),
+    ('confusion_matrix', (tag_results(),), 'several'),
+    ('worst_mistakes', ('nowhere',), 'there is no such file'),
+    ('worst_mistakes', (5,), 'not from int'),
+    ('worst_mistakes', (photo_results(), 0), 'whole number from 1'),
+    ('worst_mistakes', (photo_results(), 3, 'x.doc'), 'has to end with'),
+])
+def test_one_line_for_what_cannot_be_shown(name, arguments, words):
+    from clsnb.analysis import confusion, mistakes
+    with pytest.raises(ClsnbError, match=words) as e:
+        {**vars(confusion), **vars(mistakes)}[name](*arguments)
+    assert '\n' not in str(e.value)

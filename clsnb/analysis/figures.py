@@ -9,7 +9,7 @@ __all__ = ['sample_picture', 'plot_pictures', 'plot_mistakes', 'plot_predictions
 import numpy as np
 from typing import TYPE_CHECKING
 from ..core.errors import DataError
-from ..runs.results import Results
+from ..runs.sources import results_of
 from ..view.style import new_chart, style_axes, chart_colors, percent, short_name
 
 # %% ../../nbs/analysis/figures.ipynb #743ffdea
@@ -88,8 +88,14 @@ def plot_pictures(results, # Results
     return fig
 
 # %% ../../nbs/analysis/figures.ipynb #de96fac7
-def plot_mistakes(results:Results, n:int=12, cols:int=6, dpi:float=80)->'Figure':
+def plot_mistakes(
+    results: object, # `Results`, or what holds results: see `results_of`
+    n: int = 12, # Pictures at most
+    cols: int = 6, # In a row
+    dpi: float = 80, # Dots per inch
+)->'Figure':
     "The wrong predictions that the model was surest of"
+    results = results_of(results)
     rows = results.mistakes(n)
     total = int((~results.correct).sum())
     return plot_pictures(
@@ -99,8 +105,15 @@ def plot_mistakes(results:Results, n:int=12, cols:int=6, dpi:float=80)->'Figure'
         cols, dpi,
     )
 
-def plot_predictions(results:Results, n:int=12, seed:int=0, cols:int=6, dpi:float=80)->'Figure':
+def plot_predictions(
+    results: object, # `Results`, or what holds results: see `results_of`
+    n: int = 12, # Pictures at most
+    seed: int = 0, # Of the draw
+    cols: int = 6, # In a row
+    dpi: float = 80, # Dots per inch
+)->'Figure':
     "Predictions on pictures drawn at random"
+    results = results_of(results)
     return plot_pictures(results, results.samples(n, seed), f'{min(n, len(results))} pictures drawn at random',
                          f'{min(n, len(results))} random pictures with predictions', cols, dpi)
 

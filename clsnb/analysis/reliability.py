@@ -11,6 +11,7 @@ import numpy as np
 from typing import TYPE_CHECKING
 from ..runs.folder import Run
 from ..runs.results import Results
+from ..runs.sources import results_of
 from ..view.style import chart_colors, new_chart, percent, style_axes
 
 # %% ../../nbs/analysis/reliability.ipynb #8b3e9ee8
@@ -73,12 +74,12 @@ def _reliability_bars(ax, table):
     ax.plot([0, 1], [0, 1], ':', color=chart_colors['muted'], lw=1.2)
 
 def plot_reliability(
-    results: 'Results|Run|str', # Or what holds results: see `Results.load`
+    results: 'Results|Run|str', # Or what holds results: see `results_of`
     bins: int = 15, # How many, of equal width
     dpi: float = 80,
 )->'Figure':
     "Share of right answers against the score, and the calibration error"
-    results = results if isinstance(results, Results) else Results.load(results)
+    results = results_of(results)
     table = reliability_table(results, bins)
     error = table.attrs['error']
     said = '; '.join(f'score {percent(o.score, 0)}: {percent(o.right, 0)} right' for o in table.itertuples())
@@ -127,12 +128,12 @@ def _score_panel(ax, counts, word, color, kind):
     style_axes(ax, f'{int(counts.sum())} {word}', 'score')
 
 def plot_scores(
-    results: 'Results|Run|str', # Or what holds results: see `Results.load`
+    results: 'Results|Run|str', # Or what holds results: see `results_of`
     bins: int = 20, # How many, of equal width
     dpi: float = 80,
 )->'Figure':
     "How many right and wrong answers had which score; of several labels, positives and negatives"
-    results = results if isinstance(results, Results) else Results.load(results)
+    results = results_of(results)
     scores, right = judged_scores(results)
     words = ('positives', 'negatives') if results.multi_label else ('right answers', 'wrong answers')
     groups = {word: scores[right==kind] for word, kind in zip(words, (True, False))}

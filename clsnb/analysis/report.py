@@ -24,13 +24,14 @@ from ..data.sets.dataset import BaseDataset
 from ..runs.folder import Run
 from ..runs.logs import plot_curves
 from ..runs.results import Results
+from ..runs.sources import results_of
 from ..train.hooks import Hook
 from ..view.page import html_page, page_section
 from .confusion import plot_confusion
 from .figures import plot_mistakes, plot_predictions, plot_class_counts
 from .multi_label_sections import multi_label_sections, plot_precision_recall
 from .reliability import plot_reliability, plot_scores
-from .report_baseline import baseline_section, results_of
+from .report_baseline import baseline_section
 from .report_facts import ReportFacts
 from .report_pictures import cams_section, gallery_section, mistakes_section, sample_section
 from clsnb.analysis.report_sections import (
