@@ -13,9 +13,11 @@ import clsnb
 from .command_line import Answer, Verb, call_verb, parse_words, record_text, typed_name
 from .core.errors import ClsnbError, ConfigError, near, single_line
 from .core.outputs import system_error_text
+from .verbs.analysis import analysis_verbs
 from .verbs.configs import config_verbs
 from .verbs.data import data_verbs
 from .verbs.models import model_verbs
+from .verbs.pictures import picture_verbs
 from .verbs.system import system_verbs
 from .verbs.testing import evaluation_verbs
 from .verbs.training import stop_status, training_verbs
@@ -24,6 +26,8 @@ from .verbs.training import stop_status, training_verbs
 verb_groups = {
     'Train': training_verbs,
     'Test and predict': evaluation_verbs,
+    'Logs, results and reports': analysis_verbs,
+    'Pictures of pipelines, schedules and models': picture_verbs,
     'Data': data_verbs,
     'Configs': config_verbs,
     'Models': model_verbs,
