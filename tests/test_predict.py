@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, pytest, torch
 from clsnb.all import fit, init_model, photo_path, predict
 from clsnb.apis.test import evaluate_config
 from clsnb.core.errors import ClsnbError, ConfigError, DataError
+from clsnb.data.preprocessing import inference_pipeline, picture_sample
 
 QUIET = {'runner.max_epochs': 1, 'log_level': 'ERROR', 'data.workers_per_gpu': 0}
 
@@ -160,6 +161,45 @@ def test_a_multi_label_model_names_every_class_above_its_threshold(tmp_path):
     assert [len(o) for o in predict(tags, files[:3], thr=0, device='cpu').label]==[3]*3
     assert [len(o) for o in predict(tags, files[:3], topk=2, device='cpu').label]==[2]*3
     assert predict(tags, [files[0], 'nowhere.jpg'], thr=1.1, device='cpu').label.tolist()==[[], None]
+
+def test_answers_about_versions_are_averaged(run, tested):
+    file, model = tested[0][0], init_model(run)
+    batch = inference_pipeline(model, True)(picture_sample(file))['img'][None]
+    mean = np.mean([model(o, return_loss=False)[0] for o in (batch, batch.flip(-1))], 0)
+    names = list(model.CLASSES)
+    for tta in ('flip', 2, ['flip'], '2'):
+        assert np.array_equal(predict(run, file, tta=tta, scores=True, device='cpu')[names].to_numpy()[0], mean), tta
+    plain = predict(run, tested[0][:20], scores=True, device='cpu')[names].to_numpy()
+    assert np.array_equal(predict(run, tested[0][:20], tta=1, scores=True, device='cpu')[names].to_numpy(), plain)
+    for tta in ('five_crop', 'ten_crop', 'scales', ['scales', 'flip'], 5):
+        one, two = [predict(run, tested[0][:20], tta=tta, scores=True, workers=n, batch_size=3, device='cpu') for n in (0, 2)]
+        assert np.array_equal(one[names].to_numpy(), two[names].to_numpy())
+        assert np.allclose(one[names].sum(axis=1), 1) and not np.allclose(one[names].to_numpy(), plain, atol=1e-6)
+        assert np.abs(one[names].to_numpy()-plain).max()<.2
+    for tta, text in (('flop', 'flip'), (4, 'numbers of versions'), (['flip', 'crop'], 'five_crop')):
+        with pytest.raises(ConfigError, match=text): predict(run, file, tta=tta)
+
+def test_five_crops_are_the_corners_and_the_middle():
+    from clsnb.data.tta import tta_versions
+    from clsnb.data.transforms.pipeline import Compose
+    img = np.arange(8*10).reshape(8, 10).astype(np.float32)
+    versions, flips = tta_versions([dict(type='Resize', size=(8, -1)), dict(type='CenterCrop', crop_size=4)], 'five_crop')
+    assert not flips and len(versions)==5
+    found = [Compose(o)(dict(img=img))['img'] for o in versions]
+    right = [img[2:6, 3:7], img[:4, :4], img[:4, -4:], img[-4:, :4], img[-4:, -4:]]
+    assert all(np.array_equal(a, b) for a, b in zip(found, right))
+    with pytest.raises(ConfigError, match='no Resize'): tta_versions([dict(type='Normalize')], 'scales')
+
+def test_the_classifier_takes_a_list_of_versions(run):
+    model = init_model(run)
+    x, y = torch.randn(2, 3, 3, 64, 64)
+    right = (np.stack(model(x, return_loss=False))+np.stack(model(y, return_loss=False)))/2
+    assert np.allclose(model([x, y], return_loss=False, img_metas=[None, None]), right, atol=1e-7)
+    assert np.array_equal(model([x], return_loss=False), model(x, return_loss=False))
+    logits = model([x, y], return_loss=False, softmax=False, post_process=False)
+    assert torch.is_tensor(logits) and logits.shape==(3, 6)
+    for wrong in ([], 'x', None):
+        with pytest.raises(TypeError, match='versions'): model(wrong, return_loss=False)
 
 def test_an_untrained_model_says_so(tmp_path):
     table = predict('resnet18-tiny_1xb16_photos', photo_path('cat'), weights='none')

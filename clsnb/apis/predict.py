@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['answer_files', 'score_columns', 'AnswerRows', 'answer_table', 'check_answer_file', 'write_answers', 'predict']
 
-# %% ../../nbs/apis/predict.ipynb #cd9eae03
+# %% ../../nbs/apis/predict.ipynb #f72c479e
 import os
 import numpy as np, torch
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from ..core.outputs import check_output, write_or_keep
 from ..core.trust import carries_trust
 from ..data.arrays import ArrayForm
 from ..data.picture_inputs import picture_inputs
+from ..data.tta import tta_versions
 from ..models.classifier import BaseClassifier
 
 # %% ../../nbs/apis/predict.ipynb #2f56542b
@@ -105,15 +106,15 @@ def _plain_rows(table):
     clean = lambda o: None if not isinstance(o, list) and pd.isna(o) else o
     return [{name: clean(o) for name,o in zip(columns, values)} for values in zip(*columns.values())]
 
-def _write_csv(table, path):
+def _answers_to_csv(table, path):
     joined = table.map(lambda o: '; '.join(map(str, o)) if isinstance(o, list) else o)
     with atomic_write(path, 'w') as file: joined.to_csv(file, index=False, errors='surrogateescape')
 
-def _write_json_lines(table, path):
+def _answers_to_json_lines(table, path):
     import json
     with atomic_write(path, 'w') as file: file.writelines(json.dumps(row)+'\n' for row in _plain_rows(table))
 
-def _write_parquet(table, path):
+def _answers_to_parquet(table, path):
     with atomic_write(path, 'wb') as file: table.to_parquet(file, index=False)
 
 def check_answer_file(
@@ -129,7 +130,7 @@ def write_answers(
 )->None:
     "Write a table of answers; where that fails, it is kept elsewhere, which the error says"
     write_json = lambda table,path: dump_json(_plain_rows(table), path)
-    writers = {'.csv': _write_csv, '.json': write_json, '.jsonl': _write_json_lines, '.parquet': _write_parquet}
+    writers = {'.csv': _answers_to_csv, '.json': write_json, '.jsonl': _answers_to_json_lines, '.parquet': _answers_to_parquet}
     write = writers[Path(path).suffix.lower()]
     write_or_keep(path, lambda place: write(table, place))
 
@@ -155,6 +156,7 @@ def predict(
     topk:int|None=None, # How many classes to name; None: one, or all that a multi-label model finds
     thr:float|Sequence[float]|None=None, # Of a multi-label model, or one for each class; None: the config's, or .5
     scores:bool=False, # Add the scores of all classes, a column for each?
+    tta:str|int|Sequence[str]|None=None, # Average over flip, five_crop, ten_crop, scales, several, or a number
     weights:str|os.PathLike|bool|None=None, # Weights of a config: path or address; 'none': an untrained model
     channel_order:str|None=None, # Of arrays: 'rgb' or 'bgr'; None: tensors are RGB, and arrays are refused
     value_range:tuple|None=None, # Of arrays: black and white, such as (0, 1); None: by type and values
@@ -172,5 +174,6 @@ def predict(
     inputs = picture_inputs(x, column)
     model = open_to_ask(model, weights, device, trust)
     rows = AnswerRows(model, topk, thr, scores)
-    source = PictureScores(model, inputs, batch_size, workers, form=form, progress=progress)
+    versions,flips = tta_versions(model.cfg.facts.steps('test')[1:], tta)
+    source = PictureScores(model, inputs, batch_size, workers, versions, flips, form, progress)
     return _collect(source, rows, inputs, out)

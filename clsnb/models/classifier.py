@@ -7,7 +7,7 @@ __all__ = ['build_part', 'build_backbone', 'build_neck', 'build_head', 'build_lo
            'read_log_vars', 'BaseClassifier', 'ImageClassifier']
 
 # %% ../../nbs/models/classifier.ipynb #a9816937
-import torch
+import numpy as np, torch
 from torch import distributed as dist, nn
 from ..core.registry import MODELS
 from ..core.errors import ConfigError
@@ -76,12 +76,16 @@ class BaseClassifier(BaseModule):
     def extract_feats(self, imgs, stage='neck'):
         return [self.extract_feat(o, stage=stage) for o in imgs]
     def forward_test(self, imgs, **kwargs):
-        imgs = [imgs] if torch.is_tensor(imgs) else imgs
-        if len(imgs)!=1:
-            raise NotImplementedError(
-                'test-time augmentation (several versions of one image) is not supported'
-            )
-        return self.simple_test(imgs[0], **kwargs)
+        "The answers about a batch, or about a list of batches that hold versions of the same pictures"
+        if torch.is_tensor(imgs): return self.simple_test(imgs, **kwargs)
+        if not isinstance(imgs, (list, tuple)) or not imgs:
+            raise TypeError(f'forward_test takes a batch or a list of versions of it, not {type(imgs).__name__}')
+        return self.simple_test(imgs[0], **kwargs) if len(imgs)==1 else self.aug_test(imgs, **kwargs)
+    def aug_test(self, imgs, **kwargs):
+        "The mean of the answers about several versions of a batch"
+        answers = [self.simple_test(o, **kwargs) for o in imgs]
+        if all(map(torch.is_tensor, answers)): return torch.stack(answers).mean(0)
+        return [np.mean(versions, 0) for versions in zip(*answers)]
     def forward(self, img, return_loss=True, **kwargs):
         return self.forward_train(img, **kwargs) if return_loss else self.forward_test(img, **kwargs)
     def _parse_losses(self, losses): return parse_losses(losses)
