@@ -110,6 +110,8 @@ def _answers_to_csv(table, path):
     joined = table.map(lambda o: '; '.join(map(str, o)) if isinstance(o, list) else o)
     with atomic_write(path, 'w') as file: joined.to_csv(file, index=False, errors='surrogateescape')
 
+def _answers_to_json(table, path): dump_json(_plain_rows(table), path)
+
 def _answers_to_json_lines(table, path):
     import json
     with atomic_write(path, 'w') as file: file.writelines(json.dumps(row)+'\n' for row in _plain_rows(table))
@@ -129,9 +131,8 @@ def write_answers(
     path:str|os.PathLike, # Ends in .csv (lists are joined by '; '), .json (a list of objects), .jsonl or .parquet
 )->None:
     "Write a table of answers; where that fails, it is kept elsewhere, which the error says"
-    write_json = lambda table,path: dump_json(_plain_rows(table), path)
-    writers = {'.csv': _answers_to_csv, '.json': write_json, '.jsonl': _answers_to_json_lines, '.parquet': _answers_to_parquet}
-    write = writers[Path(path).suffix.lower()]
+    writers = {'.csv': _answers_to_csv, '.json': _answers_to_json, '.jsonl': _answers_to_json_lines}
+    write = writers.get(Path(path).suffix.lower(), _answers_to_parquet)
     write_or_keep(path, lambda place: write(table, place))
 
 # %% ../../nbs/apis/predict.ipynb #8533f351
