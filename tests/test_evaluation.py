@@ -1,16 +1,28 @@
 """An evaluation is a moment of a run with one result, and hooks of a user's own are never taken for ours."""
 import os, signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import clsnb
+import numpy as np
 import pytest
+import torch
 
 from clsnb.apis.finetune import finetune
 from clsnb.apis.fit import fit
 from clsnb.apis.launch import train_config
+from clsnb.apis.test import evaluate_config
+from clsnb.config.config import Config
 from clsnb.core.checkpoint import read_checkpoint
-from clsnb.core.errors import ClsnbError
-from clsnb.core.registry import HOOKS
+from clsnb.core.errors import ClsnbError, ConfigError
+from clsnb.core.registry import HOOKS, MODELS
+from clsnb.data.feed.loader import build_dataloader
+from clsnb.data.sets.wrappers import SubsetDataset, build_dataset
+from clsnb.metrics.registry import compute_metrics
+from clsnb.metrics.single_label import nll
+from clsnb.models.classifier import build_classifier
+from clsnb.train.evaluation import evaluate_scores, predict_loader
+from clsnb.train.head_loss import head_loss
 from clsnb.train.hooks import Hook
 from clsnb.train.position import Position, position_from
 
@@ -146,3 +158,63 @@ def test_a_position_stays_within_its_epoch(event, n):
         p = Position(epoch=2, iter=20+batch, batch=batch, event=event, epoch_len=10)
         p.rescale(n)
         assert p.iter==2*n+p.batch and (p.batch==n if event=='after_train_epoch' else 0<=p.batch<n)
+
+# ---- metric='loss': the loss of the head ---------------------------------------------------------------------------
+
+def lenet(options, n=40, **loader):
+    "Metrics of an untrained LeNet of a seed on some digits"
+    cfg = Config.fromfile('lenet5_1xb32_digits').merge_from_dict(options)
+    torch.manual_seed(0)
+    model = build_classifier(cfg.model)
+    data = SubsetDataset(build_dataset(cfg.data.val, dict(test_mode=True)), range(n))
+    loss = head_loss(model, data, ['loss'])
+    scores = predict_loader(model, build_dataloader(data, workers_per_gpu=0, shuffle=False, **loader), loss=loss)
+    return evaluate_scores(scores, data, loss=loss, metric='loss')['loss'], model, data, scores
+
+smoothed = {'model.head.loss': dict(type='LabelSmoothLoss', label_smooth_val=.3, num_classes=10)}
+weighted = {'model.head.loss': dict(type='CrossEntropyLoss', class_weight=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10])}
+seesaw = {'model.head.loss': dict(type='SeesawLoss', num_classes=10)}
+
+@pytest.mark.parametrize('options', [{}, smoothed, weighted, seesaw])
+def test_the_loss_is_that_of_the_head_at_any_batch_size(options):
+    found = [lenet(options, samples_per_gpu=n)[0] for n in (1, 7, 32, 64)]
+    assert found==pytest.approx([found[0]]*4, rel=1e-5)
+    loss, model, data, scores = lenet(options, samples_per_gpu=7)
+    logits, labels = torch.log(torch.tensor(scores)), torch.tensor(data.get_gt_labels())
+    each = []
+    for i in range(len(labels)): # the loss knows scores up to a constant
+        each.append(model.head.loss(logits[i:i+1], labels[i:i+1])['loss'].item())
+        if options is seesaw: model.head.compute_loss.cum_samples.zero_()
+    assert loss==pytest.approx(np.mean(each), rel=1e-4)
+    if options is not seesaw: return
+    assert not lenet(options, samples_per_gpu=7)[1].head.compute_loss.cum_samples.any()
+
+def test_the_loss_of_several_labels_and_from_scores_alone():
+    rng = np.random.default_rng(0)
+    head = MODELS.build(dict(type='MultiLabelLinearClsHead', num_classes=4, in_channels=8))
+    x, labels = torch.randn(30, 8), torch.as_tensor(rng.integers(-1, 2, (30, 4)))
+    expected = head.forward_train((x,), labels)['loss'].item()
+    scores = np.stack(head.simple_test((x,)))
+    found = compute_metrics(scores, labels.numpy(), 'loss', kind='multi_label')
+    assert found['loss']==pytest.approx(expected, rel=1e-4)
+
+def test_the_loss_as_the_only_metric_and_as_the_best(tmp_path):
+    options = {**digits, 'results': False, **smoothed, 'evaluation': dict(metric='loss', save_best='loss')}
+    run = fit('lenet5_1xb32_digits', tmp_path, options).runner
+    found = run.evaluation
+    assert list(found.metrics)==['loss'] and found.best_file=='best_loss_epoch_2.pth'
+    assert found.metrics['loss']>nll(found.scores, found.dataset.get_gt_labels())  # labels are smoothed
+    tested = evaluate_config(str(tmp_path), metrics=['accuracy', 'loss'], device='cpu')[0]
+    assert tested['loss']==pytest.approx(found.metrics['loss'], rel=1e-5) and 'accuracy_top-1' in tested
+
+def test_a_model_without_a_head_has_no_loss():
+    with pytest.raises(ConfigError, match="metric 'loss': Linear has no head"):
+        head_loss(torch.nn.Linear(1, 1), SimpleNamespace(get_gt_labels=lambda: [0]), 'loss')
+
+def test_best_checkpoint_of_a_new_metric(tmp_path):
+    options = {**digits, 'evaluation': dict(metric=['accuracy', 'calibration_error'], save_best='calibration_error',
+                                            metric_options=dict(n_bins=5, topk=(1, 2)))}
+    run = fit('lenet5_1xb32_digits', tmp_path, options)
+    values = run.log.calibration_error.dropna()
+    assert run.best.name==f'best_calibration_error_epoch_{values.argmin()+1}.pth'
+    assert 0<values.min()<1 and 'calibration_error' in (tmp_path/'report.html').read_text()

@@ -21,6 +21,7 @@ from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
 from ..models.classifier import BaseClassifier
 from ..train.evaluation import evaluate_scores, predict_loader
+from ..train.head_loss import head_loss
 
 # %% ../../nbs/apis/test.ipynb #ff8a45ac
 def single_gpu_test(
@@ -73,8 +74,9 @@ def evaluate_config(
     check_writes(model.cfg, trains=False)
     split = model.cfg.facts.split_name(split)
     dataset = dataset_of_model(model, named, split)
-    scores = predict_loader(model, build_dataloader(dataset, **loader_args(model.cfg, split)))
     arguments = model.cfg.facts.metrics
     if metrics: arguments['metric'] = metrics
     if metric_options: arguments['metric_options'] = metric_options
-    return evaluate_scores(scores, dataset, **arguments),scores,dataset,model
+    loss = head_loss(model, dataset, arguments.get('metric'))
+    scores = predict_loader(model, build_dataloader(dataset, **loader_args(model.cfg, split)), loss=loss)
+    return evaluate_scores(scores, dataset, loss=loss, **arguments),scores,dataset,model

@@ -34,7 +34,7 @@ def _area_and_precision(
 # %% ../../nbs/metrics/areas.ipynb #1d5eed68
 def _score_columns(
     scores, # (samples, classes)
-    size=1<<24, # Numbers that are copied at a time, about
+    size=1<<22, # Numbers that are copied at a time, about
 )->Iterator[np.ndarray]: # (samples,)
     "The scores of each class, with minus infinity for NaN"
     step = max(1, size//max(1, len(scores)))

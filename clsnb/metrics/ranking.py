@@ -47,10 +47,18 @@ def predicted_classes(
     return best
 
 # %% ../../nbs/metrics/ranking.ipynb #db4fcf2a
+def _true_in_row(table):
+    "How many are true in each row; bits are counted faster than bytes"
+    if not hasattr(np, 'bitwise_count') or table.shape[1]<64: return np.count_nonzero(table, 1) # numpy 1
+    return np.bitwise_count(np.packbits(table, axis=1)).sum(1, dtype=np.int64)
+
 def _ranks_on_cpu(scores, labels, own):
-    "`label_ranks` with NumPy, which counts faster: equal scores are looked at only in the rows that have some"
-    ranks = np.count_nonzero(scores>own, 1)
-    rows = np.flatnonzero(np.count_nonzero(scores==own, 1)>1)
+    "`label_ranks` with NumPy, which counts faster: only rows with more to see are looked at twice, and thrice if equal"
+    upto = _true_in_row(scores>=own)
+    ranks = upto-1
+    rows = np.flatnonzero(upto>1)
+    ranks[rows] = _true_in_row(scores[rows]>own[rows])
+    rows = rows[upto[rows]-ranks[rows]>1]
     if len(rows):
         lower = np.arange(scores.shape[1])<labels[rows]
         ranks[rows] += np.count_nonzero((scores[rows]==own[rows]) & lower, 1)

@@ -132,13 +132,12 @@ def _check_judged(scores, labels, kind):
 
 def _check_probabilities(metric, scores, kind):
     "Raise `ConfigError` for scores that are no probabilities"
-    nothing = nan_rows(scores)
-    numbers = scores[~nothing] if nothing.any() else scores
-    if not len(numbers): return # the metric is NaN
-    if kind=='multi_label' and not are_shares(numbers):
-        raise ConfigError(f"metric {metric.name!r} needs probabilities, and some of these scores are not in 0..1.")
-    if kind=='single_label' and not are_probabilities(numbers):
-        raise ConfigError(f"metric {metric.name!r} needs probabilities, and these scores do not sum to one.")
+    fit = are_shares if kind=='multi_label' else are_probabilities
+    if fit(scores): return
+    numbers = scores[~nan_rows(scores)]
+    if not len(numbers) or fit(numbers): return # the metric is NaN
+    wrong = 'some of these scores are not in 0..1' if kind=='multi_label' else 'these scores do not sum to one'
+    raise ConfigError(f"metric {metric.name!r} needs probabilities, and {wrong}.")
 
 # %% ../../nbs/metrics/registry.ipynb #91372a9e
 def compute_metrics(

@@ -7,9 +7,10 @@ __all__ = ['accuracy', 'accuracy_by_key', 'confusion_counts', 'calculate_confusi
            'mean_over_present', 'precision_recall_f1_by_key', 'precision', 'recall', 'f1_score', 'nll']
 
 # %% ../../nbs/metrics/single_label.ipynb #84cb72a5
-import numbers
+import math, numbers
 import numpy as np, torch
 from ..core.errors import ConfigError, brief
+from .chunks import row_chunks
 from .ranking import label_ranks, predicted_classes, score_array
 from .registry import register_metric
 
@@ -192,11 +193,21 @@ def f1_score(pred, target, average_mode='macro', thrs=0.):
     return precision_recall_f1(pred, target, average_mode, thrs)[2]
 
 # %% ../../nbs/metrics/single_label.ipynb #93870b4d
-@register_metric('loss', better='lower', needs='probabilities', unit='')
+def _nll_of_several(scores, labels):
+    "Mean over the samples of the sum over the classes, as multi-label heads have it: a difficult class counts as shown"
+    total = 0.
+    for rows in row_chunks(scores):
+        p = np.where(labels[rows]==0, 1-scores[rows].astype(np.float64), scores[rows])
+        total -= np.log(np.clip(p, 1e-12, 1)).sum()
+    return float(total/len(scores)) if len(scores) else math.nan
+
+@register_metric('loss', better='lower', needs='probabilities', kind='both', unit='')
 def nll(
     scores, # (samples, classes) of probabilities
-    labels, # (samples,)
+    labels, # (samples,) classes, or (samples, classes) of 1, 0 and -1
 )->float:
     "Mean negative log-likelihood of the true classes"
-    p = np.asarray(scores)[np.arange(len(labels)), np.asarray(labels)]
+    scores, labels = score_array(scores), score_array(labels)
+    if labels.ndim==2: return _nll_of_several(scores, labels)
+    p = scores[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(p, 1e-12, 1)).mean())

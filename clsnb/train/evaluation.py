@@ -20,10 +20,12 @@ from ..core.errors import ConfigError, DataError, near
 from ..core.log import get_logger
 from ..core.registry import HOOKS
 from ..core.work_dir import metric_in_file_name
-from ..metrics.registry import are_probabilities, lower_is_better
+from ..metrics.chunks import ScoreRows, are_probabilities, nan_rows
+from ..metrics.registry import lower_is_better
 from ..metrics.single_label import nll
 from .batches import to_device
 from .checkpoint_hook import delete_checkpoint, out_folder, save_or_warn
+from .head_loss import HeadLoss, head_loss
 from .hooks import Hook, check_count
 
 # %% ../../nbs/train/evaluation.ipynb #a20432a5
@@ -44,6 +46,7 @@ def predict_loader(
     device: torch.device | str | None = None,  # None: where the model is
     autocast: Callable | None = None,  # Makes the context of each forward pass
     progress: Callable | None = None,  # Called with the number of samples done
+    loss: HeadLoss | None = None,  # Records the loss of each sample
 ) -> np.ndarray: # (n, classes), on every process
     "Scores of all samples, in the order of the dataset"
     device = device or next(model.parameters(), torch.zeros(0)).device
@@ -55,15 +58,18 @@ def predict_loader(
         numbers = getattr(batch, 'index', None)
         batch = to_device(batch, device)
         batch.pop('gt_label', None)
-        with (autocast or nullcontext)(): out = model(return_loss=False, **batch)
-        if numbers is None:
-            order = order or sample_order(loader)
-            numbers = list(itertools.islice(order, len(out)))
+        with (autocast or nullcontext)(), loss or nullcontext():
+            out = model(return_loss=False, **batch)
+            if numbers is None:
+                order = order or sample_order(loader)
+                numbers = list(itertools.islice(order, len(out)))
+            if loss: loss.add(numbers)
         index += numbers
         scores += [o.cpu().numpy() if torch.is_tensor(o) else np.asarray(o) for o in out]
         if progress: progress(len(index))
     model.train(was_training)
     mine = torch.from_numpy(np.stack(scores)) if scores else torch.zeros(0)
+    if loss: loss.gather(index, len(loader.dataset))
     return gather_by_index(index, mine, size=len(loader.dataset))[0]
 
 # %% ../../nbs/train/evaluation.ipynb #3da2012e
@@ -77,25 +83,34 @@ def nan_samples(
     dataset,  # Has their names
 ) -> str: # Empty where there are none
     "How many samples have scores that are NaN, and the name of the first, as words"
-    bad = np.flatnonzero(np.isnan(scores).any(axis=tuple(range(1, np.ndim(scores)))))
+    bad = np.flatnonzero(nan_rows(scores))
     if not len(bad): return ''
     name = getattr(dataset, 'sample_name', str)(int(bad[0]))
     return f"The scores of {len(bad)} of {len(scores)} samples are NaN, first those of {name}"
+
+def _evaluate_without_loss(scores, dataset, logger, kwargs):
+    "The other metrics of a dataset's scores"
+    metric = kwargs['metric']
+    others = [] if isinstance(metric, str) else [name for name in metric if name!='loss']
+    return dict(dataset.evaluate(ScoreRows(scores), logger=logger, **kwargs | dict(metric=others))) if others else {}
 
 def evaluate_scores(
     scores: np.ndarray,  # (n, classes), in the order of the dataset
     dataset,  # With `evaluate`
     logger: logging.Logger | None = None,
+    loss: HeadLoss | None = None,  # What the model's own head lost on these samples, for the metric 'loss'
     **kwargs,  # For `dataset.evaluate`: `metric`, `metric_options`, ...
 ) -> dict: # Names of metrics to numbers
     "Metrics of a dataset's scores"
-    out = dict(dataset.evaluate(list(scores), logger=logger, **kwargs))
+    out = _evaluate_without_loss(scores, dataset, logger, kwargs) if loss else dict(
+        dataset.evaluate(ScoreRows(scores), logger=logger, **kwargs))
     labels = np.asarray(dataset.get_gt_labels() if hasattr(dataset, 'get_gt_labels') else ())
     nothing = nan_samples(scores, dataset)
     if nothing: (logger or get_logger()).warning(f"{nothing}; they count as wrong.")
     if len(labels) and labels.ndim==1:
         if nothing: out['loss'] = math.nan
-        elif are_probabilities(scores): out['loss'] = nll(scores, labels)
+        elif 'loss' not in out and not loss and are_probabilities(scores): out['loss'] = nll(scores, labels)
+    if loss: out['loss'] = math.nan if nothing else loss.mean
     return {name: plain_number(value) for name, value in out.items()}
 
 # %% ../../nbs/train/evaluation.ipynb #979de8fe
@@ -106,6 +121,7 @@ class Evaluation:
     loader: Any = None  # Of its samples
     metrics: dict = field(default_factory=dict)  # Names to numbers
     scores: np.ndarray | None = field(default=None, repr=False)  # (n, classes), in the order of the dataset
+    loss: HeadLoss | None = field(default=None, repr=False)  # Of the head, where 'loss' is among the metrics
     epoch: int = 0  # The number of the epoch, from 1, in or after which it took place
     iter: int = 0  # Iterations that were done
     best_name: str | None = None  # The metric that picks the best checkpoint
@@ -127,6 +143,7 @@ class EvalProgress:
 def run_test(
     runner,  # Its model is tested, its hooks hear of it
     loader,  # Of the samples
+    loss: HeadLoss | None = None,  # Records the loss of each sample
 ) -> np.ndarray: # (n, classes), in the order of the dataset
     "Scores of a loader's samples, with averaged weights and autocast where a run has them"
     total = len(loader.dataset)//runner.world_size
@@ -138,7 +155,8 @@ def run_test(
     runner.call_hook('before_test')
     try:
         with runner.contexts('weights'):
-            return predict_loader(runner.model, loader, runner.device, partial(runner.contexts, 'forward'), count)
+            forward = partial(runner.contexts, 'forward')
+            return predict_loader(runner.model, loader, runner.device, forward, count, loss)
     finally: runner.testing = None
 
 # %% ../../nbs/train/evaluation.ipynb #e4b70d95
@@ -211,7 +229,8 @@ class EvalHook(Hook):
         "Test, judge, and keep the best checkpoint; mmcv's name, which subclasses override"
         if self.broadcast: sync_buffers(runner.model, 'first')
         found = self.found
-        found.scores = run_test(runner, self.loader)
+        found.loss = head_loss(runner.model, found.dataset, self.kwargs.get('metric'))
+        found.scores = run_test(runner, self.loader, found.loss)
         found.epoch, found.iter = runner.epoch+1, runner.position.iters_done
         runner.evaluation = found
         value = self.evaluate(runner, found.scores)
@@ -224,7 +243,7 @@ class EvalHook(Hook):
     def evaluate(self, runner, results: np.ndarray) -> float | None: # The value that picks the best checkpoint
         "Compute the metrics of scores, and let loggers log them"
         found = self.found
-        found.metrics = metrics = evaluate_scores(results, self.loader.dataset, runner.logger, **self.kwargs)
+        found.metrics = metrics = evaluate_scores(results, self.loader.dataset, runner.logger, found.loss, **self.kwargs)
         runner.log_buffer.show(metrics, len(self.loader))
         if not found.best_name: return None
         if found.best_name=='auto': found.best_name = next(iter(metrics))

@@ -20,6 +20,7 @@ from ..transforms.pipeline import Compose
 from clsnb.data.sets.samples import ( # noqa: F401, so that subclasses find all here
     ArraySamples, FileSamples, PackedSamples,
 )
+from ...metrics.chunks import ScoreRows, nan_rows, stacked_rows
 from ...metrics.registry import compute_metrics
 
 # %% ../../../nbs/data/sets/dataset.ipynb #cf4ad38e
@@ -105,16 +106,17 @@ def _run_pipeline(pipeline, results, idx):
 # %% ../../../nbs/data/sets/dataset.ipynb #bdcfe8c5
 def _stacked_scores(results, labels):
     "Scores as one array, checked against the labels"
-    rows = [o.detach().cpu().numpy() if hasattr(o, 'detach') else o for o in results]
+    if isinstance(results, (np.ndarray, ScoreRows)): rows = results
+    else: rows = [o.detach().cpu().numpy() if hasattr(o, 'detach') else o for o in results]
     if len(rows)!=len(labels):
         raise DataError(
             f"evaluate: {len(rows)} results for {len(labels)} samples; give indices if only some were tested."
         )
-    return np.vstack(rows) if rows else np.zeros((0, 1))
+    return stacked_rows(rows) if len(rows) else np.zeros((0, 1))
 
 def _warn_nan(scores):
     "Log how many samples have scores that are not numbers"
-    bad = np.isnan(scores).any(1)
+    bad = nan_rows(scores)
     if not bad.any(): return
     get_logger().warning(
         f"{bad.sum()} of {len(bad)} samples have scores that are not numbers (NaN), sample {bad.argmax()} first: "
