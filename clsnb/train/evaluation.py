@@ -243,7 +243,8 @@ class EvalHook(Hook):
     def evaluate(self, runner, results: np.ndarray) -> float | None: # The value that picks the best checkpoint
         "Compute the metrics of scores, and let loggers log them"
         found = self.found
-        found.metrics = metrics = evaluate_scores(results, self.loader.dataset, runner.logger, found.loss, **self.kwargs)
+        metrics = evaluate_scores(results, self.loader.dataset, runner.logger, found.loss, **self.kwargs)
+        found.metrics = metrics
         runner.log_buffer.show(metrics, len(self.loader))
         if not found.best_name: return None
         if found.best_name=='auto': found.best_name = next(iter(metrics))
