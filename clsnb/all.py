@@ -53,6 +53,7 @@ from clsnb.apis.finetune import finetune, finetune_config
 from clsnb.analysis.complexity import complexity
 from clsnb.apis.flops import get_flops
 from clsnb.apis.vis_cam import vis_cam
+from clsnb.apis.vis_lr import vis_lr
 from clsnb.runs.folder import Run
 from clsnb.runs.results import Results
 from clsnb.analysis.confusion import confusion_matrix, plot_confusion

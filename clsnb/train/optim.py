@@ -67,7 +67,7 @@ def check_custom_keys(
     "Raise `ConfigError` for a key that is part of no parameter's name"
     names = [name for name,_ in model.named_parameters()]
     for key in keys:
-        if any(key in name for name in names) or key.strip('.') in _of_some_variants: continue
+        if any(key.lstrip('.') in name for name in names) or key.strip('.') in _of_some_variants: continue
         parts = filter(str.isidentifier, '.'.join(names).split('.'))
         what = 'optimizer.paramwise_cfg.custom_keys'
         raise ConfigError(f"{what}: no parameter has {key!r} in its name.{near(key, parts)}")
