@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 root = Path(__file__).resolve().parents[1]
 file = root/'constraints.txt'
+packaged = root/'clsnb/tested.txt'  # the same, where `doctor` of an installed clsnb finds it
 
 def direct_requirements(name, extras=()):
     "Requirements of an installed package that apply here, with some of its extras"
@@ -59,5 +60,5 @@ if __name__ == '__main__':
         lines = list(differences(releases, read_constraints(file)))
         print('\n'.join(lines) or 'constraints.txt names what is installed')
         sys.exit(bool(lines))
-    file.write_text(constraints_text(releases), encoding='utf-8')
+    for path in (file, packaged): path.write_text(constraints_text(releases), encoding='utf-8')
     print(f'{len(releases)} releases are in {file.name}')
