@@ -284,3 +284,46 @@ def test_one_line_for_what_cannot_be_shown(name, arguments, words):
     with pytest.raises(ClsnbError, match=words) as e:
         {**vars(confusion), **vars(mistakes)}[name](*arguments)
     assert '\n' not in str(e.value)
+
+# ---- Verbs
+
+def answer_of(words, capsys, status=0):
+    "The record of a command line"
+    from clsnb.cli import find_verb, main
+    try: main([*map(str, words), '--json'])
+    except SystemExit as e: assert e.code == status
+    record = json.loads(capsys.readouterr().out)
+    assert record['status'] == status, record
+    if status < 2: assert set(record) == {'verb', 'status', *find_verb([words[0]])[0].fields}
+    return record
+
+def test_verbs(tmp_path, capsys):
+    r = photo_results(scripts)
+    write_log(tmp_path/'run')
+    r.save(tmp_path/'run/results.npz')
+    r.save(tmp_path/'other.json')
+    path = Path(answer_of(['report', tmp_path/'run'], capsys)['path'])
+    assert path == tmp_path/'run/report.html'
+    words = ['report', tmp_path/'other.json', '--baseline', tmp_path/'run', '--name', 'mine']
+    text = text_of(Path(answer_of([*words, '--out', tmp_path/'p.html'], capsys)['path']))
+    assert '<h1>mine</h1>' in text and 'Compared with run' in text
+    found = answer_of(['confusion', tmp_path/'run', '--out', tmp_path/'m.csv'], capsys)
+    assert found['classes'] == scripts and found['matrix'] == r.confusion().tolist() and (tmp_path/'m.csv').is_file()
+    assert found['pairs'][0]['value'] == int((r.confusion()*(1-np.eye(6))).max())
+    shares = answer_of(['confusion', tmp_path/'other.json', '--normalize'], capsys)['matrix']
+    assert np.allclose(np.sum(shares, 1), 1)
+    worst = answer_of(['errors', tmp_path/'run', '--topk', 3, '--out', tmp_path/'worst'], capsys)['mistakes']
+    assert len(worst) == 3 and worst[0]['label'] != worst[0]['predicted'] and (tmp_path/'worst/mistakes.png').is_file()
+
+@pytest.mark.parametrize('line,words', [
+    ('report nowhere', 'no such file or folder'), ('confusion nowhere', 'no such file or folder'),
+    ('errors nowhere', 'no such file or folder'), ('report . --out page.txt', 'has to end with .html'),
+    ('confusion . --out x.doc', 'has to end with .csv'), ('errors . --topk 0', 'not in the range from 1'),
+    ('errors . --topk few', 'few'), ('report', 'required: WORK-DIR'),
+])
+def test_verbs_refuse_in_one_line(line, words, capsys, tmp_path, monkeypatch):
+    from clsnb.cli import main
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as e: main(line.split())
+    out, err = capsys.readouterr()
+    assert e.value.code == 2 and not out and err.count('\n') == 1 and re.search(words, err), err

@@ -157,7 +157,7 @@ def _write_table(table, path):
     write_or_keep(path, write)
 
 def confusion_matrix(
-    source: object, # Work folder, `Run`, file of results, `Results`, or a matrix of counts
+    source: object, # Work folder or file of results; in Python a `Run`, `Results` or a matrix of counts, too
     out: str|os.PathLike|None = None, # Write it there: .csv or .json is a table, .png, .pdf, .svg, ... a figure
     normalize: bool = False, # Shares of each true class in the place of counts
 )->'pd.DataFrame': # A row for each true class, a column for each predicted class

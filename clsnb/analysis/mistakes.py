@@ -30,7 +30,7 @@ def _write_mistakes(table, path):
 
 # %% ../../nbs/analysis/mistakes.ipynb #ad2ab94e
 def worst_mistakes(
-    source: object, # Work folder, `Run`, file of results, or `Results`
+    source: object, # Work folder or file of results; in Python a `Run` or `Results`, too
     topk: int = 20, # How many at most
     out: str|os.PathLike|None = None, # .csv or .json for the table, .png, .pdf, ... for a grid; a folder for both
 )->'pd.DataFrame': # file, label, predicted, score, p_true; the index is the number of the picture

@@ -124,7 +124,7 @@ def report_facts(
 
 # %% ../../nbs/analysis/report.ipynb #f2a09742
 def make_report(
-    work_dir: 'str|os.PathLike|Run|Results', # A work folder, a run, a file of results, or results
+    work_dir: 'str|os.PathLike|Run|Results', # Work folder or file of results; in Python a `Run` or `Results`, too
     results: Results|None = None, # Of the validation pictures; None: those of `work_dir`
     model: nn.Module|None = None, # With `cfg`, for the maps
     dataset: BaseDataset|None=None, # The training set, for its class counts

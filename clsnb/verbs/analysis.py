@@ -5,6 +5,10 @@
 # %% auto #0
 __all__ = ['analysis_verbs']
 
+# %% ../../nbs/verbs/analysis.ipynb #26843172
+from .reports import report_verbs
+
 # %% ../../nbs/verbs/analysis.ipynb #88cf34db
 analysis_verbs = [
+    *report_verbs,
 ]
