@@ -1,10 +1,11 @@
 "What `doctor` says about machines that are not in order"
-import shutil
+import json, shutil
 from collections import namedtuple
 from pathlib import Path
 import pytest, torch
 from packaging.requirements import Requirement
 from clsnb.apis import doctor as module
+from clsnb.cli import main
 from clsnb.apis.doctor import Check, Examination, cores_given, doctor, releases_that_were_tested
 
 root = Path(__file__).resolve().parents[1]
@@ -106,3 +107,11 @@ def test_text_and_html_tell_the_same():
     assert str(examination).splitlines()[0].startswith('PROBLEM') and '1 problem in 2 checks' in str(examination)
     html = examination._repr_html_()
     assert 'delete &lt;something&gt;' in html and '<a>' not in html and '1 problem in 2 checks' in html
+
+@pytest.mark.parametrize('level, status', [('ok', None), ('note', None), ('problem', 1)])
+def test_doctor_as_a_command(level, status, monkeypatch, capsys):
+    monkeypatch.setattr(module, 'doctor_looks', [lambda: [Check('disk', 'a', 'b', level, 'c')]])
+    try: code = main(['doctor', '--json'])
+    except SystemExit as e: code = e.code
+    [check] = json.loads(capsys.readouterr().out)['checks']
+    assert code==status and check==dict(part='disk', name='a', value='b', level=level, remedy='c')

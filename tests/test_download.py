@@ -1,8 +1,9 @@
 "Configs and checkpoints of the zoo as files in a folder"
-import hashlib, http.server, threading
+import hashlib, http.server, json, threading
 from pathlib import Path
 import pytest
 from clsnb.apis.download import download_models
+from clsnb.cli import main
 from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError, DataError
 from clsnb.core.io import cache_dir, download
@@ -106,3 +107,14 @@ def test_a_part_is_kept_only_where_a_hash_tells(mirror, tmp_path, monkeypatch):
     url = f"{index.zoo_server()}{FILE}"
     with pytest.raises(DataError): download(url, tmp_path/'a', resume=True)
     assert not list(tmp_path.glob('a*'))
+
+def test_download_as_a_command(mirror, tmp_path, capsys):
+    assert not main(['download', NAME, '--dest', str(tmp_path/'a')])
+    assert (tmp_path/'a'/FILE).exists() and str(tmp_path/'a'/FILE) in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(['download', NAME, 'resnet18-tiny_1xb16_photos', '--dest', str(tmp_path/'a'), '--json'])
+    rows = json.loads(capsys.readouterr().out)['models']
+    assert stop.value.code==1 and rows[0]['problem'] is None and 'No weights' in rows[1]['problem']
+    with pytest.raises(SystemExit) as stop: main(['download', 'resnet50_8xb32_in1'])
+    error = capsys.readouterr().err
+    assert stop.value.code==2 and error.count('\n')==1 and "Did you mean 'resnet50" in error

@@ -1,5 +1,5 @@
 "Weights for others: published, folded for deployment; they load back equal, and what cannot be used is told first"
-import re
+import json, re
 from datetime import date
 from pathlib import Path
 import pytest, torch
@@ -7,6 +7,7 @@ from clsnb.apis.fit import fit
 from clsnb.apis.open_model import init_model
 from clsnb.apis.publish import publish
 from clsnb.apis.reparameterize import reparameterize
+from clsnb.cli import main
 from clsnb.config.config import Config
 from clsnb.core.checkpoint import read_checkpoint, save_checkpoint
 from clsnb.core.errors import CheckpointError, ClsnbError, ConfigError, DataError
@@ -254,3 +255,22 @@ def test_what_cannot_be_folded(run, tmp_path):
         message = str(error.value)
         assert '\n' not in message and (text in message or text=='other classes' and '1000' in message), message
     assert not (tmp_path/'o.pth').exists()
+
+# ---- On the command line
+
+def clsnb(*words):
+    "Exit status of a command line"
+    try: return main([str(o) for o in words])
+    except SystemExit as e: return e.code
+
+def test_publish_and_reparameterize_as_commands(run, tmp_path, capsys):
+    assert not clsnb('publish', run.weights, tmp_path/'net.pth', '--json')
+    record = json.loads(capsys.readouterr().out)
+    assert Path(record['path']).name.startswith('net_') and record['sha256']==sha256(record['path'])
+    assert not clsnb('publish_model', run.folder, f'{tmp_path}/sub/') and list((tmp_path/'sub').glob('lenet5*.pth'))
+    assert clsnb('publish', tmp_path/'none.pth')==2 and 'none.pth' in capsys.readouterr().err
+    save_checkpoint(trained(REPVGG), tmp_path/'src.pth')
+    assert not clsnb('reparameterize', REPVGG, tmp_path/'src.pth', tmp_path/'out.pth', '--json')
+    record = json.loads(capsys.readouterr().out)
+    assert record['params']<record['params_before'] and record['difference']<1e-4
+    assert clsnb('reparameterize_model', REPVGG, tmp_path/'src.pth', tmp_path/'out.onnx')==2
