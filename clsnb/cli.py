@@ -16,6 +16,7 @@ from .core.outputs import system_error_text
 from .verbs.analysis import analysis_verbs
 from .verbs.configs import config_verbs
 from .verbs.data import data_verbs
+from .verbs.mmcls_scripts import script_name
 from .verbs.models import model_verbs
 from .verbs.pictures import picture_verbs
 from .verbs.system import system_verbs
@@ -39,7 +40,7 @@ def script_names()->dict[str,Verb]:
     "The verbs by the names of the scripts of mmcls that they replace"
     found = {}
     for verb in verbs.values():
-        for script in verb.mmcls: found.setdefault(_dashed(os.path.splitext(os.path.basename(script))[0]), verb)
+        for script in verb.mmcls: found.setdefault(script_name(script), verb)
     return found
 
 def _dashed(word): return word.replace('_', '-')

@@ -14,6 +14,7 @@ from clsnb.core.checkpoint import save_checkpoint
 from clsnb.core.errors import ConfigError
 from clsnb.core.registry import MODELS
 from clsnb.data.sets.packaged import photo_path
+from clsnb.verbs.mmcls_scripts import mmcls_scripts, script_name, script_rows
 
 TINY = 'resnet18-tiny_1xb16_photos'
 # The flags of 8c89f7a, each of which still works
@@ -311,6 +312,45 @@ def test_every_verb_has_an_example_that_parses():
 ])
 def test_scripts_of_mmcls_name_verbs(typed, name):
     assert find_verb([typed, 'x'])==(verbs[name], ['x'])
+
+@pytest.mark.parametrize('script', mmcls_scripts)
+def test_every_flag_of_a_script_works_or_has_a_reason(script):
+    row = next((o for o in script_rows(verbs.values()) if o[0]==script), None)
+    assert row, f'no verb replaces {script}'
+    flags = [o.replace('_', '-') for o in mmcls_scripts[script].split() if o.startswith('--')]
+    listed = [*row[2], *(o.replace('_', '-') for o in row[3])]
+    assert sorted(listed)==sorted(flags)
+
+# Command lines of the documentation of mmcls 0.25, after `python`; what they set is in tests of the single tools
+@pytest.mark.parametrize('line', [
+    'demo/image_demo.py demo/demo.JPEG resnet50_8xb32_in1k.py resnet50.pth --device cpu',
+    'tools/test.py resnet50_8xb16_cifar10.py resnet50.pth --metrics accuracy --metric-options topk=(1,) --out r.pkl',
+    'tools/train.py resnet50_8xb32_in1k.py --work-dir w --no-validate --resume-from a.pth --device npu',
+    'tools/analysis_tools/get_flops.py resnet50_8xb32_in1k.py --shape 224 256',
+    'tools/convert_models/publish_model.py work_dirs/resnet50/latest.pth imagenet_resnet50.pth',
+    'tools/convert_models/reparameterize_model.py repvgg-A0_4xb64-coslr-120e_in1k.py src.pth dst.pth',
+    'tools/misc/print_config.py t2t-vit-t-14_8xb64_in1k.py --cfg-options model.head.num_classes=3',
+    'tools/misc/verify_dataset.py t2t-vit-t-14_8xb64_in1k.py --out-path broken.log --phase val --num-process 8',
+    'tools/visualizations/vis_pipeline.py resnet50_8xb16_cifar100.py --phase val --output-dir tmp --number 10 --adaptive',
+    'tools/visualizations/vis_pipeline.py resnet50_8xb32_in1k.py --mode original --number 3 --show --bgr2rgb',
+    'tools/visualizations/vis_pipeline.py swin_base_224_b16x64_300e_imagenet.py --mode pipeline --window-size 12*7',
+    'tools/visualizations/vis_lr.py resnet50_b16x8_cifar100.py --dataset-size 50000 --ngpus 4 --style darkgrid',
+    'tools/visualizations/vis_lr.py repvgg-B3g4_4xb64.py --save-path lr.jpg --window-size 12*7 --title T',
+    'tools/visualizations/vis_cam.py demo/bird.JPEG resnet50_8xb32_in1k.py r.pth --target-category 238 --method GradCAM',
+    'tools/visualizations/vis_cam.py demo/cat-dog.png resnet50_8xb32_in1k.py r.pth --target-layers backbone.layer4.2 '
+    '--vit-like --num-extra-tokens 1 --aug_smooth --eigen_smooth --preview-model --save-path cam.jpg',
+    'tools/analysis_tools/analyze_logs.py plot_curve log1.json log2.json --keys accuracy_top-1 --legend exp1 exp2',
+    'tools/analysis_tools/analyze_logs.py plot_curve log.json --keys loss --out losses.pdf --style whitegrid',
+    'tools/analysis_tools/analyze_logs.py cal_train_time log.json --include-outliers',
+    'tools/analysis_tools/eval_metric.py t2t-vit-t-14_8xb64_in1k.py r.pkl --metrics accuracy --metric-options topk=(1,5)',
+    'tools/analysis_tools/analyze_results.py resnet50_b32x8_imagenet.py result.pkl --out-dir results --topk 50',
+])
+def test_command_lines_of_the_documentation(line):
+    script,*rest = line.split()
+    name = script_name(script).split()[-1]
+    words = [name, *rest]
+    verb,rest = find_verb(words)
+    assert parse_words(verb, rest)
 
 # ---- Completion
 
