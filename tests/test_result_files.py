@@ -206,6 +206,15 @@ def test_hostile_instructions(tmp_path):
         with pytest.raises(DataError) as e: read_plain_pickle(tmp_path/'r.pkl')
         line_of(e)
 
+def test_instructions_cannot_change_the_reader(tmp_path):
+    from clsnb.core.plain_pickle import plain_names
+    function = plain_names['numpy', 'dtype']
+    before = function.__kwdefaults__,dict(vars(function))
+    path = tmp_path/'r.pkl'
+    path.write_bytes(b'\x80\x04cnumpy\ndtype\nN}\x8c\x0e__kwdefaults__}\x8c\x01aK\x01ss\x86b.')
+    with pytest.raises(DataError, match='sets attributes'): read_plain_pickle(path)
+    assert (function.__kwdefaults__, dict(vars(function)))==before
+
 def test_plain_data_comes_back_from_every_protocol(tmp_path):
     data = dict(a=np.arange(6, dtype=np.int16).reshape(2, 3), f=np.asfortranarray(np.eye(3)), s=np.array(['x', 'yz']),
                 n=np.float64(.5), b=np.bool_(True), o=OrderedDict(k=1), t=(1, None, 'ü'), e={1, 2}, x=b'\0\xff', big=1<<80)

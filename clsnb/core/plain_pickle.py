@@ -47,6 +47,15 @@ class _PlainUnpickler(pickle._Unpickler):
         if (module, name) in plain_names: return plain_names[module, name]
         raise DataError(f"it refers to {module}.{name}, which no file of plain data needs, so it was not loaded")
 
+    def load_build(self):
+        "Give an array its data; anything else, such as our functions above, keeps its attributes"
+        owner = self.stack[-2]
+        if not isinstance(owner, (np.ndarray, np.dtype)):
+            raise DataError(f"it sets attributes of {brief(owner)}, which no file of plain data does")
+        super().load_build()
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
 def read_plain_pickle(
     path:str|os.PathLike,
 )->object: # Containers, numbers, texts, arrays
