@@ -52,6 +52,7 @@ from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config
 from clsnb.analysis.complexity import complexity
 from clsnb.apis.flops import get_flops
+from clsnb.apis.doctor import doctor
 from clsnb.apis.vis_cam import vis_cam
 from clsnb.apis.vis_lr import vis_lr
 from clsnb.runs.folder import Run

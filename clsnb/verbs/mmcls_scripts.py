@@ -12,8 +12,8 @@ from ..command_line import Verb
 # %% ../../nbs/verbs/mmcls_scripts.ipynb #8e743737
 _tests = '--out --out-items --metrics --show --show-dir --gpu-collect --tmpdir --cfg-options --metric-options ' \
          '--show-options --gpu-ids --gpu-id --launcher --local_rank --device'
-_trains = '--work-dir --resume-from --no-validate --device --gpus --gpu-ids --gpu-id --ipu-replicas --seed --diff-seed ' \
-          '--deterministic --cfg-options --launcher --local_rank --auto-resume'
+_trains = '--work-dir --resume-from --no-validate --device --gpus --gpu-ids --gpu-id --ipu-replicas --seed ' \
+          '--diff-seed --deterministic --cfg-options --launcher --local_rank --auto-resume'
 
 mmcls_scripts = {
     'tools/train.py': f'CONFIG {_trains}',
