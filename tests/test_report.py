@@ -327,3 +327,49 @@ def test_verbs_refuse_in_one_line(line, words, capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as e: main(line.split())
     out, err = capsys.readouterr()
     assert e.value.code == 2 and not out and err.count('\n') == 1 and re.search(words, err), err
+
+# ---- Objects in a notebook
+
+def model_of(classes):
+    from clsnb.core.registry import MODELS
+    model = MODELS.build(dict(type='ImageClassifier', backbone=dict(type='LeNet5', num_classes=-1),
+                              head=dict(type='LinearClsHead', num_classes=len(classes), in_channels=120)))
+    model.CLASSES = classes
+    return model
+
+def objects():
+    "Objects that draw themselves, with names that would break a careless card"
+    from clsnb.analysis.complexity import Complexity
+    from clsnb.config.findings import Findings
+    from clsnb.data.sets.packaged import Digits
+    from clsnb.data.sets.wrappers import ConcatDataset, RepeatDataset
+    data = Digits('val')
+    data.CLASSES = ['<b id=x>']*10
+    found = Findings([('error', '<b id=x>', 'what <b id=x>', 'a.py:1')])
+    size = Complexity(10, 20, {'<b id=x>': 2}, {'': (10, 20), '<b id=x>': (3, 4)}, (3, 4, 4))
+    return [photo_results(scripts), tag_results(), data, ConcatDataset([data, data]), RepeatDataset(data, 2),
+            model_of(scripts), found, size]
+
+def test_objects_draw_themselves(page, tmp_path):
+    "An HTML form that escapes everything and fits a phone in both themes, and a plain one"
+    cards = [o._repr_html_() for o in objects()]
+    assert all('<b id=x>' not in card for card in cards)
+    assert all(len(repr(o)) for o in objects())
+    html = '<meta name="color-scheme" content="light dark"><meta name="viewport" content="width=device-width">'
+    (tmp_path/'cards.html').write_text(html + '<hr>'.join(cards), encoding='utf-8')
+    page.set_viewport_size(dict(width=400, height=800))
+    page.goto((tmp_path/'cards.html').as_uri())
+    assert page.evaluate('document.documentElement.scrollWidth') <= 400
+
+@pytest.mark.parametrize('kind', odd_results)
+def test_odd_results_draw_themselves(kind):
+    r = odd_results[kind]()
+    assert repr(r).startswith('Results: ') and 'Results' in r._repr_html_()
+
+def test_forms_are_quick():
+    import time
+    rng = np.random.default_rng(0)
+    r = Results(rng.random((200_000, 100), np.float32), rng.integers(100, size=200_000))
+    begun = time.perf_counter()
+    r._repr_html_()
+    assert time.perf_counter()-begun < 5

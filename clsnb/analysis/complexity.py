@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from .complexity_card import complexity_card
 from ..core.errors import ConfigError, need
 from ..models.classifier import BaseClassifier
 
@@ -276,6 +277,7 @@ class Complexity:
         figures = f'{self.params/1e6:.2f} M parameters, {self.flops/1e9:.3g} G multiply-adds at {size}'
         if self.latency: figures += f'; {self.latency}'
         return f'{figures}; not counted: {left}' if left else figures
+    def _repr_html_(self): return complexity_card(self)
 
 # %% ../../nbs/analysis/complexity.ipynb #9b5d0025
 _engines = dict(torch=_count_with_torch, fvcore=_count_with_fvcore)

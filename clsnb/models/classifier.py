@@ -13,6 +13,7 @@ from ..core.registry import MODELS
 from ..core.errors import ConfigError
 from ..layers.module import BaseModule, Sequential
 from .base import keep_frozen
+from .card import model_card
 
 # %% ../../nbs/models/classifier.ipynb #72eba508
 def build_part(cfg): # A dict, a list of dicts to be run one after the other, or a module
@@ -65,6 +66,7 @@ def read_log_vars(log_vars):
 class BaseClassifier(BaseModule):
     "A classifier writes `extract_feat`, `forward_train` and `simple_test`"
     CLASSES:tuple[str,...]|None # Names of the classes, once they are known
+    def _repr_html_(self): return model_card(self)
     @property
     def with_neck(self): return getattr(self, 'neck', None) is not None
     @property

@@ -25,6 +25,7 @@ from .multi_label_tables import multi_label_classes, multi_label_pictures, wrong
 from .pictures import dataset_pictures, open_picture
 from .read_results import read_result_file, score_rows
 from .result_files import write_results
+from .results_card import results_card, results_text
 
 # %% ../../nbs/runs/results.ipynb #df641dc3
 if TYPE_CHECKING:
@@ -168,10 +169,8 @@ class Results:
         write_results(path, self)
 
     def __len__(self)->int: return len(self.labels)
-    def __repr__(self)->str:
-        if self.multi_label: judged = f"several labels, mAP {self.measure('mAP')['mAP']/100:.3f}"
-        else: judged = f'accuracy {self.accuracy:.3f}'
-        return f"Results: {len(self)} pictures, {len(self.classes)} classes, {judged}"
+    def __repr__(self)->str: return results_text(self)
+    def _repr_html_(self)->str: return results_card(self)
     @property
     def multi_label(self)->bool: return self.labels.ndim==2
     @cached_property

@@ -13,6 +13,7 @@ from ...core.errors import ConfigError, DataError
 from ...core.log import get_logger
 from ...core.overrides import refuse_uncalled
 from ..pixels.file_client import file_client
+from .card import dataset_card
 from clsnb.data.sets.labels import (
     as_labels, check_label_range, check_label_rows, label_counts, warn_missing
 )
@@ -185,6 +186,7 @@ class BaseDataset:
     def __getitem__(self, idx): return self.prepare_data(idx)
     def __repr__(self):
         return f"{type(self).__name__}: {len(self)} samples, {len(self.CLASSES or ())} classes"
+    def _repr_html_(self): return dataset_card(self)
     @classmethod
     def get_classes(cls, classes=None)->Sequence[str]|None:
         "Class names from a list, a tuple or a text file"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import chain
 from ...core.errors import ConfigError, DataError, brief
 from ...core.registry import DATASETS, accepted_args
+from .card import dataset_card
 from .dataset import BaseDataset
 from .labels import ClassNames, check_same_classes
 from .samples import Shared
@@ -33,6 +34,7 @@ class Wrapped(Shared):
     def __len__(self): return len(self.indices)
     def __getitem__(self, i): return self.dataset[int(self.indices[i])]
     def __repr__(self): return f"{type(self).__name__}: {len(self)} samples of {self.dataset!r}"
+    def _repr_html_(self): return dataset_card(self)
     def get_cat_ids(self, i:int)->list[int]:
         "Classes of one sample"
         return self.dataset.get_cat_ids(int(self.indices[i]))
@@ -135,6 +137,7 @@ class ConcatDataset:
         self.cumulative_sizes = np.cumsum([len(o) for o in datasets]).tolist()
     def __len__(self): return self.cumulative_sizes[-1]
     def __repr__(self): return f"ConcatDataset: {len(self)} samples of {self.datasets}"
+    def _repr_html_(self): return dataset_card(self)
     def locate(self, i):
         "The data set that has sample `i`, and its number there"
         if not -len(self)<=i<len(self): raise IndexError(f"sample {i} of {len(self)}")
