@@ -14,6 +14,7 @@ from .command_line import Answer, Verb, call_verb, parse_words, record_text, typ
 from .core.errors import ClsnbError, ConfigError, near, single_line
 from .core.outputs import system_error_text
 from .verbs.analysis import analysis_verbs
+from .verbs.asking import asking_verbs
 from .verbs.configs import config_verbs
 from .verbs.data import data_verbs
 from .verbs.mmcls_scripts import script_name
@@ -26,7 +27,7 @@ from .verbs.training import stop_status, training_verbs
 # %% ../nbs/cli.ipynb #7d10c0a2
 verb_groups = {
     'Train': training_verbs,
-    'Test and predict': evaluation_verbs,
+    'Test and predict': [*evaluation_verbs, *asking_verbs],
     'Logs, results and reports': analysis_verbs,
     'Pictures of pipelines, schedules and models': picture_verbs,
     'Data': data_verbs,

@@ -86,7 +86,7 @@ def help_text(
     return text.replace('%', '%%')
 
 # %% ../nbs/command_line.ipynb #fe5b1d57
-typed_names = dict(cfg='config', options='cfg-options', data='folder', from_='from')
+typed_names = dict(cfg='config', options='cfg-options', data='folder', from_='from', model_='model')
 typed_help = dict( # where the comment speaks of Python's values
     cfg='Config file, or name of a packaged config',
     options='Overrides of the config, such as optimizer.lr=0.01 data.samples_per_gpu=64',

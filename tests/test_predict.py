@@ -1,9 +1,11 @@
 "Pictures of any form, asked about with one call"
-import io, itertools, json, os, warnings
+import contextlib, io, itertools, json, os, shutil, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from clsnb.all import fit, init_model, photo_path, predict
+from clsnb.apis.answered_pictures import sort_pictures
 from clsnb.apis.test import evaluate_config
+from clsnb.cli import main
 from clsnb.core.errors import ClsnbError, ConfigError, DataError
 from clsnb.data.preprocessing import inference_pipeline, picture_sample
 
@@ -200,6 +202,66 @@ def test_the_classifier_takes_a_list_of_versions(run):
     assert torch.is_tensor(logits) and logits.shape==(3, 6)
     for wrong in ([], 'x', None):
         with pytest.raises(TypeError, match='versions'): model(wrong, return_loss=False)
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    "A folder with two photographs, as the current one"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'pics/sub').mkdir(parents=True)
+    for name, place in (('cat', 'cat.jpg'), ('fish1', 'sub/cat.jpg')): shutil.copy(photo_path(name), tmp_path/'pics'/place)
+    return tmp_path
+
+def mmcls_checkpoint(run, path):
+    "A file as mmcls writes it: weights, and no config"
+    torch.save(dict(meta={}, state_dict=torch.load(run.weights, weights_only=True)['state_dict']), path)
+    return str(path)
+
+def words_of(line, capsys, status=0):
+    with pytest.raises(SystemExit) if status else contextlib.nullcontext() as e: main(line.split())
+    assert not status or e.value.code==status
+    return capsys.readouterr()
+
+def test_the_command_takes_config_and_checkpoint_in_both_orders(run, photos, capsys):
+    weights = mmcls_checkpoint(run, photos/'mm.pth')
+    right = words_of(f'predict {run.folder} pics/cat.jpg', capsys).out
+    score = predict(run, 'pics/cat.jpg', device='cpu').score[0]
+    assert right.startswith('pics/cat.jpg: ') and right.endswith(f' {score:.3f}\n')
+    config = 'resnet18-tiny_1xb16_photos'
+    (photos/'mine.py').write_text(run.config.pretty_text)
+    for words in (f'predict {config} {weights} pics/cat.jpg', f'predict pics/cat.jpg {config} {weights}',
+                  f'predict mine.py {weights} pics/cat.jpg', f'image_demo pics/cat.jpg mine.py {weights}',
+                  f'image-demo pics/cat.jpg mine.py {weights} --device cpu', f'predict mine.py pics/cat.jpg --weights {weights}'):
+        assert words_of(words, capsys).out.split(': ')[1].split()[1:]==right.split(': ')[1].split()[1:], words
+    assert 'holds no config' in words_of(f'predict {weights} pics/cat.jpg', capsys, 2).err
+    assert 'without weights' in words_of(f'predict {config} pics/cat.jpg', capsys, 2).err
+    assert 'name the pictures' in words_of(f'predict {config} {weights}', capsys, 2).err
+    assert '(untrained)' in words_of(f'predict {config} pics/cat.jpg --weights none', capsys).out
+
+def test_the_command_sorts_and_shows_without_writing_over_anything(run, photos, capsys, monkeypatch):
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY'): monkeypatch.delenv(name, raising=False)
+    (photos/'pics/broken.jpg').write_text('x')
+    line = f'predict {run.folder} pics --device cpu --sort-into out/sorted --show-dir shown --show --json --topk 2 --tta flip'
+    for turn in (1, 2):
+        printed = words_of(line, capsys, 1)
+        record = json.loads(printed.out)
+        assert len(record['predictions'])==3 and len(record['shown'])==len(record['copied'])==2
+        assert 'no display' in printed.err
+        files = sorted(str(o.relative_to(photos/'out/sorted')) for o in (photos/'out/sorted').rglob('*.*'))
+        assert len(files)==2*turn and len(list((photos/'shown').iterdir()))==2*turn
+    best = {o['file']: o['classes'][0] for o in record['predictions'] if 'classes' in o}
+    assert {Path(o).parent.name for o in record['copied']}=={o['class'] for o in best.values()}
+    assert {Path(o).read_bytes() for o in record['copied']}=={Path(o).read_bytes() for o in best}
+    assert isinstance(best['pics/cat.jpg']['label'], int)
+    for folder in ('pics/sorted', 'pics', './pics/sub/x'):
+        assert 'inside of pics' in words_of(f'predict {run.folder} pics --sort-into {folder}', capsys, 2).err
+    with pytest.raises(ConfigError, match='inside of'): sort_pictures(predict(run, 'pics', device='cpu'), 'pics/sorted')
+
+def test_the_command_writes_tables(run, photos, capsys):
+    for suffix in ('csv', 'json', 'jsonl'):
+        words_of(f'predict {run.folder} pics --device cpu --out {suffix}/a.{suffix} --scores --workers 0', capsys)
+        assert (photos/suffix/f'a.{suffix}').stat().st_size>100
+    assert 'has to end' in words_of(f'predict {run.folder} pics --out a.xls', capsys, 2).err
+    assert 'no picture' in words_of(f'predict {run.folder} {photos/"csv"}', capsys, 2).err
 
 def test_an_untrained_model_says_so(tmp_path):
     table = predict('resnet18-tiny_1xb16_photos', photo_path('cat'), weights='none')

@@ -186,12 +186,13 @@ def model_to_ask(
 
 # %% ../../nbs/apis/open_model.ipynb #7ad660e1
 def open_to_ask(
-    model:torch.nn.Module|str|os.PathLike|dict|Run, # A model, a run or its work folder, a name, a checkpoint, a config
+    model:torch.nn.Module|str|os.PathLike|dict|tuple|Run, # Or a run, a name, a checkpoint, (config, checkpoint)
     weights:str|os.PathLike|bool|None=None, # Of a config: path or address; 'none' or False: an untrained model
     device:str|torch.device|None=None, # Where it goes; None: where it is, or the accelerator if there is one
     trust:bool=False, # Run the config file as Python, and import what it names
 )->BaseClassifier:
     "A model for a tool that asks it; raises `ConfigError` and `CheckpointError`"
+    if isinstance(model, (tuple, list)) and len(model)==2 and weights is None: model,weights = model
     if not isinstance(model, torch.nn.Module):
         model,weights = model_to_ask(model, weights)
         return init_model(model, weights, device=chosen_device(device), trust=trust)

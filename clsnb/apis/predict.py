@@ -50,7 +50,7 @@ class AnswerRows:
         if topk is not None and topk<1: raise ConfigError(f"topk is a number of classes from 1 on, not {topk!r}.")
         if thr is not None and not is_multi_label(model):
             raise ConfigError("thr is for multi-label models; this model gives one class: leave thr out.")
-        self.rows = {} # By number of the picture
+        self.rows,self.sources = {},[] # By number of the picture; paths that were named
         self.scores = {} if keep_scores else None
 
     def _classes(self, scores):
@@ -92,7 +92,7 @@ def answer_table(
     if rows.scores is not None: table = pd.concat([table, _score_table(rows, table.index)], axis=1)
     table.attrs = dict(
         weights=getattr(rows.model, 'weights', None), classes=[str(o) for o in rows.model.CLASSES],
-        untrained=is_untrained(rows.model), multi_label=is_multi_label(rows.model),
+        untrained=is_untrained(rows.model), multi_label=is_multi_label(rows.model), sources=rows.sources,
     )
     return table
 
@@ -150,6 +150,11 @@ def _collect(source, rows, inputs, out):
     if out is not None: write_answers(table, out)
     return table
 
+def _named_paths(x):
+    "The paths that somebody names, for checks of places to write"
+    if isinstance(x, (str, os.PathLike)): return [os.fspath(x)]
+    return [os.fspath(o) for o in x if isinstance(o, (str, os.PathLike))] if isinstance(x, (list, tuple)) else []
+
 @carries_trust
 def predict(
     model:BaseClassifier|str|os.PathLike|dict, # A model, a run, a name of the zoo, a checkpoint or a config
@@ -157,7 +162,7 @@ def predict(
     topk:int|None=None, # How many classes to name; None: one, or all that a multi-label model finds
     thr:float|Sequence[float]|None=None, # Of a multi-label model, or one for each class; None: the config's, or .5
     scores:bool=False, # Add the scores of all classes, a column for each?
-    tta:str|int|Sequence[str]|None=None, # Average over flip, five_crop, ten_crop, scales, several, or a number
+    tta:list|str|int|None=None, # Average over flip, five_crop, ten_crop, scales, several, or a number
     weights:str|os.PathLike|bool|None=None, # Weights of a config: path or address; 'none': an untrained model
     channel_order:str|None=None, # Of arrays: 'rgb' or 'bgr'; None: tensors are RGB, and arrays are refused
     value_range:tuple|None=None, # Of arrays: black and white, such as (0, 1); None: by type and values
@@ -175,6 +180,7 @@ def predict(
     inputs = picture_inputs(x, column)
     model = open_to_ask(model, weights, device, trust)
     rows = AnswerRows(model, topk, thr, scores)
+    rows.sources = _named_paths(x)
     versions,flips = tta_versions(model.cfg.facts.steps('test')[1:], tta)
     source = PictureScores(model, inputs, batch_size, workers, versions, flips, form, progress)
     return _collect(source, rows, inputs, out)

@@ -136,6 +136,7 @@ def _inputs_of_array(values):
 def _inputs_of_iterable(x):
     if isinstance(x, Sequence) and all(isinstance(o, (str, os.PathLike)) for o in x): # their number can be known
         found = list(_inputs_of_list(x))
+        if found and all(o.error for o in found): raise DataError(found[0].error) # folders without pictures
         return PictureInputs(iter(found), len(found))
     return PictureInputs(_inputs_of_list(x), len(x) if isinstance(x, Sized) else None)
 
