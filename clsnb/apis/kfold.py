@@ -8,6 +8,7 @@ __all__ = ['fold_config', 'join_results', 'KFold', 'kfold']
 # %% ../../nbs/apis/kfold.ipynb #dbe900c5
 import copy, os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 import numpy as np
@@ -59,25 +60,29 @@ def fold_config(
     return cfg
 
 # %% ../../nbs/apis/kfold.ipynb #fbcf706f
+def _joined_names(parts):
+    "Names of the pictures of all folds, and their common folder; without one, their paths"
+    roots = {o.root for o in parts}
+    if len(roots)==1: return list(chain.from_iterable(o.names for o in parts)), parts[0].root
+    return [o.path(i) for o in parts for i in range(len(o))], ''
+
 def join_results(
     parts: list[Results], # Of each fold
     indices: list[np.ndarray], # The numbers of its samples in the whole data set
 )->Results:
     "The results of all folds as one, in the order of the data set"
     order = np.argsort(np.concatenate(indices), kind='stable')
-    first = parts[0]
-    roots = {o.root for o in parts}
-    names = [o.names if len(roots)==1 else [o.path(i) for i in range(len(o))] for o in parts]
-    names = [name for part in names for name in part]
-    images = [image for o in parts if o.images is not None for image in o.images]
+    names, root = _joined_names(parts)
+    in_memory = all(o.images is not None for o in parts)
+    images = list(chain.from_iterable(o.images for o in parts)) if in_memory else None
     return Results(
         np.concatenate([o.scores for o in parts])[order],
         np.concatenate([o.labels for o in parts])[order],
-        first.classes,
+        parts[0].classes,
         names=[names[i] for i in order],
-        root=first.root if len(roots)==1 else '',
-        images=[images[i] for i in order] if len(images)==len(names) else None,
-        thr=first.thr,
+        root=root,
+        images=images and [images[i] for i in order],
+        thr=parts[0].thr,
     )
 
 # %% ../../nbs/apis/kfold.ipynb #b1b9ffa4
