@@ -373,3 +373,22 @@ def test_forms_are_quick():
     begun = time.perf_counter()
     r._repr_html_()
     assert time.perf_counter()-begun < 5
+
+# ---- Names in figures, and the start of a run
+
+def test_names_in_figures():
+    "Dollars are no formulas; scripts whose font is installed are drawn by it"
+    from clsnb.analysis.confusion import plot_confusion
+    from clsnb.view.fonts import fallback_fonts, pil_font
+    for names in (['$a$ $', r'\frac{1}{2}$x^$'], ['_hidden', '%d {x}'], ['', ' ']):
+        assert len(plot_confusion(np.eye(2, dtype=int), names).image_bytes()) > 2000
+    used, missing = fallback_fonts('గుర్రం')
+    if used: assert used == ['Noto Sans Telugu'] and not missing and pil_font('గుర్రం a').getname()[0] == used[0]
+
+def test_a_run_says_how_it_was_started(tmp_path):
+    from clsnb.apis.fit import fit
+    options = {'runner.max_epochs': 1, 'data.workers_per_gpu': 0, 'log_level': 'ERROR'}
+    run = fit('lenet5_1xb32_digits', tmp_path/'run', options, device='cpu')
+    first = json.loads(next(run.folder.glob('*.log.json')).read_text().splitlines()[0])
+    assert first['command'].startswith('python ') and 'commit' in first
+    assert not {'command', 'commit'} & set(run.config) and '<dt>command</dt>' in text_of(run.report)

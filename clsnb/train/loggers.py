@@ -14,6 +14,7 @@ from ..core.dist import master_only
 from ..core.io import append_json
 from ..core.registry import HOOKS
 from .hooks import Hook, check_count
+from .origin import run_origin
 
 # %% ../../nbs/train/loggers.ipynb #cee9c9c6
 def first_momenta(optimizer) -> list | dict:
@@ -190,7 +191,8 @@ class TextLoggerHook(LoggerHook):
         if not folder: return
         self.file = Path(folder, f'{runner.timestamp}.log.json')
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        append_json({key: runner.meta.get(key) for key in ('env_info', 'seed', 'exp_name', 'clsnb_version')}, self.file)
+        facts = {key: runner.meta.get(key) for key in ('env_info', 'seed', 'exp_name', 'clsnb_version')}
+        append_json(facts | run_origin(), self.file)
 
     def log(self, runner):
         mode, tags = self.get_mode(runner), dict(runner.log_buffer.output)

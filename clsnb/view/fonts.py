@@ -24,7 +24,16 @@ script_fonts = dict(
     thai=('Noto Sans Thai', 'Thonburi', 'Leelawadee UI', 'Loma'),
     arabic=('Noto Sans Arabic', 'Noto Naskh Arabic', 'Geeza Pro', 'Arial'),
     hebrew=('Noto Sans Hebrew', 'Arial Hebrew', 'Arial'),
-)
+    emoji=('Noto Emoji', 'Symbola', 'Segoe UI Emoji', 'Noto Sans Symbols 2', 'Noto Sans Symbols2'), # of one colour
+    symbols=('Noto Sans Symbols', 'Segoe UI Symbol', 'Apple Symbols'),
+) | {name.lower(): (f'Noto Sans {name}', *others) for name,*others in (
+    ('Gujarati', 'Gujarati Sangam MN', 'Nirmala UI'), ('Gurmukhi', 'Gurmukhi MN', 'Nirmala UI'),
+    ('Telugu', 'Telugu Sangam MN', 'Nirmala UI'), ('Kannada', 'Kannada Sangam MN', 'Nirmala UI'),
+    ('Malayalam', 'Malayalam Sangam MN', 'Nirmala UI'), ('Sinhala', 'Sinhala Sangam MN', 'Nirmala UI'),
+    ('Khmer', 'Khmer Sangam MN', 'Leelawadee UI'), ('Lao', 'Lao Sangam MN', 'Leelawadee UI'),
+    ('Myanmar', 'Myanmar Sangam MN', 'Myanmar Text'), ('Ethiopic', 'Kefa', 'Nyala'),
+    ('Georgian', 'Sylfaen'), ('Armenian', 'Mshtakan', 'Sylfaen'), ('Tibetan', 'Kailasa', 'Microsoft Himalaya'),
+)}
 
 # %% ../../nbs/view/fonts.ipynb #43208273
 def _add_new_fonts(manager):
@@ -103,6 +112,6 @@ def pil_font(
     from PIL import ImageFont
     needed = {ord(c) for c in text}
     names = ['DejaVu Sans'] if text.isascii() else ['DejaVu Sans', *fallback_fonts(text)[0]]
-    name = next((name for name in names if needed <= font_characters(name)), names[0])
+    name = max(names, key=lambda name: len(needed & font_characters(name))) # the first of the best
     path = _font_file(name)
     return ImageFont.truetype(str(path), size, index=getattr(path, 'face_index', 0))
