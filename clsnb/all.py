@@ -62,6 +62,7 @@ from clsnb.analysis.mistakes import worst_mistakes
 from clsnb.analysis.reliability import plot_reliability, plot_scores
 from clsnb.runs.log_table import read_log
 from clsnb.runs.logs import plot_curves
+from clsnb.analysis.compare import compare
 from clsnb.analysis.curves import plot_curve
 from clsnb.analysis.train_time import cal_train_time
 from clsnb.analysis.figures import plot_mistakes, plot_predictions

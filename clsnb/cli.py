@@ -7,7 +7,7 @@ __all__ = ['verb_groups', 'verbs', 'script_names', 'find_verb', 'overview', 'ans
            'error_line', 'main']
 
 # %% ../nbs/cli.ipynb #53e4a29a
-import os, sys
+import os, sys, warnings
 from contextlib import redirect_stdout
 import clsnb
 from .command_line import Answer, Verb, call_verb, parse_words, record_text, typed_name
@@ -160,6 +160,7 @@ def main(
     "Entry point of the command `clsnb`"
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        warnings.formatwarning = lambda message, *_: f'clsnb: {single_line(str(message))}\n'
         status = _run_and_print(words, as_json='--json' in words[1:])
         sys.stdout.flush()
     except BrokenPipeError: # as in `clsnb zoo | head`

@@ -64,7 +64,9 @@ class Curve(NamedTuple):
     label:str
     x:np.ndarray # Epochs or iterations
     y:np.ndarray # As many values
-    unit:str # Of `x`: 'epoch' or 'iteration'
+    unit:str='epoch' # Of `x`: 'epoch' or 'iteration'
+    source:str='' # The log, as it was given
+    key:str='' # Of the logged value
 
 def _curve_labels(names, keys, legend):
     "A label for each log and key"
@@ -90,7 +92,8 @@ def curves_of(
     for name, log in logs.items():
         for key in keys:
             x, y = logged_values(log, key, name)
-            found.append(Curve(next(labels), x, y, log.attrs.get('unit', 'epoch')))
+            unit, source = log.attrs.get('unit', 'epoch'), log.attrs.get('source', name)
+            found.append(Curve(next(labels), x, y, unit, source, key))
     return found
 
 # %% ../../nbs/analysis/curves.ipynb #8291f576
@@ -159,9 +162,9 @@ def plot_curve(
     style:Literal['whitegrid', 'darkgrid', 'white', 'dark', 'ticks']='whitegrid', # Of seaborn
     backend:str|None=None, # Of matplotlib, for its window; None: the one that works here
     out:str|os.PathLike|None=None, # File for the figure: .png, .jpg, .pdf, .svg ...; None: it is not written
-    window_size:str|tuple='12*7', # Width*height of the figure, in inches
+    window_size:str='12*7', # Width*height of the figure, in inches
     smooth:float=0, # Smooth the curves: after so many values, the weight of one has halved; 0: not at all
-)->'Figure': # A chart
+)->'Figure': # A chart; its `curves` are a list of `Curve`
     "Draw logged values of one or several runs"
     check_known(style, curve_styles, 'plot_curve has no style')
     if not smooth>=0: raise ConfigError(f"smooth: {smooth} is not a number of values, such as 0 or 20.")
@@ -172,6 +175,7 @@ def plot_curve(
     curves = curves_of(tables, keys, legend)
     title = ', '.join(tables) if title is None else title
     fig, (ax,) = styled_chart(style, w, h, _curves_in_words(curves, title))
+    fig.curves = curves
     for curve, look in zip(curves, curve_looks(len(tables), len(curves)//len(tables))):
         draw_curve(ax, curve, smooth, **look)
     _write_on_axes(ax, title, _axis_name(curves), 10+min(w, h)/3)

@@ -40,12 +40,14 @@ def different_names(
     times = [places[:i].count(place)+1 for i,place in enumerate(places)]
     return [names[place] + (f' ({n})' if n>1 else '') for place,n in zip(places, times)]
 
-# %% ../../nbs/runs/named_logs.ipynb #28c60d41
+# %% ../../nbs/runs/named_logs.ipynb #f5d09a3b
 def _read_one(log):
     "A log as a table; warns where it ends in half a line"
-    table = log if hasattr(log, 'columns') else read_log(log)
+    if hasattr(log, 'columns'): table, log = log, log.attrs.get('source', 'the log')
+    else: table = read_log(log)
     if cut := table.attrs.get('cut_off'):
-        warnings.warn(f"{log}: {' and '.join(cut)} ends in the middle of a line, which is left out.", stacklevel=4)
+        files = [os.path.join(log, name) for name in cut] if os.path.isdir(log) else [str(log)]
+        warnings.warn(f"{' and '.join(files)} ends in the middle of a line, which is left out.", stacklevel=4)
     if not len(table):
         raise DataError(f"{log}: this log holds no measurements; a run writes the first ones after its log interval.")
     return table

@@ -6,9 +6,11 @@
 __all__ = ['analysis_verbs']
 
 # %% ../../nbs/verbs/analysis.ipynb #26843172
+from .logs import log_verbs
 from .reports import report_verbs
 
 # %% ../../nbs/verbs/analysis.ipynb #88cf34db
 analysis_verbs = [
+    *log_verbs,
     *report_verbs,
 ]
