@@ -55,6 +55,7 @@ from clsnb.apis.flops import get_flops
 from clsnb.apis.doctor import doctor
 from clsnb.apis.vis_cam import vis_cam
 from clsnb.apis.vis_lr import vis_lr
+from clsnb.apis.vis_pipeline import vis_pipeline
 from clsnb.runs.folder import Run
 from clsnb.runs.results import Results
 from clsnb.analysis.confusion import confusion_matrix, plot_confusion

@@ -121,7 +121,7 @@ def vis_lr(
     save_path:str|os.PathLike|None=None, # Write the figure here: .png, .jpg, .pdf, .svg ...
     title:str|None=None, # Of the figure; None: the name of the config
     style:Literal['whitegrid', 'darkgrid', 'white', 'dark', 'ticks']='whitegrid', # Of seaborn
-    window_size:str|tuple='12*7', # Width*height of the figure, in inches
+    window_size:str='12*7', # Width*height of the figure, in inches
     options:dict|None=None, # Dotted overrides of the config
     trust:bool=False, # Run the config file as Python, and import what it names
 )->'Figure': # Its `schedule` is the table of values
