@@ -47,6 +47,7 @@ from clsnb.apis.open_model import init_model
 from clsnb.apis.inference import inference_model, top_classes
 from clsnb.apis.picture_scores import predict_scores
 from clsnb.apis.predict import predict
+from clsnb.apis.features import extract_feat
 from clsnb.apis.lr_find import lr_find
 from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config

@@ -2,7 +2,7 @@
 import contextlib, io, itertools, json, os, shutil, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
-from clsnb.all import fit, init_model, photo_path, predict
+from clsnb.all import extract_feat, fit, init_model, photo_path, predict
 from clsnb.apis.answered_pictures import sort_pictures
 from clsnb.apis.test import evaluate_config
 from clsnb.cli import main
@@ -262,6 +262,25 @@ def test_the_command_writes_tables(run, photos, capsys):
         assert (photos/suffix/f'a.{suffix}').stat().st_size>100
     assert 'has to end' in words_of(f'predict {run.folder} pics --out a.xls', capsys, 2).err
     assert 'no picture' in words_of(f'predict {run.folder} {photos/"csv"}', capsys, 2).err
+
+def test_features_of_every_stage(run, photos, capsys):
+    model = init_model(run)
+    batch = inference_pipeline(model, True)(picture_sample('pics/cat.jpg'))['img'][None]
+    files = ['pics/cat.jpg', 'nowhere.jpg', 'pics/sub/cat.jpg']
+    for stage in ('backbone', 'neck', 'pre_logits'):
+        with torch.no_grad(): right = model.extract_feat(batch, stage=stage)
+        right = right[-1] if isinstance(right, tuple) else right
+        features = extract_feat(run, files, stage, device='cpu')
+        assert np.allclose(features.array[0], right[0].numpy(), atol=1e-5) and features.shape[0]==len(features)==3
+        assert np.isnan(features.array[1]).all() and 'nowhere.jpg' in features.errors[1] and features.files==files
+    with pytest.raises(ConfigError, match='pre_logits'): extract_feat(run, files, 'head')
+    for suffix in ('npy', 'npz', 'csv'):
+        words_of(f'extract-feat {run.folder} pics --device cpu --stage neck --out f.{suffix}', capsys)
+    right = np.asarray(extract_feat(run, 'pics', device='cpu'))
+    assert np.array_equal(np.load('f.npy'), right) and np.array_equal(np.load('f.npz')['features'], right)
+    assert np.allclose(pd.read_csv('f.csv').iloc[:, 2:].to_numpy(), right) and pd.read_csv('f.csv').file[0]=='pics/cat.jpg'
+    record = json.loads(words_of(f'extract-feat {run.folder} pics nowhere.jpg --json', capsys, 1).out)
+    assert record['pictures']==3 and record['shape']==[3, 128] and len(record['errors'])==1
 
 def test_an_untrained_model_says_so(tmp_path):
     table = predict('resnet18-tiny_1xb16_photos', photo_path('cat'), weights='none')
