@@ -39,7 +39,7 @@ def _check_names(record, classes, where):
         else: differs = f"class {i} is {theirs[i]!r}, not {ours[i]!r}"
         raise DataError(f"{where}: {differs} as in the data set: they are of another data set.")
     for label, name in zip(record.get('pred_label', ()), record.get('pred_class', ())):
-        if not isinstance(name, str) or name=='none': continue
+        if np.ndim(label) or not isinstance(name, str) or name=='none': continue # several labels
         if not 0<=label<len(ours) or ours[int(label)]!=name:
             raise DataError(f"{where}: class {label} is {name!r} there, which the data set has not: "
                             "they are of another data set.")
