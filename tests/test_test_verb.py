@@ -9,7 +9,7 @@ from clsnb.apis.fit import fit
 from clsnb.apis.loaders import loader_args
 from clsnb.apis.open_model import init_model
 from clsnb.apis.predict import predict, score_columns
-from clsnb.apis.test import dataset_of_split, evaluate_config, metrics_text, multi_gpu_test, single_gpu_test
+from clsnb.apis.test import MetricValues, dataset_of_split, evaluate_config, multi_gpu_test, single_gpu_test
 from clsnb.config.config import Config
 from clsnb.core.errors import ClsnbError, ConfigError
 from clsnb.data.feed.loader import build_dataloader
@@ -137,12 +137,12 @@ def test_the_word_none_means_each_class(run):
         options = dict(metrics=['precision', 'support'], metric_options=dict(average_mode=mode))
         found = evaluate_config(run, device='cpu', options=here, **options)
         assert len(found.metrics['precision'])==6
-        assert found.per_class.loc['tool', 'support']==(found.dataset.get_gt_labels()==4).sum()
+        assert found.metrics.per_class.loc['tool', 'support']==(found.dataset.get_gt_labels()==4).sum()
     text = repr(found)
     assert 'class' in text and 'windmill' in text and '[' not in text and 'loss: ' in text
 
 def test_metrics_in_words():
-    text = metrics_text({'accuracy': 50., 'recall': [10., 20.], 'n': 3}, ['cat', 'dog'])
+    text = MetricValues({'accuracy': 50., 'recall': [10., 20.], 'n': 3}, ['cat', 'dog']).text()
     assert text.splitlines()[:2]==['accuracy: 50.0000', 'n: 3'] and text.split()[-2:]==['dog', '20.0000']
 
 # ---- Painted pictures
@@ -266,3 +266,47 @@ def test_dist_params_of_the_config_are_used(run, monkeypatch):
     options = {**here, 'dist_params.backend': 'gloo', 'dist_params.port': 29511}
     evaluate_config(run, device='cpu', launcher='pytorch', options=options)
     assert (seen['launcher'], seen['backend'], seen['port'])==('pytorch', 'gloo', 29511)
+
+# ---- On the command line
+
+def clsnb_main(*words):
+    from clsnb.cli import main
+    try: return main([str(o) for o in words]) or 0
+    except SystemExit as e: return e.code or 0
+
+def test_the_verbs_do_what_the_functions_do(run, tmp_path, capsys):
+    quiet = ['--device', 'cpu', '--cfg-options', 'data.workers_per_gpu=0']
+    each = ['--metrics', 'precision', 'recall', '--metric-options', 'average_mode=none']
+    assert clsnb_main('test', run.folder, *quiet, '--out', tmp_path/'r.pkl', '--out-items', 'class_scores', 'pred_label',
+                      *each, '--show-dir', tmp_path/'painted', '--show-options', 'text_color=red', '--tmpdir', tmp_path,
+                      '--gpu-collect')==0
+    text = capsys.readouterr().out
+    assert 'windmill' in text and 'precision' in text and '[' not in text and f"Written: {tmp_path/'r.pkl'}" in text
+    found = pickle.loads((tmp_path/'r.pkl').read_bytes())
+    assert 'pred_class' not in found and len(found['precision'])==6 and list((tmp_path/'painted').rglob('*.jpg'))
+    assert clsnb_main('eval-metric', tiny, tmp_path/'r.pkl', *each)==0
+    assert capsys.readouterr().out==text.split('Written')[0]
+    assert clsnb_main('eval_metric', tiny, tmp_path/'r.pkl', '--json', '--cfg-options', 'evaluation.metric_options.topk=1')==0
+    assert json.loads(capsys.readouterr().out)['metrics']==eval_metric(tiny, tmp_path/'r.pkl', metric_options=dict(topk=1))
+    (tmp_path/'r.json').write_text('')
+    assert clsnb_main('test', run.folder, *quiet, '--out', tmp_path/'r.json')==0
+    assert clsnb_main('analyze-results', tiny, tmp_path/'r.json', '--out-dir', tmp_path/'typical', '--topk', 3, '--json')==0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(answer['fail'])==3 and (tmp_path/'typical/success').is_dir()
+
+def test_wrong_words_are_one_line(run, out, tmp_path, capsys):
+    cases = [(['test', run.folder, '--out-items', 'scores'], 'class_scores'),
+             (['test', run.folder, '--out', 'r.txt'], 'end with'),
+             (['eval-metric', tiny, out/'r.pkl', '--metrics', 'acuracy'], 'accuracy'), (['eval-metric', tiny], 'result'),
+             (['test', run.folder, '--show-options', 'red'], '--show-options'),
+             (['analyze-results', tiny, tmp_path], 'results.npz')]
+    for words, message in cases:
+        assert clsnb_main(*words)==2
+        text = capsys.readouterr().err.strip()
+        assert message.lower() in text.lower() and '\n' not in text, text
+
+def test_old_names_of_options(run, capsys):
+    for flag in ('--eval-options', '--options'):
+        with pytest.warns(UserWarning, match='metric_options'):
+            assert clsnb_main('test', run.folder, '--device', 'cpu', '--metrics', 'accuracy', flag, 'topk=(1,)')==0
+        assert 'accuracy_top-1' in capsys.readouterr().out

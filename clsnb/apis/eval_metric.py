@@ -10,7 +10,7 @@ import numpy as np, os
 from typing import Literal
 from ..analysis.results_pictures import TypicalResults, save_typical
 from .config_source import config_of
-from .test import dataset_of_split, metric_arguments
+from .test import MetricValues, dataset_of_split, metric_arguments
 from ..config.config import Config
 from ..core.errors import ConfigError, DataError
 from ..core.outputs import check_output
@@ -53,7 +53,7 @@ def eval_metric(
     options:dict|None=None, # Dotted overrides of the config
     split:Literal['train', 'val', 'test']='test', # Which part of `data` was tested; 'test' falls back to 'val'
     trust:bool=False, # Run the config file as Python, and import what it names
-)->dict[str,float]: # Names to numbers, or to lists with a number for each class
+)->MetricValues: # A dict of names to numbers, or to lists with a number for each class
     "Metrics of results in a file, without the model"
     cfg = config_of(config, options, trust)
     record, dataset, parts = _checked_record(result, cfg, split)
@@ -67,7 +67,8 @@ def eval_metric(
         whole = np.full((len(dataset), scores.shape[1]), np.nan, np.float32)
         whole[rows] = scores
         scores = whole
-    return evaluate_scores(scores, dataset, left_out=left_out, **metric_arguments(cfg, metrics, metric_options))
+    values = evaluate_scores(scores, dataset, left_out=left_out, **metric_arguments(cfg, metrics, metric_options))
+    return MetricValues(values, dataset.CLASSES)
 
 # %% ../../nbs/apis/eval_metric.ipynb #92941125
 @carries_trust

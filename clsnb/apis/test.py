@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['single_gpu_test', 'multi_gpu_test', 'dataset_of_split', 'dataset_of_model', 'metric_arguments', 'try_metrics',
-           'Evaluated', 'class_wise_table', 'metrics_text', 'evaluate_config']
+           'MetricValues', 'Evaluated', 'evaluate_config']
 
 # %% ../../nbs/apis/test.ipynb #5e12701c
 import os, warnings
@@ -32,6 +32,7 @@ from ..models.classifier import BaseClassifier
 from ..runs.result_files import check_results_path, chosen_items, write_results
 from ..runs.results import Results
 from ..train.evaluation import evaluate_scores, predict_loader
+from ..train.head_loss import head_loss
 
 # %% ../../nbs/apis/test.ipynb #18f79279
 if TYPE_CHECKING: import pandas as pd
@@ -138,13 +139,35 @@ def try_metrics(
     dataset.evaluate([np.full(count, 1/count, np.float32)]*2, indices=[0, 1], **arguments)
 
 # %% ../../nbs/apis/test.ipynb #00ff540e
+class MetricValues(dict):
+    "Names of metrics to numbers, or to a list with a number for each class"
+    def __init__(self, values:dict, classes:Sequence[str]|None): # Names of the classes
+        super().__init__(values)
+        self.classes = [str(o) for o in classes or ()]
+    def __reduce__(self): return MetricValues, (dict(self), self.classes)
+    @property
+    def per_class(self)->'pd.DataFrame': # Without columns where no metric has a value for each class
+        "A row for each class, a column for each class-wise metric"
+        import pandas as pd
+        rows = {name: value for name,value in self.items() if np.ndim(value)==1 and len(value)==len(self.classes)}
+        return pd.DataFrame(rows, index=pd.Index(self.classes, name='class'))
+    def text(self)->str:
+        "A line for each metric, and a table of those that have a number for each class"
+        table, lines = self.per_class, []
+        for name,value in self.items():
+            shown = f'{value:.4f}' if isinstance(value, float) else value
+            if name not in table: lines.append(f'{name}: {shown}')
+        if len(table.columns): lines.append(table.to_string(float_format='{:.4f}'.format))
+        return '\n'.join(lines)
+
 class Evaluated:
     "The metrics and scores of a checkpoint: unpacks into `metrics, scores, dataset, model`"
     def __init__(self, metrics:dict, # Names to numbers, or to a list with a number for each class
                  scores:np.ndarray, # (n, classes), in the order of the data set
                  dataset:BaseDataset, model:BaseClassifier,
                  left_out:Sequence[dict]=()): # index, file and why of each sample that could not be read
-        self.metrics,self.scores,self.left_out = metrics,scores,list(left_out)
+        self.metrics = MetricValues(metrics, model.CLASSES)
+        self.scores,self.left_out = scores,list(left_out)
         self.dataset,self.model = dataset,model
     def __iter__(self): return iter((self.metrics, self.scores, self.dataset, self.model))
     def __len__(self)->int: return 4
@@ -156,34 +179,7 @@ class Evaluated:
         thr = options.get('thr')
         checkpoint = os.path.basename(getattr(self.model, 'weights', None) or '')
         return Results.from_dataset(self.scores, self.dataset, checkpoint, .5 if thr is None else thr, self.left_out)
-    @property
-    def per_class(self)->'pd.DataFrame': # Empty where no metric has a value for each class
-        "A row for each class, a column for each class-wise metric"
-        return class_wise_table(self.metrics, self.model.CLASSES)
-    def __repr__(self)->str: return metrics_text(self.metrics, self.model.CLASSES)
-
-def class_wise_table(
-    metrics:dict, # Names to numbers, or to lists
-    classes:Sequence[str],
-)->'pd.DataFrame':
-    "The metrics that have a number for each class"
-    import pandas as pd
-    rows = {name: value for name,value in metrics.items() if np.ndim(value)==1 and len(value)==len(classes)}
-    return pd.DataFrame(rows, index=pd.Index([str(o) for o in classes], name='class'))
-
-def metrics_text(
-    metrics:dict, # Names to numbers, or to lists
-    classes:Sequence[str],
-)->str:
-    "A line for each metric, and a table of those that have a number for each class"
-    table = class_wise_table(metrics, classes)
-    single = {name: value for name,value in metrics.items() if name not in table}
-    lines = []
-    for name,value in single.items():
-        text = f'{value:.4f}' if isinstance(value, float) else value
-        lines.append(f'{name}: {text}')
-    if len(table.columns): lines.append(table.to_string(float_format='{:.4f}'.format))
-    return '\n'.join(lines)
+    def __repr__(self)->str: return self.metrics.text()
 
 # %% ../../nbs/apis/test.ipynb #fa94dfa4
 def _join_processes(config, checkpoint, options, trust, launcher, device):
@@ -233,8 +229,9 @@ def evaluate_config(
     arguments = metric_arguments(model.cfg, metrics, metric_options, eval_options)
     try_metrics(dataset, arguments)
     name = model.cfg.facts.split_name('test' if split=='train' else split)
-    scores = predict_loader(model, build_dataloader(dataset, **loader_args(model.cfg, name)))
-    found = Evaluated(evaluate_scores(scores, dataset, **arguments), scores, dataset, model)
+    loss = head_loss(model, dataset, arguments.get('metric'))
+    scores = predict_loader(model, build_dataloader(dataset, **loader_args(model.cfg, name)), loss=loss)
+    found = Evaluated(evaluate_scores(scores, dataset, loss=loss, **arguments), scores, dataset, model)
     if not get_dist_info()[0]: _write_outputs(found, out, out_items, show, show_dir, show_options)
     return found
 

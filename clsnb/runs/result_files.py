@@ -73,6 +73,7 @@ def result_record(
     "What a file of results holds: the metrics, the chosen items, and what is needed to read them"
     chosen = chosen_items(items)
     if metrics is None: metrics = results.measure() if len(results) else {}
+    metrics = dict(metrics)
     answers = {name: value for name, value in predicted_items(results).items() if name in chosen}
     record = {**metrics, 'metrics': metrics, **answers, 'CLASSES': results.classes, 'checkpoint': results.checkpoint}
     if chosen: record |= dict(labels=results.labels, files=results.names, root=results.root)

@@ -8,7 +8,7 @@ __all__ = ['sample_order', 'predict_loader', 'plain_number', 'nan_samples', 'eva
 
 # %% ../../nbs/train/evaluation.ipynb #7a38489d
 import itertools, logging, math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -94,22 +94,34 @@ def _evaluate_without_loss(scores, dataset, logger, kwargs):
     others = [] if isinstance(metric, str) else [name for name in metric if name!='loss']
     return dict(dataset.evaluate(ScoreRows(scores), logger=logger, **kwargs | dict(metric=others))) if others else {}
 
+def _labels_of(dataset):
+    "The labels of a dataset; none where it does not tell"
+    return np.asarray(dataset.get_gt_labels() if hasattr(dataset, 'get_gt_labels') else ())
+
+def _nll_of(scores, labels):
+    "The negative log-likelihood, where scores are probabilities of one label"
+    return dict(loss=nll(scores, labels)) if are_probabilities(scores) else {}
+
 def evaluate_scores(
     scores: np.ndarray,  # (n, classes), in the order of the dataset
     dataset,  # With `evaluate`
     logger: logging.Logger | None = None,
     loss: HeadLoss | None = None,  # What the model's own head lost on these samples, for the metric 'loss'
+    left_out: Sequence[dict] = (),  # `index` of each sample that could not be read
     **kwargs,  # For `dataset.evaluate`: `metric`, `metric_options`, ...
 ) -> dict: # Names of metrics to numbers
-    "Metrics of a dataset's scores"
+    "Metrics of a dataset's scores, of all samples that could be read"
+    labels = _labels_of(dataset)
+    if left_out:
+        kwargs['indices'] = rows = np.setdiff1d(np.arange(len(scores)), [row['index'] for row in left_out])
+        scores, labels = scores[rows], labels[rows]
     out = _evaluate_without_loss(scores, dataset, logger, kwargs) if loss else dict(
         dataset.evaluate(ScoreRows(scores), logger=logger, **kwargs))
-    labels = np.asarray(dataset.get_gt_labels() if hasattr(dataset, 'get_gt_labels') else ())
     nothing = nan_samples(scores, dataset)
     if nothing: (logger or get_logger()).warning(f"{nothing}; they count as wrong.")
     if len(labels) and labels.ndim==1:
         if nothing: out['loss'] = math.nan
-        elif 'loss' not in out and not loss and are_probabilities(scores): out['loss'] = nll(scores, labels)
+        elif 'loss' not in out and not loss: out |= _nll_of(scores, labels)
     if loss: out['loss'] = math.nan if nothing else loss.mean
     return {name: plain_number(value) for name, value in out.items()}
 
