@@ -140,7 +140,8 @@ def test_cut_in_mid_line(log, tmp_path):
     (b'', 'holds no measurements'), (b'\n\n', 'holds no measurements'), (b'{"seed": 0}\n', 'holds no measurements'),
     (b'{"mode": "tra', 'holds no measurements'), (b'\x89PNG\r\n\x1a\n\0\0', 'not the log of a run'),
     (b'\0\1\2\3', 'not the log of a run'), (b'Epoch [1][10/100] lr: 0.1\nEpoch [2]\n', 'not the log of a run'),
-    (b'[[1, 2], [3, 4]]', 'not the log of a run'), (b'{"class_scores": [[1]]}', 'holds no measurements')])
+    (b'[[1, 2], [3, 4]]', 'not the log of a run'), (b'{\n "a": 1,\n "b": 2\n}', 'not the log of a run'),
+    (b'{"class_scores": [[1]]}', 'holds no measurements')])
 @pytest.mark.parametrize('tool', [plot_curve, cal_train_time])
 def test_what_is_no_log(tmp_path, content, message, tool):
     path = tmp_path/'1.log.json'

@@ -6,7 +6,7 @@
 __all__ = ['log_row', 'log_rows', 'is_cut_off']
 
 # %% ../../nbs/runs/log_lines.ipynb #615889a1
-import warnings
+import os, warnings
 from pathlib import Path
 from ..core.errors import DataError
 from ..core.io import is_count, parse_json
@@ -25,36 +25,38 @@ def log_row(
     return row if isinstance(row['mode'], str) and all(map(is_count, counts)) else None
 
 # %% ../../nbs/runs/log_lines.ipynb #4c16dc58
+def _lines_of(file):
+    "The lines of a file, without what ends them"
+    try: return Path(file).read_bytes().split(b'\n')
+    except OSError as e: raise DataError(f"{file}: this log cannot be read ({e.strerror}).") from None
+
+def _refuse(file, count):
+    "Raise an error about a file without a single row"
+    hint = ' The lines of JSON are in the file beside it, .log.json.' if str(file).endswith('.log') else ''
+    raise DataError(f"{file} is not the log of a run: none of its {count} lines can be read.{hint}")
+
 def log_rows(
     file:str|Path, # One `.log.json`
 )->list[dict]:
     "All rows of a log; warns of damaged lines, and raises `DataError` where no line can be read"
     lines = _lines_of(file)
     rows = {number: log_row(line) for number,line in enumerate(lines, 1) if line.strip()}
-    damaged = [number for number,row in rows.items() if row is None]
-    if damaged and len(damaged)==len(rows) and not _may_become_a_row(lines[damaged[0]-1]):
-        hint = ' The lines of JSON are in the file beside it, .log.json.' if str(file).endswith('.log') else ''
-        raise DataError(f"{file} is not the log of a run: none of its {len(rows)} lines can be read.{hint}")
-    damaged = [number for number in damaged if number<len(lines)]
+    found = [row for row in rows.values() if row is not None]
+    begins = len(rows)==1 and lines[-1].lstrip().startswith(b'{') # a run is writing its first line
+    if rows and not found and not begins: _refuse(file, len(rows))
+    damaged = [number for number,row in rows.items() if row is None and number<len(lines)]
     if damaged:
         warnings.warn(
             f"{file}: {len(damaged)} of {len(rows)} lines are damaged and left out; the first is line {damaged[0]}.",
             stacklevel=3,
         )
-    return [row for row in rows.values() if row is not None]
+    return found
 
 def is_cut_off(
     file:str|Path, # One `.log.json`
 )->bool:
     "Does a log end in half a line, which is left out?"
-    last = _lines_of(file)[-1]
+    with open(file, 'rb') as f:
+        f.seek(max(0, f.seek(0, os.SEEK_END)-(1<<20)))
+        last = f.read().rpartition(b'\n')[2]
     return bool(last.strip()) and log_row(last) is None
-
-def _lines_of(file):
-    "The lines of a file, without what ends them"
-    try: return Path(file).read_bytes().split(b'\n')
-    except OSError as e: raise DataError(f"{file}: this log cannot be read ({e.strerror}).") from None
-
-def _may_become_a_row(line):
-    "Is it the beginning of a row that a run is writing?"
-    return line.lstrip().startswith(b'{')
