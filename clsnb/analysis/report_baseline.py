@@ -8,12 +8,13 @@ __all__ = ['changed_pictures', 'metric_differences', 'baseline_section']
 # %% ../../nbs/analysis/report_baseline.ipynb #fbda0ad8
 import numpy as np
 from typing import TYPE_CHECKING
-from fastcore.xml import Div, H3, P
+from fastcore.xml import Div, H3
 from .figures import sample_picture
 from .report_facts import ReportFacts
 from ..core.errors import DataError
 from ..runs.results import Results
 from ..view.page import html_table, page_section, picture_card
+from ..view.style import short_name
 
 # %% ../../nbs/analysis/report_baseline.ipynb #835a20d2
 if TYPE_CHECKING: import pandas as pd
@@ -63,7 +64,7 @@ def _changed_cards(results, rows, n):
     for i, row in rows.head(n).iterrows():
         img = sample_picture(results, i, 200)
         card = picture_card([] if img is None else [img], row, 200)
-        cards.append(Div(*card.children, P(f'before: {row.before}', cls='t file'), **card.attrs))
+        cards.append(Div(*card.children, Div(f'before: {short_name(row.before, 60)}', cls='t file'), **card.attrs))
     return Div(*cards, cls='cards')
 
 def baseline_section(f: ReportFacts, n: int = 12)->object: # Pictures of each kind at most
