@@ -236,6 +236,9 @@ def test_shapes(shape, expected): assert picture_shape(shape) == expected
 def test_wrong_shapes(shape):
     with pytest.raises(ConfigError, match='shape is one number or two'): picture_shape(shape)
 
+def test_channels_are_those_of_the_first_convolution():
+    assert get_flops('lenet5_mnist', 32).input_shape == (1, 32, 32)
+
 def test_a_size_that_the_model_cannot_take_names_that_of_the_config():
     with pytest.raises(ConfigError, match='LeNet5 cannot take pictures of 224x224 .* have shape 32 32'):
         get_flops('lenet5_mnist')
@@ -256,3 +259,5 @@ def test_speed_and_record_stand_beside_the_count():
     assert {'module': 'backbone', 'params': 11168832, 'flops': 556646400} in record['modules']
     with pytest.raises(ConfigError, match='batch_size is at least 1'):
         get_flops('resnet18_8xb16_cifar10', 32, latency=True, batch_size=0)
+    with pytest.raises(ConfigError, match='device: xpu'):
+        get_flops('resnet18_8xb16_cifar10', 32, latency=True, device='xpu:7')

@@ -3,7 +3,8 @@ pictures are what training sees."""
 import json, random, subprocess, sys
 import cv2, numpy as np, pytest, torch
 from pathlib import Path
-from clsnb.all import ClsnbError, Config, Run, build_classifier, build_dataset, fit, list_configs, photo_path, read_log
+from clsnb.all import HOOKS, ClsnbError, Config, Hook, Run, build_classifier
+from clsnb.all import build_dataset, fit, list_configs, photo_path, read_log
 from clsnb.apis.vis_pipeline import adapted_picture, output_names, vis_pipeline
 from clsnb.data.pipeline_walk import unwrapped_sample, walk_pipeline
 from clsnb.core.errors import ConfigError
@@ -28,17 +29,28 @@ runs = dict(
     not_dropped=dict(lr_config=dict(policy='exp', gamma=.5, by_epoch=False), drop_last=False),
 )
 
+@HOOKS.register
+class SeenGroups(Hook):
+    "The first parameter group at each step of a run"
+    priority, seen = 'NORMAL', []
+    def before_run(self, runner): self.seen.clear()
+    def after_train_iter(self, runner): self.seen.append(dict(runner.optimizer.param_groups[0]))
+
+def momentum(group): return group['momentum'] if 'momentum' in group else group['betas'][0]
+
 @pytest.mark.parametrize('name', runs)
 def test_the_figure_shows_what_training_logs(name, tmp_path):
     changes = dict(runs[name])
     cfg = run_config(**{k: v for k,v in changes.items() if k!='drop_last'})
     if 'drop_last' in changes: cfg.data['train_dataloader'] = dict(drop_last=changes['drop_last'])
+    cfg.custom_hooks = [dict(type='SeenGroups')]
     log = read_log(fit(cfg, tmp_path, validate=False, device='cpu').folder)
     log = log[log['mode']=='train']
     table = vis_lr(cfg).schedule
     assert len(table)==table.attrs['max_iters']==len(log)
     np.testing.assert_allclose(table.lr, log.lr, rtol=1e-5)
-    if 'momentum' in log: np.testing.assert_allclose(table.momentum, log.momentum, rtol=1e-5)
+    np.testing.assert_allclose(table.lr, [o['lr'] for o in SeenGroups.seen], rtol=1e-9)
+    np.testing.assert_allclose(table.momentum, [momentum(o) for o in SeenGroups.seen], rtol=1e-9)
 
 def kinds():
     "One packaged config of each kind of schedule and optimiser"

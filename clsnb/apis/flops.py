@@ -13,6 +13,7 @@ from torch import nn
 from ..analysis.complexity import Complexity, complexity, count_text
 from ..analysis.latency import measure_latency
 from .config_source import config_of
+from ..core.devices import usable_device
 from ..core.errors import ClsnbError, ConfigError, first_line
 from ..core.registry import MODELS
 from ..runs.folder import Run
@@ -66,6 +67,7 @@ def get_flops(
     trust:bool=False, # Run the config file as Python, and import what it names
 )->Complexity:
     "Count the parameters and the multiply-adds of a model, and measure its speed if asked"
+    if latency: device = usable_device(device)
     if isinstance(config, nn.Module): model,cfg = config,None
     else:
         cfg = config_of(config, options, trust)
