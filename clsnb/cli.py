@@ -90,6 +90,8 @@ def answer_command(
     if words[0]=='--version':
         print(clsnb.__version__)
         return Answer(dict(version=clsnb.__version__))
+    if words[0].startswith('--local') and len(words)>1: # torch.distributed.launch puts it before all others
+        words = [*words[1:], words[0]]
     verb,rest = find_verb(words)
     return call_verb(verb, parse_words(verb, rest))
 

@@ -244,7 +244,8 @@ def verb_parser(
         _add_positional(parser, by_name.pop(name), name, count)
     for option in [*by_name.values(), *verb.all_shorthands()]:
         default = os.environ.get(verb.variables.get(option.dest, ''))
-        parser.add_argument(*option.flags, dest=option.dest, default=default, **option.settings)
+        flags = [o for o in option.flags if o not in parser._option_string_actions] # an own flag hides that of a part
+        if flags: parser.add_argument(*flags, dest=option.dest, default=default, **option.settings)
     return parser
 
 def _add_positional(parser, option, name, count):

@@ -484,7 +484,7 @@ def test_verify_command(tmp_path, capsys):
     put(tmp_path/'d'/'a'/'cat.jpg', cat)
     with pytest.raises(SystemExit) as e:
         main(['verify', str(tmp_path/'d'), '--workers', '0', '--out', str(tmp_path/'o.csv')])
-    assert e.value.code==2
+    assert e.value.code==1
     assert 'zero.jpg' in capsys.readouterr().out
     assert (tmp_path/'o.csv').read_text().count('\n')==2
 
@@ -528,3 +528,49 @@ def test_all_verbs_know_the_same_formats(tmp_path):
     assert [p.name for p in find_pictures([tmp_path/'one'])] == ['a.webp', 'b.tiff', 'c.jpg']
     scan = scan_folders(tmp_path)
     assert len(scan) == 1 and scan.left_out == {'.tiff': 1, '.webp': 1}  # mmcls's list, and what it leaves out
+
+# ---- verify with the names of mmcls
+
+@pytest.fixture
+def split_config(tmp_path):
+    "A config whose val and test each have a broken picture"
+    from PIL import Image
+    for split,broken in (('train', 0), ('val', 1), ('test', 2)):
+        (tmp_path/split/'cat').mkdir(parents=True)
+        for i in range(3): Image.new('RGB', (64, 48), (i*20, 9, 9)).save(tmp_path/split/'cat'/f'{i}.png')
+        for i in range(broken): (tmp_path/split/'cat'/f'broken{i}.jpg').write_bytes(b'\xff\xd8\xff oh')
+    lines = [f"{path.name}=dict(type='CustomDataset', data_prefix={str(path)!r}, pipeline=[])"
+             for path in (tmp_path/'train', tmp_path/'val', tmp_path/'test')]
+    (tmp_path/'mine.py').write_text(f"data = dict({', '.join(lines)})\n")
+    return tmp_path/'mine.py'
+
+def verify(*words):
+    from clsnb.cli import main
+    try: return main(['verify', *map(str, words)]) or 0
+    except SystemExit as e: return e.code
+
+@pytest.mark.parametrize('phase, broken', [('train', 0), ('val', 1), ('test', 2), (None, 3)])
+def test_phases_of_verify(phase, broken, split_config, tmp_path, capsys):
+    log = tmp_path/'broken_imgs.log'
+    words = ['--phase', phase] if phase else []
+    assert verify(split_config, '--out-path', log, '--num-process', 2, *words)==bool(broken)
+    names = log.read_text().splitlines()
+    assert len(names)==broken and all('broken' in name and Path(name).is_file() for name in names)
+    assert f'{9+3 if phase is None else 3+broken} pictures checked' in capsys.readouterr().out
+
+def test_overrides_and_mistakes_of_verify(split_config, tmp_path, capsys):
+    other = f"data.train.data_prefix={tmp_path/'test'}"
+    assert verify(split_config, '--phase', 'train', '--num-process', 0, '--cfg-options', other)==1
+    (tmp_path/'part.py').write_text(split_config.read_text().replace('test=dict', 'val2=dict'))
+    for words,text in [
+        ((tmp_path/'val', '--phase', 'val'), '--phase needs a config'),
+        ((tmp_path/'val', '--cfg-options', 'a=1'), '--cfg-options needs a config'),
+        ((tmp_path/'part.py', '--phase', 'test'), 'has no data.test'), ((split_config, '--phase', 'tset'), 'tset'),
+        ((split_config, '--num-process', -1), 'not in the range'),
+        ((split_config, '--out-path', tmp_path), 'cannot be written'),
+        ((tmp_path/'none.py',), 'none.py'),
+    ]:
+        capsys.readouterr()
+        assert verify(*words)==2
+        error = capsys.readouterr().err
+        assert text in error and error.count('\n')==1, error

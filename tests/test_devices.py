@@ -1,15 +1,25 @@
 "Accelerators of any kind, by a stand-in: this machine need not have one. What only the hardware can show is not here"
-import json, os, subprocess, sys
+import json, os, socket, subprocess, sys
 import pytest, torch
 from clsnb.apis.finetune import finetune
 from clsnb.apis.fit import fit
 from clsnb.apis.inference import predict_files
+from clsnb.apis.launch import launch
 from clsnb.apis.open_model import init_model
 from clsnb.apis.test import evaluate_config
+from clsnb.cli import main, verbs
+from clsnb.command_line import parse_words
+from clsnb.config.config import Config
+from clsnb.core.cores import cores_by_nearness, cores_of_process
 from clsnb.core.devices import chosen_backend, chosen_device, default_device, device_backend, usable_device
 from clsnb.core.errors import ConfigError
 
 DIGITS = 'lenet5_1xb32_digits'
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
 class StandIn:
     "Answers in the place of `torch.accelerator`"
@@ -163,3 +173,85 @@ def test_a_package_of_a_maker_is_imported_when_its_device_is_named(tmp_path):
     env = os.environ | dict(PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120, env=env)
     assert done.stdout.strip()=='mlu:0', done.stderr[-2000:]
+
+# ---- Flags of older documents of mmcls
+
+def status(*words):
+    "Exit status of a command line"
+    try: return main([str(o) for o in words])
+    except SystemExit as e: return e.code
+
+@pytest.mark.parametrize('words, text', [
+    ('--gpus 2', 'clsnb dist-train CONFIG 2'), ('--gpu-ids 0 1', 'clsnb dist-train CONFIG 2'),
+    ('--ipu-replicas 4', 'Graphcore'), ('--ipu_replicas=4', 'Graphcore'), ('--gpus none', 'dist-train'),
+])
+def test_older_flags_say_what_to_use(words, text, capsys):
+    assert status('train', DIGITS, *words.split())==2
+    error = capsys.readouterr().err
+    assert text in error and error.count('\n')==1
+
+def test_older_flags_that_still_work(monkeypatch, tmp_path):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    def values(line): return parse_words(verbs['train'], line.split())
+    assert values('a.py --gpus 1 --work_dir w')==dict(cfg='a.py', work_dir='w')
+    assert values('a.py --options seed=3 runner.max_epochs=1')['options']==['seed=3', 'runner.max_epochs=1']
+    assert values('a.py --options a=1 --cfg-options b=2')['options']==['a=1', 'b=2']
+    assert values('--gpu-id 1 a.py')==values('a.py --gpu-ids 1')==dict(cfg='a.py', device='cuda:1')
+    assert values('a.py --local_rank=3')['launcher']=='pytorch' and os.environ['LOCAL_RANK']=='3'
+    monkeypatch.delenv('LOCAL_RANK')
+
+def test_ipus_in_a_config_are_told_by_check_and_fit(tmp_path, caplog):
+    ipu = {'runner.ipu_model_cfg': dict(train_split_edges=[])}
+    [row] = [o for o in Config.fromfile('vit-base-p16_ft-4xb544-ipu_in1k').check(False) if 'Graphcore' in str(o)]
+    assert 'runner.ipu_model_cfg' in str(row)
+    quick = {'runner.max_epochs': 1, 'data.workers_per_gpu': 0, 'results': False}
+    fit(DIGITS, tmp_path/'run', quick | ipu, device='cpu')
+    [log] = (tmp_path/'run').glob('*.log')
+    assert [line for line in log.read_text().splitlines() if 'Graphcore' in line and 'runner.ipu_model_cfg' in line]
+
+def test_the_old_launcher_of_torch(tmp_path):
+    options = ['runner.max_epochs=1', 'data.workers_per_gpu=0', 'results=False', 'data.samples_per_gpu=64']
+    command = [sys.executable, '-m', 'torch.distributed.launch', '--nproc_per_node=2',
+               '--master_port', str(free_port()), '-m', 'clsnb', 'train', DIGITS, '--work-dir', tmp_path,
+               '--device', 'cpu', '--cfg-options', *options]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240)
+    assert done.returncode==0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in next(tmp_path.glob('*.log.json')).read_text().splitlines()]
+    assert len(list(tmp_path.glob('*.log.json')))==1 and any(row.get('mode')=='val' for row in rows)
+
+# ---- Cores
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    "Linux's description of two processors with four cores of two threads each; one core is somebody else's"
+    for node,text in enumerate(('0-3,8-11', '4-7,12-15')):
+        (tmp_path/f'node/node{node}').mkdir(parents=True)
+        (tmp_path/f'node/node{node}/cpulist').write_text(f'{text}\n')
+    for core in range(16):
+        (tmp_path/f'cpu/cpu{core}/topology').mkdir(parents=True)
+        (tmp_path/f'cpu/cpu{core}/topology/thread_siblings_list').write_text(f'{core%8},{core%8+8}\n')
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(16)), raising=False)
+    return tmp_path
+
+def test_shares_of_cores_stay_near_one_memory(server, monkeypatch):
+    cores = cores_by_nearness(server)
+    assert cores==[0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15]
+    assert cores_of_process(0, 2, cores)==cores[:8] and cores_of_process(1, 2, cores)==cores[8:]
+    assert [len(cores_of_process(i, 3, cores)) for i in range(3)]==[5, 5, 6]
+    assert [cores_of_process(i, 3, [4, 7]) for i in range(3)]==[[4], [7], [4]]
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {9, 4, 12, 1})
+    assert cores_by_nearness(server)==[1, 9, 4, 12]
+    assert cores_by_nearness(server/'nothing')==[1, 4, 9, 12]
+
+def own_cores(): return sorted(os.sched_getaffinity(0))
+
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='this system cannot bind processes to cores')
+def test_processes_are_bound_to_their_share():
+    shares = launch(own_cores, 2, pin_cores=True, backend='gloo')
+    here = sorted(os.sched_getaffinity(0))
+    assert sorted(set(sum(shares, [])))==here and (len(here)<2 or not set(shares[0]) & set(shares[1]))
+    assert launch(own_cores, 1)==[here]
+
+def test_a_system_that_cannot_bind_says_so(monkeypatch):
+    monkeypatch.delattr(os, 'sched_setaffinity', raising=False)
+    with pytest.raises(ConfigError, match='pin_cores'): launch(own_cores, 2, pin_cores=True)

@@ -37,7 +37,7 @@ from ..runs.folder import Run, interrupted_here, mark_interrupted, note_left_out
 from ..runs.lock import work_dir_held
 from ..runs.stale import remove_stale_files
 from ..train.checkpoint_hook import latest_checkpoint, lost_checkpoint, out_folder
-from ..train.checks import check_intervals, check_momentum_schedule, check_schedule
+from ..train.checks import check_intervals, check_ipu, check_momentum_schedule, check_schedule
 from ..train.failure import free_on_error
 from ..train.loop import Runner
 
@@ -263,7 +263,8 @@ def check_first_step(
     "Raise `ConfigError` for what would fail in the first step or evaluation"
     notes = []
     batch = cfg.facts.batch_size*get_dist_info()[1]
-    settings = [*check_schedule(cfg, -(-len(train_data)//batch)), *check_momentum_schedule(cfg), *check_intervals(cfg)]
+    settings = [*check_schedule(cfg, -(-len(train_data)//batch)), *check_momentum_schedule(cfg)]
+    settings += [*check_intervals(cfg), *check_ipu(cfg)]
     settings += [finding for check in data_checks for finding in check(cfg)]
     for key,text,level in [*settings, *dry_run(cfg, model, train_data, val_data)]:
         if level=='error': raise ConfigError(f"{key}: {text}")

@@ -11,6 +11,7 @@ import textwrap, threading, time, warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from ..core.cores import cores_for_processes
 from ..core.errors import ClsnbError, ConfigError
 from ..runs.folder import Run
 
@@ -131,18 +132,26 @@ def _free_port():
         return s.getsockname()[1]
 
 # %% ../../nbs/apis/launch.ipynb #bb8c07fe
-def _start(folder, nprocs, meeting, procs):
+_run_process = """
+import os, sys
+cores = os.environ.get('CLSNB_CORES')
+if cores: os.sched_setaffinity(0, map(int, cores.split(','))) # before torch counts them
+from clsnb.apis.launch import _work
+_work(sys.argv[1])
+"""
+
+def _start(folder, nprocs, meeting, procs, shares):
     "Add the processes to a list, each in a group of its own and with its share of the cores"
     env = {k: v for k,v in os.environ.items() if not k.startswith('TORCHELASTIC_')} # of a launcher around us
     env |= meeting.environment(nprocs) | dict(PYTHONUNBUFFERED='1')
     env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//nprocs)))
-    run = 'import sys; from clsnb.apis.launch import _work; _work(sys.argv[1])'
     for local in range(nprocs):
         rank = meeting.first_rank(nprocs)+local
         own = dict(RANK=str(rank), LOCAL_RANK=str(local), CLSNB_ERROR=str(folder/f'error{local}'))
+        own['CLSNB_CORES'] = ','.join(map(str, shares[local])) if shares else ''
         with open(folder/f'out{local}', 'wb') as out:
             procs.append(subprocess.Popen(
-                [sys.executable, '-c', run, str(folder)],
+                [sys.executable, '-c', _run_process, str(folder)],
                 env=env|own,
                 start_new_session=True,
                 stdout=out,
@@ -217,12 +226,12 @@ def _failure(folder, failed, procs, grace, meeting):
     )
 
 # %% ../../nbs/apis/launch.ipynb #86d16e6a
-def _run_processes(folder, nprocs, meeting, grace):
+def _run_processes(folder, nprocs, meeting, grace, shares):
     "Start the processes and wait for their end; raises `ClsnbError` when one fails"
     procs,interrupted = [],False
     try:
         try:
-            _start(folder, nprocs, meeting, procs)
+            _start(folder, nprocs, meeting, procs, shares)
             failed = _watch(procs, folder/'out0', grace)
         except KeyboardInterrupt:
             interrupted = True
@@ -269,10 +278,12 @@ def launch(
     backend:str|None=None, # nccl or gloo; None: dist_params.backend of a config, or nccl on GPUs
     grace:float=5., # Seconds that the others get when one has died
     timeout:float|None=None, # Seconds that a process waits for another; None: as dist_params of a config says, or 1800
+    pin_cores:bool=False, # Bind each process to its share of the cores, near one memory
     **kwargs, # For the function, or for `fit`
 )->Run|list: # The run of a config; else what each process of this machine returned
     "Run in several processes; raises `ClsnbError` when one fails"
     meeting = Meeting(nodes, node_rank, port or _config_port(what, args, kwargs), master_addr)
+    shares = cores_for_processes(nprocs) if pin_cores else None
     joined = callable(what) and not _is_fit(what) # before the function is called; `fit` joins as its config says
     given = {name: value for name,value in (('backend', backend), ('timeout', timeout)) if value is not None}
     function,args,kwargs = _task(what, args, kwargs)
@@ -283,7 +294,7 @@ def launch(
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder/'spec').write_bytes(pickle.dumps(spec))
-        _run_processes(folder, nprocs, meeting, grace)
+        _run_processes(folder, nprocs, meeting, grace, shares)
         found = [_read_result(folder/f'result{i}') for i in range(nprocs)]
     return found if callable(what) or isinstance(what, list) else found[0]
 

@@ -253,10 +253,9 @@ class RunFacts(FactGroup):
     @property
     def runner(self)->dict:
         "Arguments of the runner"
-        return (
-            dict(self.part('runner'))
-            or dict(type='EpochBasedRunner', max_epochs=self.cfg.get('total_epochs'))
-        )
+        of_ipus = 'ipu_model_cfg', 'options_cfg' # devices that are no more; `check` says so
+        runner = {key: value for key,value in self.part('runner').items() if key not in of_ipus}
+        return runner or dict(type='EpochBasedRunner', max_epochs=self.cfg.get('total_epochs'))
 
     @property
     def length(self)->RunLength:

@@ -106,13 +106,13 @@ def use_device(
     if device.type!='cpu' and set_device and device.index is not None: set_device(device)
 
 # %% ../../nbs/core/devices.ipynb #7cae6d62
-_backends = dict(cuda='nccl', xpu='xccl', npu='hccl', mlu='cncl', musa='mccl', hpu='hccl') # kind -> library
+_libraries = dict(cuda='nccl', xpu='xccl', npu='hccl', mlu='cncl', musa='mccl', hpu='hccl') # kind -> library
 
 def device_backend(
     kind:str, # Of device
 )->str:
     "The communication library for a kind of device, as far as this build of torch has it"
-    own = dist.Backend.default_device_backend_map.get(kind) or _backends.get(kind, 'gloo')
+    own = dist.Backend.default_device_backend_map.get(kind) or _libraries.get(kind, 'gloo')
     return own if dist.is_backend_available(own) else 'gloo'
 
 def chosen_backend(
@@ -120,5 +120,5 @@ def chosen_backend(
     backend:str|None=None, # What the config says; the library of another device is not taken
 )->str:
     "The communication library that processes use"
-    of_a_device = backend in _backends.values()
+    of_a_device = backend in _libraries.values()
     return device_backend(kind) if backend is None or of_a_device else backend

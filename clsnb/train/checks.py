@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['training_checks', 'run_length', 'check_run_length', 'late_steps', 'check_warmup', 'schedule_problem',
            'check_momentum_schedule', 'check_schedule', 'schedule_unit', 'check_length', 'check_intervals',
-           'check_evaluation']
+           'check_evaluation', 'check_ipu']
 
 # %% ../../nbs/train/checks.ipynb #ac09e0b6
 from ..config.findings import Finding, complaint
@@ -126,4 +126,13 @@ def check_evaluation(cfg:dict):
     if problem := complaint(make, prefixes=(getattr(cfg, 'filename', None), 'evaluation')):
         yield Finding('evaluation', problem.removeprefix('evaluation.'))
 
-training_checks = check_run_length,check_schedule,check_momentum_schedule,check_intervals,check_evaluation
+def check_ipu(cfg:dict):
+    "Are there settings for Graphcore's devices?"
+    names = 'ipu_model_cfg', 'options_cfg', 'ipu_config'
+    found = [f'runner.{name}' for name in names if name in (cfg.get('runner') or {})]
+    found += [name for name in names if name in cfg]
+    if found:
+        text = "is ignored: Graphcore's IPUs are not supported, as their SDK ended with PyTorch 2.0."
+        yield Finding(found[0], text, 'warning')
+
+training_checks = check_run_length,check_schedule,check_momentum_schedule,check_intervals,check_evaluation,check_ipu

@@ -7,7 +7,10 @@ __all__ = ['data_verbs', 'picture_splits', 'show_findings']
 
 # %% ../../nbs/verbs/data.ipynb #241d25fa
 from pathlib import Path
-from ..command_line import Answer, Verb
+from typing import Literal
+from ..command_checks import limited_number
+from ..command_line import Answer, Option, Verb
+from ..core.errors import ConfigError
 from ..core.outputs import write_or_keep
 
 # %% ../../nbs/verbs/data.ipynb #12755c9e
@@ -19,37 +22,54 @@ def _is_config(name):
 
 def picture_splits(
     folders:list[str], # Folders of pictures (one per split), pictures, or a config
+    phase:Literal['train', 'val', 'test']|None=None, # Split of the config to look at; None: all
+    options:dict|None=None, # Overrides of the config, such as data.train.data_prefix=photos
     trust:bool=False, # Run a config file as Python, and use any protocol of fsspec
 )->dict:
     "The data sets that `verify` looks at, by split"
     from clsnb.config.config import Config
-    first = folders[0]
-    if len(folders)>1 and any(Path(o).is_dir() or '://' in o for o in folders): return {o: o for o in folders}
-    if not _is_config(first): return dict(data=folders if len(folders)>1 else first)
-    data = Config.fromfile(first, trust=trust).data
+    first,several = folders[0],len(folders)>1
+    if several and any(Path(o).is_dir() or '://' in o for o in folders): return {o: o for o in folders}
+    if _is_config(first): return _config_splits(Config.fromfile(first, trust=trust).merge_from_dict(options), phase)
+    for flag,value in (('--phase', phase), ('--cfg-options', options)):
+        if value: raise ConfigError(f"{flag} needs a config, and {first!r} is none.")
+    return dict(data=folders if several else first)
+
+def _config_splits(cfg, phase):
+    "The data sets of a config, or that of one phase"
+    data = cfg.data
+    if phase and phase not in data: raise ConfigError(f"The config has no data.{phase}.")
     same = data.get('test')==data.get('val')
     names = ('train', 'val') if same else ('train', 'val', 'test')
-    return {k: data[k] for k in names if k in data}
+    return {k: data[k] for k in ([phase] if phase else names) if k in data}
 
 def show_findings(
     found:object, # From `verify_dataset`
 )->Answer: # With status 1 where a picture is unusable
     "Print what is wrong with pictures"
     from clsnb.data.pixels.check_file import unusable
-    from clsnb.data.verify import verify_report
+    from clsnb.data.verify import verify_report, write_findings
     print(verify_report(found))
     if out := found.attrs['out']:
-        write_or_keep(out, lambda path: found.to_csv(path, index=False, errors='surrogateescape'))
+        write_or_keep(out, lambda path: write_findings(found, path))
         print(f'Written: {out}')
     record = dict(findings=found.to_dict('records'), out=out)
     return Answer(record, 1 if found.problem.isin(unusable).any() else 0)
 
 # %% ../../nbs/verbs/data.ipynb #10ea9f6f
+_names_of_mmcls = (
+    Option(
+        'workers', ('--num-process',),
+        dict(type=limited_number(int, 'workers'), metavar='N', help='The same as --workers'),
+    ),
+    Option('out', ('--out-path',), dict(metavar='FILE', help='The same as --out')),
+)
 data_verbs = [
     Verb(
         'verify', 'folders...', 'Decode every picture and list broken, unusual and duplicate ones',
         show_findings, dict(found='clsnb.data.verify:verify_dataset', data='clsnb.verbs.data:picture_splits'),
-        outputs=dict(out='file'), example='verify pictures --out findings.csv',
+        outputs=dict(out='file'), shorthands=_names_of_mmcls,
+        example='verify mine.py --phase val --num-process 8 --out-path broken.log',
         fields=dict(findings='For each finding: the columns of verify_dataset', out='File with the findings'),
         mmcls=('tools/misc/verify_dataset.py',),
     ),

@@ -27,6 +27,7 @@ written_fields = dict(path='The file that was written')
 
 # %% ../../nbs/verbs/launching.ipynb #95654766
 launch_module = 'clsnb.apis.launch'
+_bound_scripts = dict(train=('tools/dist_train_arm.sh',)) # what it adds is --pin-cores
 node_variables = dict(nodes='NNODES', node_rank='NODE_RANK', port='PORT', master_addr='MASTER_ADDR')
 slurm_variables = dict(gpus='GPUS', gpus_per_node='GPUS_PER_NODE', cpus_per_task='CPUS_PER_TASK')
 
@@ -40,7 +41,8 @@ def dist_verb(
         f'dist-{verb.name}', usage, f'{verb.help}, in several processes on each machine',
         show_processes, dict(statuses=f'{launch_module}:launch', what=verb),
         variables=node_variables, outputs=verb.outputs, example=example,
-        fields=dict(statuses='Exit status of each process'), mmcls=(f'tools/dist_{verb.name}.sh',),
+        fields=dict(statuses='Exit status of each process'),
+        mmcls=(f'tools/dist_{verb.name}.sh', *_bound_scripts.get(verb.name, ())),
     )
 
 def slurm_verb(

@@ -51,7 +51,7 @@ mmcls_scripts = {
 flags_without_counterpart = {
     '--tmpdir': 'scores are gathered in memory',
     '--gpu-collect': 'scores are gathered in memory',
-    '--local_rank': 'torchrun sets LOCAL_RANK',
+    '--local-rank': 'torchrun sets LOCAL_RANK',
     '--ipu-replicas': 'the SDK for IPUs, poptorch, is no longer maintained',
     '--gpus': 'one process uses one GPU; clsnb dist-train CONFIG N uses several',
     '--eval-options': 'renamed to --metric-options by mmcls',

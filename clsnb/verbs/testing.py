@@ -9,7 +9,7 @@ __all__ = ['results_endings', 'old_options', 'evaluate_verb', 'eval_metric_verb'
 # %% ../../nbs/verbs/testing.ipynb #d86f236b
 from ..command_line import Answer, Option, Verb
 from .launching import dist_verb, slurm_verb
-from .training import gpu_flags
+from .training import gpu_flags, gpu_list_flag, local_rank_flag
 
 # %% ../../nbs/verbs/testing.ipynb #de8023f8
 def show_metrics(
@@ -56,7 +56,8 @@ old_options = Option(
 evaluate_verb = Verb(
     'test', 'config [checkpoint]', 'Test a checkpoint on data.test',
     show_metrics, dict(tested='clsnb.apis.test:evaluate_config'),
-    outputs=dict(out=results_endings, show_dir='folder'), shorthands=(gpu_flags, old_options),
+    outputs=dict(out=results_endings, show_dir='folder'), 
+    shorthands=(gpu_flags, gpu_list_flag, local_rank_flag, old_options),
     example='test work_dirs/mine --metrics accuracy f1_score --out results.pkl',
     fields=dict(metrics='Value of each metric, by name', out='File with the answers, if asked for',
                 show_dir='Folder with the painted pictures, if asked for'),
