@@ -2,7 +2,7 @@
 import contextlib, io, itertools, json, os, shutil, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
-from clsnb.all import extract_feat, fit, init_model, photo_path, predict
+from clsnb.all import extract_feat, fit, init_model, photo_path, predict, predict_scores
 from clsnb.apis.answered_pictures import sort_pictures
 from clsnb.apis.test import evaluate_config
 from clsnb.cli import main
@@ -281,6 +281,30 @@ def test_features_of_every_stage(run, photos, capsys):
     assert np.allclose(pd.read_csv('f.csv').iloc[:, 2:].to_numpy(), right) and pd.read_csv('f.csv').file[0]=='pics/cat.jpg'
     record = json.loads(words_of(f'extract-feat {run.folder} pics nowhere.jpg --json', capsys, 1).out)
     assert record['pictures']==3 and record['shape']==[3, 128] and len(record['errors'])==1
+
+@pytest.mark.parametrize('name', ['mobilenet_v2', 'resnet18'])
+def test_a_model_of_torchvision_answers_as_torchvision_does(tmp_path, monkeypatch, name, capsys):
+    import torchvision
+    from PIL import Image
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    weights = list(torchvision.models.get_model_weights(name))[0]
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name).eval()
+    last = list(theirs.modules())[-1]
+    torch.nn.init.normal_(last.weight, std=.5) # scores that differ
+    (tmp_path/'hub/checkpoints').mkdir(parents=True)
+    torch.save(theirs.state_dict(), tmp_path/'hub/checkpoints'/weights.url.split('/')[-1])
+    files = [photo_path(o) for o in ('cat', 'fish1', 'windmill3')]
+    preset = weights.transforms()
+    with torch.no_grad(): right = theirs(torch.stack([preset(Image.open(o).convert('RGB')) for o in files])).softmax(1).numpy()
+    model = init_model(f'torchvision://{name}')
+    assert list(model.CLASSES)==weights.meta['categories']
+    assert np.allclose(predict_scores(model, files), right, rtol=1e-3, atol=1e-6)
+    table = predict(f'torchvision://{name}', files, device='cpu')
+    assert table['class'].tolist()==[weights.meta['categories'][i] for i in right.argmax(1)]
+    printed = words_of(f'predict torchvision://{name} {files[0]} --device cpu', capsys).out
+    assert printed.startswith(f"{files[0]}: {table['class'][0]}")
+    with pytest.raises(ClsnbError, match='mobilenet_v2'): init_model('torchvision://mobilenet_v7')
 
 def test_an_untrained_model_says_so(tmp_path):
     table = predict('resnet18-tiny_1xb16_photos', photo_path('cat'), weights='none')

@@ -10,6 +10,7 @@ __all__ = ['model_suffixes', 'published_model', 'work_dir_checkpoint', 'find_con
 import copy, os, warnings
 from pathlib import Path
 import torch
+from .library_models import is_library_model, library_model
 from ..config.config import Config, import_custom
 from ..config.facts import Facts, drop_pretrained
 from ..core.checkpoint import read_checkpoint
@@ -52,7 +53,7 @@ def work_dir_checkpoint(
     return path
 
 def find_config_and_weights(
-    config:str|os.PathLike|dict, # A config, a checkpoint, the work folder of a run, or zoo://NAME
+    config:str|os.PathLike|dict, # A config, a checkpoint, a run, zoo://NAME, torchvision://NAME, timm://NAME
     checkpoint:str|os.PathLike|None=None, # Weights
     trust:bool=False, # Run the config file as Python
 )->tuple[Config|None,str|Path|None]: # No config: it is in the checkpoint
@@ -61,6 +62,7 @@ def find_config_and_weights(
         return config if isinstance(config, Config) else Config(config),checkpoint
     if isinstance(config, str) and config.startswith('zoo://'):
         return published_model(config.removeprefix('zoo://'))
+    if is_library_model(config) and checkpoint is None: return library_model(config)
     path = Path(config)
     if path.is_dir(): return None,checkpoint or work_dir_checkpoint(path)
     if path.suffix in model_suffixes: return None,path
@@ -149,7 +151,7 @@ def open_model(
 # %% ../../nbs/apis/open_model.ipynb #635fcb72
 @carries_trust
 def init_model(
-    config:str|os.PathLike|dict|Run, # A config, or a checkpoint, or a run or its work folder, or zoo://NAME
+    config:str|os.PathLike|dict|Run, # A config, a checkpoint, a run, or zoo://NAME, torchvision://NAME, timm://NAME
     checkpoint:str|os.PathLike|bool|None=None, # Path, address or scheme://name; 'none' or False: an untrained model
     device:str|torch.device='cpu', # Where the model goes
     options:dict|None=None, # Dotted overrides of the config
