@@ -1,5 +1,5 @@
 "Testing a checkpoint: every output, every split, and the same number from every tool"
-import json, os, pickle
+import json, os, pickle, shutil
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -267,6 +267,51 @@ def test_dist_params_of_the_config_are_used(run, monkeypatch):
     evaluate_config(run, device='cpu', launcher='pytorch', options=options)
     assert (seen['launcher'], seen['backend'], seen['port'])==('pytorch', 'gloo', 29511)
 
+# ---- Pictures that are gone or broken
+
+@pytest.fixture
+def worn(run, tmp_path):
+    "A config whose validation pictures have worn: one is gone, one is damaged"
+    source = Path(clsnb.__file__).parent/'photos'
+    cfg = Config.fromfile(tiny)
+    folder = tmp_path/'photos'
+    shutil.copytree(source, folder)
+    names = [line.split()[0] for line in (folder/'val.txt').read_text().splitlines()]
+    (folder/names[1]).unlink()
+    (folder/names[53]).write_bytes(b'no picture')
+    cfg.data.test = dict(type='CustomDataset', data_prefix=str(folder), ann_file=str(folder/'val.txt'),
+                         classes=init_model(run).CLASSES, pipeline=cfg.data.test.pipeline)
+    return cfg
+
+@pytest.mark.parametrize('batch, workers', [(16, 0), (1, 0), (2, 2)])
+def test_pictures_that_cannot_be_read_are_left_out_loudly(run, worn, tmp_path, batch, workers):
+    options = {'data.workers_per_gpu': workers, 'data.samples_per_gpu': batch}
+    whole = evaluate_config(run, device='cpu', options=here)
+    names = ['accuracy', 'f1_score', 'loss']
+    with pytest.warns(UserWarning, match='Left out'):
+        found = evaluate_config(worn, run.weights, device='cpu', options=options, metrics=names, out=str(tmp_path/'r.csv'))
+    assert [row['index'] for row in found.left_out]==[1, 53] and all(row['why'] and row['file'] for row in found.left_out)
+    rest = [i for i in range(54) if i not in (1, 53)]
+    assert np.allclose(found.scores[rest], whole.scores[rest], atol=1e-5) and np.isnan(found.scores[[1, 53]]).all()
+    expected = compute_metrics(found.scores[rest], whole.dataset.get_gt_labels()[rest], names[:2])
+    assert {k: found.metrics[k] for k in expected}==pytest.approx(expected) and 0<found.metrics['loss']<3
+    assert len(found.results)==52
+    table = pd.read_csv(tmp_path/'r.csv')
+    assert len(table)==54 and table.problem.notna().sum()==2
+    again = eval_metric(worn, tmp_path/'r.csv', names)
+    assert {k: again[k] for k in again if k!='loss'}=={k: v for k, v in found.metrics.items() if k!='loss'}
+
+def test_a_strict_test_stops_at_the_first(run, worn):
+    with pytest.raises(ClsnbError, match='No such picture') as e:
+        evaluate_config(worn, run.weights, device='cpu', options=here, strict=True)
+    line_of(e)
+
+def test_no_picture_left_is_an_error(run, worn):
+    worn.data.test.data_prefix = worn.data.test.data_prefix+'/gone'
+    with pytest.raises(ClsnbError, match='None of these 54 pictures') as e:
+        evaluate_config(worn, run.weights, device='cpu', options=here)
+    line_of(e)
+
 # ---- On the command line
 
 def clsnb_main(*words):
@@ -310,3 +355,11 @@ def test_old_names_of_options(run, capsys):
         with pytest.warns(UserWarning, match='metric_options'):
             assert clsnb_main('test', run.folder, '--device', 'cpu', '--metrics', 'accuracy', flag, 'topk=(1,)')==0
         assert 'accuracy_top-1' in capsys.readouterr().out
+
+def test_left_out_pictures_are_findings(run, worn, tmp_path, capsys):
+    worn.dump(tmp_path/'worn.py')
+    words = ['test', tmp_path/'worn.py', run.weights, '--device', 'cpu', '--cfg-options', 'data.workers_per_gpu=0']
+    with pytest.warns(UserWarning, match='Left out'): assert clsnb_main(*words, '--json')==1
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer['left_out'])==2 and answer['metrics']['accuracy_top-1']>0
+    assert clsnb_main(*words, '--strict')==2

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['single_gpu_test', 'multi_gpu_test', 'dataset_of_split', 'dataset_of_model', 'metric_arguments', 'try_metrics',
-           'MetricValues', 'Evaluated', 'evaluate_config']
+           'MetricValues', 'Evaluated', 'evaluate_config', 'left_out_text']
 
 # %% ../../nbs/apis/test.ipynb #5e12701c
 import os, warnings
@@ -23,6 +23,7 @@ from ..config.writes import check_writes
 from ..core.devices import chosen_device
 from ..core.dist import get_dist_info, init_dist
 from ..core.errors import ConfigError
+from ..core.log import get_logger
 from ..core.outputs import check_output, write_or_keep
 from ..core.trust import carries_trust
 from ..data.feed.loader import build_dataloader
@@ -31,6 +32,7 @@ from ..data.sets.wrappers import build_dataset
 from ..models.classifier import BaseClassifier
 from ..runs.result_files import check_results_path, chosen_items, write_results
 from ..runs.results import Results
+from ..train.core_hooks import all_broken
 from ..train.evaluation import evaluate_scores, predict_loader
 from ..train.head_loss import head_loss
 
@@ -218,6 +220,7 @@ def evaluate_config(
     tmpdir:str|None=None, # Accepted as in mmcls; scores are gathered in memory
     gpu_collect:bool=False, # Accepted as in mmcls
     eval_options:dict|None=None, # Deprecated in mmcls; use `metric_options`
+    strict:bool=False, # Stop at the first picture that cannot be read, instead of leaving it out of the metrics
 )->Evaluated: # Unpacks into metrics, scores, dataset, model
     "Metrics and scores of a checkpoint on the test data of its config"
     _check_outputs(out, out_items, show_dir)
@@ -229,11 +232,28 @@ def evaluate_config(
     arguments = metric_arguments(model.cfg, metrics, metric_options, eval_options)
     try_metrics(dataset, arguments)
     name = model.cfg.facts.split_name('test' if split=='train' else split)
-    loss = head_loss(model, dataset, arguments.get('metric'))
-    scores = predict_loader(model, build_dataloader(dataset, **loader_args(model.cfg, name)), loss=loss)
-    found = Evaluated(evaluate_scores(scores, dataset, loss=loss, **arguments), scores, dataset, model)
+    loss,leave_out = head_loss(model, dataset, arguments.get('metric')),not strict and not model.cfg.get('fsdp')
+    loader = build_dataloader(dataset, leave_out_broken=leave_out, **loader_args(model.cfg, name))
+    scores = predict_loader(model, loader, loss=loss)
+    left_out = _left_out(loader)
+    metrics = evaluate_scores(scores, dataset, loss=loss, left_out=left_out, **arguments)
+    found = Evaluated(metrics, scores, dataset, model, left_out)
     if not get_dist_info()[0]: _write_outputs(found, out, out_items, show, show_dir, show_options)
     return found
+
+def _left_out(loader):
+    "The samples that no process could read: index, file and why"
+    broken = sorted(all_broken(loader.broken, get_dist_info()[1]).items())
+    name_of = getattr(loader.dataset, 'sample_name', lambda i: None)
+    if broken: get_logger().warning(left_out_text(len(broken), len(loader.dataset)))
+    return [dict(index=int(i), file=str(name_of(i) or f'sample {i}'), why=why) for i,why in broken]
+
+def left_out_text(
+    n:int, # Pictures that could not be read
+    total:int, # Pictures of the data set
+)->str:
+    "What was left out of a test, in words"
+    return f"{n} of {total} pictures cannot be read and {'is' if n==1 else 'are'} left out of the metrics."
 
 def _write_outputs(found, out, out_items, show, show_dir, show_options):
     "Write the file of results, and paint the pictures"

@@ -39,6 +39,16 @@ def sample_order(
     return iter(list(sampler)) if hasattr(sampler, 'num_replicas') else itertools.count()
 
 # %% ../../nbs/train/evaluation.ipynb #3a02f1ff
+def _add_broken(loader, index, scores, loss):
+    "A row of NaN for each sample that the loader could not read; raises `DataError` where it could read none"
+    broken = getattr(loader, 'broken', None)
+    if not broken: return
+    if not scores:
+        raise DataError(f"None of these {len(broken)} pictures can be read. First: {next(iter(broken.values()))}")
+    index += broken
+    scores += [np.full_like(scores[0], np.nan)]*len(broken)
+    if loss: loss.found += [math.nan]*len(broken)
+
 @torch.inference_mode()
 def predict_loader(
     model: torch.nn.Module,  # An `ImageClassifier`, or anything with its `forward(return_loss=False)`
@@ -47,7 +57,7 @@ def predict_loader(
     autocast: Callable | None = None,  # Makes the context of each forward pass
     progress: Callable | None = None,  # Called with the number of samples done
     loss: HeadLoss | None = None,  # Records the loss of each sample
-) -> np.ndarray: # (n, classes), on every process
+) -> np.ndarray: # (n, classes), on every process; NaN where the loader left a sample out
     "Scores of all samples, in the order of the dataset"
     device = device or next(model.parameters(), torch.zeros(0)).device
     was_training = model.training
@@ -68,6 +78,7 @@ def predict_loader(
         scores += [o.cpu().numpy() if torch.is_tensor(o) else np.asarray(o) for o in out]
         if progress: progress(len(index))
     model.train(was_training)
+    _add_broken(loader, index, scores, loss)
     mine = torch.from_numpy(np.stack(scores)) if scores else torch.zeros(0)
     if loss: loss.gather(index, len(loader.dataset))
     return gather_by_index(index, mine, size=len(loader.dataset))[0]
@@ -98,6 +109,12 @@ def _labels_of(dataset):
     "The labels of a dataset; none where it does not tell"
     return np.asarray(dataset.get_gt_labels() if hasattr(dataset, 'get_gt_labels') else ())
 
+def _rows_that_were_read(n, left_out, loss):
+    "The numbers of the samples that were read, whose losses alone are kept"
+    rows = np.setdiff1d(np.arange(n), [row['index'] for row in left_out])
+    if loss: loss.found = [loss.found[i] for i in rows]
+    return rows
+
 def _nll_of(scores, labels):
     "The negative log-likelihood, where scores are probabilities of one label"
     return dict(loss=nll(scores, labels)) if are_probabilities(scores) else {}
@@ -113,7 +130,7 @@ def evaluate_scores(
     "Metrics of a dataset's scores, of all samples that could be read"
     labels = _labels_of(dataset)
     if left_out:
-        kwargs['indices'] = rows = np.setdiff1d(np.arange(len(scores)), [row['index'] for row in left_out])
+        kwargs['indices'] = rows = _rows_that_were_read(len(scores), left_out, loss)
         scores, labels = scores[rows], labels[rows]
     out = _evaluate_without_loss(scores, dataset, logger, kwargs) if loss else dict(
         dataset.evaluate(ScoreRows(scores), logger=logger, **kwargs))

@@ -16,14 +16,16 @@ def show_metrics(
     tested:object, # `Evaluated`, from `evaluate_config`
     out:str|None=None, # File for metrics and answers: .json, .yaml, .pkl, .csv, .parquet or .npz
     show_dir:str|None=None, # Folder for the pictures with their answers
-)->Answer:
+)->Answer: # With status 1 where pictures were left out
     "Print the metrics of a test"
     from clsnb.core.dist import get_dist_info
     if get_dist_info()[0]: return Answer()
     print(tested.metrics.text())
+    for row in tested.left_out: print(f"Left out: {row['why']}")
     for path in (out, show_dir):
         if path: print(f'Written: {path}')
-    return Answer(dict(metrics=tested.metrics, out=out, show_dir=show_dir))
+    record = dict(metrics=tested.metrics, left_out=tested.left_out, out=out, show_dir=show_dir)
+    return Answer(record, 1 if tested.left_out else 0)
 
 def show_metrics_again(
     found:dict, # `MetricValues`, from `eval_metric`
@@ -59,7 +61,8 @@ evaluate_verb = Verb(
     outputs=dict(out=results_endings, show_dir='folder'), 
     shorthands=(gpu_flags, gpu_list_flag, local_rank_flag, old_options),
     example='test work_dirs/mine --metrics accuracy f1_score --out results.pkl',
-    fields=dict(metrics='Value of each metric, by name', out='File with the answers, if asked for',
+    fields=dict(metrics='Value of each metric, by name', left_out='Index, file and why of each picture left out',
+                out='File with the answers, if asked for',
                 show_dir='Folder with the painted pictures, if asked for'),
     mmcls=('tools/test.py',),
 )

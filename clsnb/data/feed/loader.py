@@ -17,7 +17,7 @@ from ...core.errors import ConfigError, DataError, near
 from ...core.log import get_logger
 from ...core.registry import SAMPLERS
 from .batches import Batch, collate # noqa: F401, so that users find both here
-from .reader import BatchFailure, BatchReader, PartialBatch, ReplaceBroken, describe_sample
+from .reader import BatchFailure, BatchReader, LeaveOutBroken, PartialBatch, ReplaceBroken, describe_sample
 from .samplers import DistributedSampler, TokenBatches
 from .workers import explain_exit, explain_timeout, plan_workers, start_worker
 from ..pixels.device_normalize import normalize_later, with_pipeline
@@ -84,7 +84,8 @@ class Loader:
     def __init__(self, dataset, sampler, batch_size:int, num_workers:int=0, seed:int=0, drop_last:bool=False,
                  persistent_workers:bool=True, pin_memory:bool=True,
                  collate_fn:Callable=collate, # (samples, tokens) -> batch
-                 max_broken:float=0, # Share of broken pictures that may be left out
+                 max_broken:float=0, # Share of broken pictures that may be left out, others in their place
+                 leave_out_broken:bool=False, # Leave them out of their batches, as many as there are
                  **kwargs): # For torch's DataLoader
         self.dataset = dataset
         self.sampler = sampler
@@ -100,6 +101,8 @@ class Loader:
         make = getattr(dataset, 'batch_source', None) or partial(_indexed_batches, dataset)
         self.reader,self.batch_sampler = make(sampler, batch_size, drop_last, seed, collate_fn)
         if max_broken>0: self.reader.on_broken = ReplaceBroken()
+        if leave_out_broken and not isinstance(self.reader, IterableDataset):
+            self.reader.on_broken,self.broken = LeaveOutBroken(),BrokenPictures(1)
         self.num_workers,kwargs = plan_workers(self.reader, num_workers, kwargs)
         self.timeout = kwargs.get('timeout', 0)
         self.reader.prepare_workers(self.num_workers, self.timeout, kwargs.get('prefetch_factor') or 2)
@@ -128,6 +131,7 @@ class Loader:
             if isinstance(batch, PartialBatch):
                 self.broken.add(batch.left_out, self.seen, len(self.dataset))
                 batch = batch.batch
+                if batch is None: continue
             if self.norm is not None: batch.norm = self.norm
             yield batch
         if len(self.broken)>max(broken_before, 3):
@@ -220,6 +224,7 @@ def build_dataloader(
     drop_last:bool=False, # Leave out a last batch that is smaller?
     collate_fn:Callable|None=None, # samples -> batch
     max_broken:float|None=None, # Share of broken pictures that is left out; None: 1 % when shuffled, else none
+    leave_out_broken:bool=False, # Leave all of them out, without others in their place; for a test
     fast_decode:bool|str|None=None, # Decode only what the crop keeps: True, or 'scaled' (other pixels)
     device_normalize:bool|str|None=None, # Bytes that `to_device` normalises: True, or 'bfloat16'; see `normalize_later`
     **kwargs, # For torch's DataLoader
@@ -236,7 +241,8 @@ def build_dataloader(
     else: sampler = DistributedSampler(round_up=round_up, **share)
     if max_broken is None: max_broken = .01 if shuffle else 0
     loader = Loader(dataset, sampler, gpus*samples_per_gpu, gpus*workers_per_gpu, seed, drop_last, persistent_workers,
-                    pin_memory, _OnlySamples(collate_fn) if collate_fn else collate, max_broken, **kwargs)
+                    pin_memory, _OnlySamples(collate_fn) if collate_fn else collate, max_broken, leave_out_broken,
+                    **kwargs)
     if fast_decode or device_normalize: _speed_up(loader, fast_decode, device_normalize)
     return loader
 
