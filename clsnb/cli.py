@@ -23,10 +23,11 @@ from .verbs.pictures import picture_verbs
 from .verbs.system import system_verbs
 from .verbs.testing import evaluation_verbs
 from .verbs.training import stop_status, training_verbs
+from .verbs.trials import trial_verbs
 
 # %% ../nbs/cli.ipynb #7d10c0a2
 verb_groups = {
-    'Train': training_verbs,
+    'Train': [*training_verbs, *trial_verbs],
     'Test and predict': [*evaluation_verbs, *asking_verbs],
     'Logs, results and reports': analysis_verbs,
     'Pictures of pipelines, schedules and models': picture_verbs,

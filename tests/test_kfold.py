@@ -10,6 +10,7 @@ import clsnb
 from clsnb.apis import kfold as module
 from clsnb.apis.fit import read_config
 from clsnb.apis.kfold import KFold, fold_config, join_results, kfold
+from clsnb.cli import main
 from clsnb.core.errors import ClsnbError, ConfigError, DataError
 from clsnb.core.registry import HOOKS
 from clsnb.data.sets.wrappers import build_dataset
@@ -138,3 +139,33 @@ def test_nothing_to_draw(tmp_path):
     with pytest.raises(DataError, match='no fold has metrics yet'): KFold(tmp_path, 3, {}, read_config(name)).plot()
     assert repr(KFold(tmp_path, 3, {}, read_config(name)))=='KFold: 0 of 3 folds'
     assert not Run(tmp_path/'fold0').finished
+
+# ---- the command line ----------------------------------------------------------------------------------------------
+
+words = ['--cfg-options', 'runner.max_epochs=2', 'data.samples_per_gpu=256', 'log_level=ERROR']
+
+def status(*typed):
+    "The exit status of a command line"
+    try: return main([*map(str, typed)])
+    except SystemExit as e: return e.code
+
+def test_kfold_on_the_command_line(done, capsys):
+    assert not status('kfold', name, '--num-splits', 3, '--work-dir', done.folder, '--summary', '--json', *words)
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    assert record['mean']['accuracy_top-1']==pytest.approx(done.table['accuracy_top-1']['mean'])
+    assert list(record['folds'])==['fold0', 'fold1', 'fold2'] and Path(record['report'])==done.report
+    assert 'sd ' in printed.err
+    assert not status('kfold-cross-valid', name, '--num_splits', 3, '--work-dir', done.folder, '--fold', 1, *words)
+    assert status('kfold', name, '--num-splits', 3, '--fold', 3, '--work-dir', done.folder)==2
+    assert status('kfold', name, '--resume-from', 'x.pth', '--work-dir', done.folder)==2
+    assert 'resume_from needs fold' in capsys.readouterr().err
+
+def test_lr_find_on_the_command_line(tmp_path, capsys):
+    figure = tmp_path/'rates.png'
+    assert not status('lr-find', name, '--num-iter', 40, '--device', 'cpu', '--save-path', figure, '--json', *words)
+    record = json.loads(capsys.readouterr().out)
+    assert 1e-5<record['suggestion']<1 and len(record['lrs'])==len(record['losses']) and figure.stat().st_size>2000
+    assert status('lr-find', name, '--save-path', tmp_path/'rates.txt', *words)==2
+    assert status('lr-find', name, '--num-iter', 3, *words)==2
+    assert 'num_iter must be 10 or more' in capsys.readouterr().err

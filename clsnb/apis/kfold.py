@@ -198,6 +198,8 @@ def kfold(
     work_dir: str|os.PathLike|None=None, # Where everything goes, each fold in fold0, fold1, ...; None: work_dirs/NAME
     summary: bool=False, # Train nothing: summarise the folds that are finished
     stratified: bool=False, # All classes in the same shares in each fold
+    resume_from: str|None=None, # With fold: resume this checkpoint; an unfinished fold resumes its newest anyway
+    validate: bool=True, # Evaluate during training
     options: dict|None=None, # Dotted overrides of the config
     launcher: Literal['none', 'pytorch', 'slurm', 'mpi']='none', # What started the processes; torchrun is 'pytorch'
     device: str|None=None, # Such as cpu or cuda; None: the accelerator, if there is one
@@ -206,6 +208,7 @@ def kfold(
     "Cross-validate: train on all folds but one and validate on that one; finished folds are not repeated"
     cfg = read_config(config, options, trust)
     _check_folds(cfg, num_splits, fold)
+    if resume_from and fold is None: raise ConfigError("kfold: resume_from needs fold, the one that it belongs to.")
     folder = Path(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
     division = dict(num_splits=num_splits, stratified=stratified, seed=cfg.facts.seed, config=cfg.pretty_text)
     _check_same_division(folder, division)
@@ -213,7 +216,8 @@ def kfold(
     for k in range(num_splits) if fold is None else [fold]:
         if summary or stop or Run(folder/f'fold{k}').finished: continue
         part = fold_config(cfg, k, num_splits, stratified)
-        runner = fit(part, folder/f'fold{k}', resume_from='auto', launcher=launcher, device=device, trust=trust).runner
+        start = dict(resume_from=resume_from or 'auto', validate=validate)
+        runner = fit(part, folder/f'fold{k}', launcher=launcher, device=device, trust=trust, **start).runner
         stop = runner.stop if getattr(runner.stop, 'unfinished', False) else None
     runs = {k: Run(folder/f'fold{k}') for k in range(num_splits)}
     found = KFold(folder, num_splits, {k: o for k, o in runs.items() if o.finished}, cfg, stratified, stop)

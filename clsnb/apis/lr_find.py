@@ -292,12 +292,16 @@ class _Sweep(Hook):
 @carries_trust
 def lr_find(
     cfg:str|os.PathLike|dict|nn.Module, # A path, the name of a packaged config, a dict or a `Config`; or a model
-    loader:DataLoader|None=None, optimizer:torch.optim.Optimizer|None=None, # Required with a model
-    start_lr:float=1e-7, end_lr:float=10., # The first and the last learning rate
+    loader:DataLoader|None=None, # Training data; required with a model
+    optimizer:torch.optim.Optimizer|None=None, # Required with a model
+    start_lr:float=1e-7, # The first learning rate
+    end_lr:float=10., # The last learning rate
     num_iter:int=100, # Number of steps
     diverge_th:float=4., # Stop when the loss is this many times its best
     smooth:float=.03, # Width of the smoothing, as a share of the sweep
-    options:dict|None=None, device:str|torch.device|None=None, trust:bool=False, # For a config: as for `fit`
+    options:dict|None=None, # Dotted overrides of a config
+    device:str|torch.device|None=None, # Such as cpu or cuda; None: the accelerator, if there is one
+    trust:bool=False, # Run the config file as Python, and import what it names
 )->LrFind:
     "Sweep the learning rate and restore everything afterwards, also after an error"
     if not 0<start_lr<end_lr:
