@@ -178,6 +178,20 @@ def _check_same_division(folder, division):
     folder.mkdir(parents=True, exist_ok=True)
     dump_json(division, path)
 
+def _finished_folds(found):
+    "The runs that are finished, by fold"
+    runs = {k: Run(found.folder/f'fold{k}') for k in range(found.num_splits)}
+    return {k: run for k, run in runs.items() if run.finished}
+
+def _train_folds(found, wanted, settings):
+    "Train the folds that are not finished; why the last one ended before its time, or None"
+    for k in wanted:
+        folder = found.folder/f'fold{k}'
+        if Run(folder).finished: continue
+        cfg = fold_config(found.config, k, found.num_splits, found.stratified)
+        stop = fit(cfg, folder, **settings).runner.stop
+        if getattr(stop, 'unfinished', False): return stop
+
 def _write_summary(found):
     "Write the table, the figure, the joined results and the page"
     with atomic_write(found.folder/'kfold.csv', 'w') as file: found.table.to_csv(file, index_label='fold')
@@ -208,18 +222,15 @@ def kfold(
     "Cross-validate: train on all folds but one and validate on that one; finished folds are not repeated"
     cfg = read_config(config, options, trust)
     _check_folds(cfg, num_splits, fold)
-    if resume_from and fold is None: raise ConfigError("kfold: resume_from needs fold, the one that it belongs to.")
+    if resume_from and fold is None:
+        raise ConfigError("kfold: resume_from needs fold, the one that it belongs to.")
     folder = Path(work_dir or cfg.get('work_dir') or default_work_dir(cfg))
     division = dict(num_splits=num_splits, stratified=stratified, seed=cfg.facts.seed, config=cfg.pretty_text)
     _check_same_division(folder, division)
-    stop = None
-    for k in range(num_splits) if fold is None else [fold]:
-        if summary or stop or Run(folder/f'fold{k}').finished: continue
-        part = fold_config(cfg, k, num_splits, stratified)
-        start = dict(resume_from=resume_from or 'auto', validate=validate)
-        runner = fit(part, folder/f'fold{k}', launcher=launcher, device=device, trust=trust, **start).runner
-        stop = runner.stop if getattr(runner.stop, 'unfinished', False) else None
-    runs = {k: Run(folder/f'fold{k}') for k in range(num_splits)}
-    found = KFold(folder, num_splits, {k: o for k, o in runs.items() if o.finished}, cfg, stratified, stop)
+    settings = dict(resume_from=resume_from or 'auto', validate=validate, launcher=launcher, device=device, trust=trust)
+    wanted = range(num_splits) if fold is None else [fold]
+    found = KFold(folder, num_splits, {}, cfg, stratified)
+    if not summary: found.stop = _train_folds(found, wanted, settings)
+    found.runs = _finished_folds(found)
     if found.runs: _write_summary(found)
     return found

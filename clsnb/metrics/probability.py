@@ -45,7 +45,7 @@ def confidence_bins(
     return tuple(found)
 
 # %% ../../nbs/metrics/probability.ipynb #a6c06534
-_norms = dict(
+_gap_norms = dict(
     l1=lambda gap, share: gap@share,
     l2=lambda gap, share: math.sqrt(gap**2@share),
     max=lambda gap, share: gap.max(),
@@ -61,11 +61,11 @@ def calibration_error(
     "How far confidence and share of right answers lie apart"
     if not isinstance(n_bins, numbers.Integral) or n_bins<1:
         raise ConfigError(f"n_bins is a whole number from 1 on, not {n_bins!r}.")
-    if norm not in _norms: raise ConfigError(f"norm is one of {', '.join(map(repr, _norms))}, not {norm!r}.")
+    if norm not in _gap_norms: raise ConfigError(f"norm is one of {', '.join(map(repr, _gap_norms))}, not {norm!r}.")
     count, confidence, right = confidence_bins(scores, labels, n_bins)
     if not count.any() or np.isnan(confidence).any(): return math.nan
     gap = np.abs(right-confidence)/np.maximum(count, 1)
-    return float(_norms[norm](gap, count/count.sum()))
+    return float(_gap_norms[norm](gap, count/count.sum()))
 
 # %% ../../nbs/metrics/probability.ipynb #1e4bf78a
 @register_metric('brier', better='lower', needs='probabilities', kind='both', unit='')

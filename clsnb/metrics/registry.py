@@ -81,7 +81,7 @@ def _refuse_metric(name, kind, known):
         raise ConfigError(f"metric {name!r} is not supported here: it needs {needed} for each sample.")
     raise ConfigError(f"metric {name!r} is not supported here.{near(name, known)}")
 
-def _check_options(options, chosen, known):
+def _refuse_other_options(options, chosen, known):
     "Raise `ConfigError` for an option that no metric has, or none of the `chosen`"
     check_known(options, {o for m in known for o in m.options}, 'metric_options has no')
     used = {o for m in chosen for o in m.options}
@@ -118,7 +118,7 @@ def check_metrics(
     for name in names:
         if name not in known: _refuse_metric(name, kind, known)
     chosen = [m for name, m in known.items() if name in names]
-    _check_options(options, chosen, known.values())
+    _refuse_other_options(options, chosen, known.values())
     mode = options.get('average_mode', 'macro')
     if mode not in ('macro', 'none'):
         raise ConfigError(f"average_mode is 'macro' or 'none', not {mode!r}.")
