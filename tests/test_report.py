@@ -73,7 +73,7 @@ def test_comparison(tmp_path):
     fixed, broken = int((now.correct&~before.correct).sum()), int((~now.correct&before.correct).sum())
     assert f'{fixed} fixed' in text and f'{broken} broken' in text and 'Compared with old.npz' in text
     gone = Results(before.scores[:9], before.labels[:9], list('abcdef'), [f'other{i}' for i in range(9)])
-    assert '0 pictures are in both' in text_of(make_report(now, out=tmp_path/'q.html', baseline=gone))
+    assert 'evaluated on different pictures' in text_of(make_report(now, out=tmp_path/'q.html', baseline=gone))
     text = text_of(make_report(now, out=tmp_path/'t.html', baseline=tag_results()))
     assert 'the comparison: DataError: One of the two results has several labels' in text
 

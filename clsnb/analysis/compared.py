@@ -21,6 +21,7 @@ from ..metrics.registry import lower_is_better
 from ..runs.folder import Run
 from ..runs.log_table import log_bookkeeping, read_log
 from ..runs.named_logs import different_names
+from ..runs.result_files import result_endings
 from ..runs.results import Results
 
 # %% ../../nbs/analysis/compared.ipynb #e5c97d2d
@@ -41,14 +42,22 @@ class ComparedRun:
         try: setattr(self, what, function())
         except (ClsnbError, OSError) as e: self.notes.append(f'{self.name}: the {what} cannot be read: {e}')
 
+def _results_in(path):
+    "The results that a file holds; None for a log, which may end in .json, too"
+    if path.suffix.lower() not in result_endings: return None
+    try: return Results.load(path)
+    except DataError:
+        if path.suffix.lower()!='.json': raise
+        return None
+
 def _open_one(source, name):
     "What a work folder, a log or a file of results holds"
     run = ComparedRun(name)
     path = Path(source)
     if not path.exists(): raise DataError(f"compare: there is no {path}; give the work folders of runs.")
     if path.is_file():
-        if path.suffix=='.npz': run.read('results', lambda: Results.load(path))
-        else: run.log = read_log(path)
+        run.results = _results_in(path)
+        if run.results is None: run.log = read_log(path)
         return run
     folder = source if isinstance(source, Run) else Run(path)
     if any(path.glob(WorkFiles.logs)): run.read('log', lambda: read_log(path))
@@ -60,7 +69,7 @@ def _is_empty(run):
     return run.results is None and not run.config and (run.log is None or not len(run.log))
 
 def open_compared(
-    runs:Sequence, # Work folders, `Run`s, logs (.log.json) or results (.npz), two or more; a dict names them
+    runs:Sequence, # Work folders, `Run`s, logs (.log.json) or files of results, two or more; a dict names them
 )->list[ComparedRun]: # Raises `DataError`
     "What there is to compare of each run"
     if isinstance(runs, (str, os.PathLike)): runs = [runs]

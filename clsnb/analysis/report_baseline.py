@@ -6,9 +6,9 @@
 __all__ = ['changed_pictures', 'metric_differences', 'baseline_section']
 
 # %% ../../nbs/analysis/report_baseline.ipynb #fbda0ad8
-import numpy as np
 from typing import TYPE_CHECKING
 from fastcore.xml import Div, H3
+from .compared import picture_changes
 from .figures import sample_picture
 from .report_facts import ReportFacts
 from ..core.errors import DataError
@@ -20,25 +20,17 @@ from ..view.style import short_name
 if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/analysis/report_baseline.ipynb #f7790b4e
-def _matches(results, other):
-    "Numbers of the pictures that both know, in each of the two"
-    if results.names==other.names: return np.arange(len(results)), np.arange(len(results))
-    place = {name: i for i, name in reversed(list(enumerate(other.names)))}
-    pairs = [(i, place[name]) for i, name in enumerate(results.names) if name in place]
-    return tuple(np.array(pairs, int).reshape(-1, 2).T)
-
 def changed_pictures(
     results: Results, # Of this run
     other: Results, # To compare with
 )->'pd.DataFrame': # Rows of `results.table()` with `before`, the other prediction, and `change`: 'fixed' or 'broken'
     "The pictures that one of two runs gets right and the other wrong, the surest first; `attrs['matched']` counts all"
-    mine, theirs = _matches(results, other)
-    differs = results.correct[mine]!=other.correct[theirs]
-    table = results.table().iloc[mine[differs]].copy()
-    table['before'] = other.table().predicted.to_numpy()[theirs[differs]]
-    table['change'] = np.where(table.correct, 'fixed', 'broken')
+    changes = picture_changes(other, results)
+    differing = changes[changes.change.isin(['fixed', 'broken'])]
+    table = results.table().iloc[differing.row_after]
+    table = table.assign(before=differing.before.to_numpy(), change=differing.change.to_numpy())
     table = table.sort_values('score', ascending=False, kind='stable')
-    table.attrs['matched'] = len(mine)
+    table.attrs['matched'] = len(changes)
     return table
 
 # %% ../../nbs/analysis/report_baseline.ipynb #e95ee2c9
@@ -70,11 +62,13 @@ def _changed_cards(results, rows, n):
 def baseline_section(f: ReportFacts, n: int = 12)->object: # Pictures of each kind at most
     "Differences of metrics, fixed and broken pictures"
     if f.baseline is None: return None
-    changed = changed_pictures(f.results, f.baseline)
+    title = f'Compared with {f.baseline_name}'
     parts = [html_table(metric_differences(f.results, f.baseline).round(3))]
+    try: changed = changed_pictures(f.results, f.baseline)
+    except DataError as e: return page_section(title, *parts, lead=str(e))
     for kind, words in (('fixed', 'right now, wrong before'), ('broken', 'wrong now, right before')):
         rows = changed[changed.change==kind]
         parts.append(H3(f'{len(rows)} {kind}: {words}'))
         if len(rows): parts.append(_changed_cards(f.results, rows, n))
     lead = f"{changed.attrs['matched']} pictures are in both results; the surest predictions first."
-    return page_section(f'Compared with {f.baseline_name}', *parts, lead=lead)
+    return page_section(title, *parts, lead=lead)

@@ -7,6 +7,7 @@ __all__ = ['command_line', 'repository_commit', 'run_origin']
 
 # %% ../../nbs/train/origin.ipynb #6122dc7f
 import os, shlex, subprocess, sys
+import clsnb
 from pathlib import Path
 from ..core.redact import hide_secrets
 
@@ -19,7 +20,8 @@ def command_line(
     program,*rest = sys.argv if words is None else words
     name = Path(program).name
     if name in ('', '-c', '-m') or 'ipykernel' in program: return ''
-    start = ['clsnb'] if name in ('clsnb', 'clsnb.exe') else ['python', program]
+    own = Path(clsnb.__file__).with_name('__main__.py') # of `python -m clsnb`
+    start = ['clsnb'] if name in ('clsnb', 'clsnb.exe') or Path(program)==own else ['python', program]
     return hide_secrets(shlex.join([*start, *rest]))[:most]
 
 # %% ../../nbs/train/origin.ipynb #f6d672a7
