@@ -3,6 +3,8 @@ import hashlib, http.server, json, threading
 from pathlib import Path
 import pytest
 from clsnb.apis.download import download_models
+from clsnb.apis.fit import fit
+from clsnb.apis.info import model_info
 from clsnb.cli import main
 from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError, DataError
@@ -118,3 +120,23 @@ def test_download_as_a_command(mirror, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop: main(['download', 'resnet50_8xb32_in1'])
     error = capsys.readouterr().err
     assert stop.value.code==2 and error.count('\n')==1 and "Did you mean 'resnet50" in error
+
+# ---- What a model is
+
+def test_info_of_a_name_a_config_a_run_and_a_checkpoint(tmp_path, capsys):
+    assert not main(['info', 'resnet18_8xb32_in1k', '--json'])
+    facts = json.loads(capsys.readouterr().out)['info']
+    assert facts['parameters']==11689512 and facts['classes']==1000 and facts['input_size']==[224, 224]
+    assert 'top-1 69.9' in facts['accuracy'] and facts['weights'].startswith('http') and 'Apache' in facts['licence']
+    options = {'runner.max_epochs': 1, 'data.workers_per_gpu': 0, 'log_level': 'ERROR', 'results': False}
+    run = fit('lenet5_1xb32_digits', tmp_path/'run', options, device='cpu')
+    for model in (run.folder, run.weights, 'lenet5_1xb32_digits'):
+        facts = model_info(model)
+        assert facts['classes']==10 and facts['input_size']==[32, 32] and facts['parameters']>10**4
+    assert 'accuracy' in model_info(run.folder)['accuracy'] and str(run.weights)==model_info(run)['weights']
+
+@pytest.mark.parametrize('model, text', [('resnet50_8xb32_in1', "Did you mean 'resnet50"), ('none.pth', 'none.pth')])
+def test_info_of_what_is_not_there(model, text, capsys):
+    with pytest.raises(SystemExit) as stop: main(['info', model])
+    error = capsys.readouterr().err
+    assert stop.value.code==2 and text in error and error.count('\n')==1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['model_verbs', 'show_models', 'convert_weights', 'show_flops', 'show_published', 'show_reparameterized',
-           'show_downloads']
+           'show_downloads', 'show_info']
 
 # %% ../../nbs/verbs/models.ipynb #a451a25a
 import re
@@ -92,11 +92,24 @@ def show_downloads(
         if row['problem']: print(f"{row['name']}: {row['problem']}")
     return Answer(dict(models=rows), int(table.problem.notna().any()))
 
+# %% ../../nbs/verbs/models.ipynb #1cbc2d58
+def show_info(
+    info:dict, # From `model_info`
+)->Answer:
+    "Print the facts about a model"
+    print(info)
+    return Answer(dict(info=dict(info)))
+
 # %% ../../nbs/verbs/models.ipynb #364170e2
 model_verbs = [
     Verb(
         'zoo', '[query...]', 'List models: size, accuracy, training data', show_models,
         example='zoo swin 384 --pretrained', fields=dict(models='For each model: the columns of search_models'),
+    ),
+    Verb(
+        'info', 'model', 'What a model is: classes, picture size, cost, accuracy, weights, use',
+        show_info, dict(info='clsnb.apis.info:model_info'), example='info resnet50_8xb32_in1k',
+        fields=dict(info='The facts of model_info, by name'),
     ),
     Verb(
         'download', 'names...', 'Put config and checkpoint of models of the zoo into a folder',
