@@ -123,8 +123,8 @@ def test_calibration_bin_by_bin(kind, norm):
 
 def test_a_confidence_on_an_edge_is_of_the_upper_bin():
     scores = np.array([[.75, .25], [.625, .375], [1., 0.], [.875, .125]])
-    labels = np.array([0, 1, 0, 1]) # bins of .5 to .75, .75 to 1, and 1 alone
-    assert one(scores, labels, 'calibration_error', n_bins=4)==pytest.approx(.25*.625 + .5*abs(.5-.8125) + 0)
+    labels = np.array([0, 1, 0, 0]) # bins of .5 to .75, .75 to 1, and 1 alone
+    assert one(scores, labels, 'calibration_error', n_bins=4)==pytest.approx(.25*.625 + .5*(1-.8125) + 0)
 
 def several(n=200, c=4, seed=0):
     rng = np.random.default_rng(seed)
