@@ -3,7 +3,7 @@ import json, os, socket, subprocess, sys
 import pytest, torch
 from clsnb.apis.finetune import finetune
 from clsnb.apis.fit import fit
-from clsnb.apis.inference import predict_files
+from clsnb.apis.predict import predict
 from clsnb.apis.launch import launch
 from clsnb.apis.open_model import init_model
 from clsnb.apis.test import evaluate_config
@@ -116,7 +116,7 @@ CALLS = dict(
     fit=lambda folder, out, name: fit(DIGITS, out, device=name),
     finetune=lambda folder, out, name: finetune(DIGITS, 'clsnb/photos', out, device=name),
     test=lambda folder, out, name: evaluate_config(folder, device=name),
-    predict=lambda folder, out, name: list(predict_files(folder, ['a.png'], device=name)),
+    predict=lambda folder, out, name: predict(folder, ['a.png'], device=name),
     model=lambda folder, out, name: init_model(folder, device=name),
 )
 
