@@ -49,12 +49,17 @@ from clsnb.apis.inference import inference_model, top_classes
 from clsnb.apis.picture_scores import predict_scores
 from clsnb.apis.predict import predict
 from clsnb.apis.features import extract_feat
+from clsnb.apis.info import model_info
+from clsnb.apis.kfold import kfold
 from clsnb.apis.lr_find import lr_find
 from clsnb.apis.batch_size import find_batch_size
 from clsnb.apis.finetune import finetune, finetune_config
 from clsnb.analysis.complexity import complexity
 from clsnb.apis.flops import get_flops
+from clsnb.apis.download import download_models
 from clsnb.apis.doctor import doctor
+from clsnb.apis.publish import publish
+from clsnb.apis.reparameterize import reparameterize
 from clsnb.apis.vis_cam import vis_cam
 from clsnb.apis.vis_lr import vis_lr
 from clsnb.apis.vis_pipeline import vis_pipeline
