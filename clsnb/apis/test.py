@@ -29,6 +29,7 @@ from ..core.trust import carries_trust
 from ..data.feed.loader import build_dataloader
 from ..data.sets.dataset import BaseDataset
 from ..data.sets.wrappers import build_dataset
+from ..metrics.registry import options_for
 from ..models.classifier import BaseClassifier
 from ..runs.result_files import check_results_path, chosen_items, write_results
 from ..runs.results import Results
@@ -126,7 +127,9 @@ def metric_arguments(
         warnings.warn("eval_options is deprecated in mmcls: use metric_options.", stacklevel=3)
         metric_options = {**eval_options, **(metric_options or {})}
     arguments = cfg.facts.metrics
-    if metrics: arguments['metric'] = metrics
+    if metrics:
+        own_options = options_for(metrics, arguments.get('metric_options') or {})
+        arguments = dict(metric=metrics, metric_options=own_options)
     if metric_options: arguments['metric_options'] = metric_options
     return arguments
 
@@ -177,8 +180,7 @@ class Evaluated:
     @cached_property
     def results(self)->Results:
         "Everything that can be asked of the answers, see `Results`"
-        options = self.model.cfg.facts.metrics.get('metric_options') or {}
-        thr = options.get('thr')
+        thr = (self.model.cfg.facts.metrics.get('metric_options') or {}).get('thr')
         checkpoint = os.path.basename(getattr(self.model, 'weights', None) or '')
         return Results.from_dataset(self.scores, self.dataset, checkpoint, .5 if thr is None else thr, self.left_out)
     def __repr__(self)->str: return self.metrics.text()

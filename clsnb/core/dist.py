@@ -13,7 +13,6 @@ import torch, torch.distributed as dist
 from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 from .devices import chosen_backend, chosen_device, use_device
-from .devices import default_device, usable_device # noqa: F401, where they were before
 from .errors import ConfigError
 
 # %% ../../nbs/core/dist.ipynb #85ef8e54
