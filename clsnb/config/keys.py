@@ -202,4 +202,5 @@ environment_variables = dict(
     CLSNB_ZOO='Address of a mirror of the published weights, instead of the server of OpenMMLab',
     CLSNB_TURBOJPEG='Path of the libjpeg-turbo library that `fast_decode` uses',
     CLSNB_DEBUG='Set it to any value to keep the tensors of a failed run in memory, for a debugger',
-    CLSNB_ERROR='Set by `launch`: the file to which a process writes the message of its error')
+    CLSNB_ERROR='Set by `launch`: the file to which a process writes the message of its error',
+    CLSNB_CORES='Set by `launch` with `pin_cores`: the cores of a process')
