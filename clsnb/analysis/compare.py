@@ -23,7 +23,7 @@ from ..core.io import atomic_write
 from ..core.markup import Markup, element, join_markup, table_element
 from ..core.outputs import check_output, write_or_keep
 from ..metrics.registry import metric_of
-from ..view.figure_files import save_figure
+from ..view.figure_files import figure_endings, save_figure
 from ..view.page import chart_figure, data_uri, html_page, html_table, page_section
 from ..view.style import chart_colors, chart_legend, new_chart, percent, short_name, style_axes
 
@@ -229,9 +229,7 @@ class Comparison:
     def _repr_html_(self)->Markup: return comparison_html(self)
 
 # %% ../../nbs/analysis/compare.ipynb #19c91a7f
-comparison_endings = (
-    '.html', '.csv', '.png', '.jpg', '.jpeg', '.pdf', '.svg', '.webp', '.tif', '.tiff', '.eps'
-) # a page, the metrics, or the figure
+comparison_endings = ('.html', '.csv', *figure_endings) # a page, the metrics, or the figure
 
 def save_comparison(
     found:Comparison,

@@ -7,6 +7,7 @@ __all__ = ['log_verbs', 'show_curves', 'show_train_time', 'show_comparison']
 
 # %% ../../nbs/verbs/logs.ipynb #f7e0e68a
 from ..command_line import Answer, Verb
+from ..view.figure_files import figure_endings
 
 # %% ../../nbs/verbs/logs.ipynb #626ca9a2
 def show_curves(
@@ -51,13 +52,12 @@ def show_comparison(
     ))
 
 # %% ../../nbs/verbs/logs.ipynb #659d65d0
-_figures = ('.png', '.jpg', '.jpeg', '.pdf', '.svg', '.webp', '.tif', '.tiff', '.eps')
 _script = 'tools/analysis_tools/analyze_logs.py'
 
 log_verbs = [
     Verb(
         'analyze-logs plot-curve', 'logs...', 'Draw any logged values of one or several runs',
-        show_curves, dict(figure='clsnb.analysis.curves:plot_curve'), outputs=dict(out=_figures),
+        show_curves, dict(figure='clsnb.analysis.curves:plot_curve'), outputs=dict(out=figure_endings),
         example='analyze-logs plot_curve work_dirs/a work_dirs/b --keys loss accuracy_top-1 --out curves.png',
         fields=dict(
             curves='For each curve: label, log, key, unit of x (epoch or iteration), x and y',
@@ -74,7 +74,8 @@ log_verbs = [
     ),
     Verb(
         'compare', 'runs...', 'Set runs side by side: settings, curves, metrics, and pictures that changed',
-        show_comparison, dict(found='clsnb.analysis.compare:compare'), outputs=dict(out=('.html', '.csv', *_figures)),
+        show_comparison, dict(found='clsnb.analysis.compare:compare'),
+        outputs=dict(out=('.html', '.csv', *figure_endings)),
         example='compare work_dirs/baseline work_dirs/longer --out comparison.html',
         fields=dict(
             runs='Names of the runs; the first is what the others are compared with',

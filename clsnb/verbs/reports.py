@@ -8,6 +8,7 @@ __all__ = ['report_verbs', 'show_confusion', 'show_mistakes']
 # %% ../../nbs/verbs/reports.ipynb #e0741b7f
 from ..command_line import Answer, Verb
 from .launching import show_written, written_fields
+from ..view.figure_files import figure_endings
 
 # %% ../../nbs/verbs/reports.ipynb #c8d3f102
 def _note_written(out):
@@ -39,8 +40,6 @@ def show_mistakes(
     return Answer(dict(mistakes=table.to_dict('records'), out=out))
 
 # %% ../../nbs/verbs/reports.ipynb #6886053f
-_pictures = ('.png', '.jpg', '.jpeg', '.pdf', '.svg', '.webp', '.tif', '.tiff', '.eps') # `view.figure_files`
-
 report_verbs = [
     Verb(
         'report', 'work-dir', 'Write a page about a run or a file of results', show_written,
@@ -50,7 +49,7 @@ report_verbs = [
     ),
     Verb(
         'confusion', 'source', 'Show which class is taken for which', show_confusion,
-        dict(table='clsnb.analysis.confusion:confusion_matrix'), outputs=dict(out=('.csv', '.json', *_pictures)),
+        dict(table='clsnb.analysis.confusion:confusion_matrix'), outputs=dict(out=('.csv', '.json', *figure_endings)),
         example='confusion work_dirs/mine --normalize --out confusion.png',
         fields=dict(classes='Names', matrix='A row for each true class, a column for each predicted one',
                     pairs='The most frequent confusions: true, predicted, value in the matrix, share of the true class',

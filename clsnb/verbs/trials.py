@@ -9,6 +9,7 @@ __all__ = ['trial_verbs', 'show_folds', 'show_lr_find']
 import clsnb
 from ..command_line import Answer, Verb
 from .training import gpu_flags, stop_status
+from ..view.figure_files import figure_endings
 
 # %% ../../nbs/verbs/trials.ipynb #63472404
 def show_folds(
@@ -23,8 +24,6 @@ def show_folds(
     return Answer(record | dict(report=found.report), stop_status(found.stop) if found.stop else 0)
 
 # %% ../../nbs/verbs/trials.ipynb #753ae956
-_rate_figures = ('.png', '.jpg', '.jpeg', '.pdf', '.svg', '.webp', '.tif', '.tiff', '.eps') # `view.figure_files`
-
 def show_lr_find(
     found:'clsnb.apis.lr_find.LrFind', # From `lr_find`
     save_path:str|None=None, # Write the figure here: .png, .jpg, .pdf, .svg ...
@@ -51,7 +50,8 @@ trial_verbs = [
     Verb(
         'lr-find', 'config', 'Raise the learning rate step by step and show where the loss falls', show_lr_find,
         dict(found='clsnb.apis.lr_find:lr_find'), hidden=('loader', 'optimizer'),
-        outputs=dict(save_path=_rate_figures), shorthands=(gpu_flags,), example='lr-find mine.py --save-path rates.png',
+        outputs=dict(save_path=figure_endings), shorthands=(gpu_flags,),
+        example='lr-find mine.py --save-path rates.png',
         fields=dict(suggestion='Where half of the fall is done; null where the loss does not fall',
                     lrs='The learning rate of each step', losses='The loss of each step',
                     stopped='Why the sweep ended early, if it did', out='The figure that was written'),
