@@ -186,7 +186,7 @@ class Hostile:
 @pytest.mark.parametrize('call', [
     (os.system, 'touch RAN'), (eval, "open('RAN', 'w')"), (exec, "open('RAN', 'w')"), (open, 'RAN', 'w'),
     (getattr, os, 'system'), (np.load, 'RAN'), (io.open_code, 'RAN'), (np.fromfile, 'RAN'), (__import__, 'os'),
-], ids=str)
+], ids=lambda call: call[0].__name__)
 def test_a_hostile_pickle_runs_nothing(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     for content in (Hostile(*call), dict(class_scores=[[1.]], pred_label=[Hostile(*call)])):
