@@ -198,7 +198,7 @@ def test_predict_goes_on_after_a_broken_picture(tmp_path, capsys):
     with pytest.raises(SystemExit) as e:
         main(['predict', str(tmp_path/'run'), str(at)])
     out, err = capsys.readouterr()
-    assert e.value.code==2 and len(out.splitlines())==6
+    assert e.value.code==1 and len(out.splitlines())==6
     assert len(err.splitlines())==2 and 'empty.jpg' in err and 'text.png' in err
 
 def test_predict_takes_addresses(tmp_path, capsys):
