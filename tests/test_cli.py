@@ -461,8 +461,8 @@ def fails(words, capsys):
     (f'slurm-train p j {TINY} file', 'cannot be written'),
     (f'copy-config {TINY} --folder file', 'cannot be written'),
     *((f'test a.pth --out {place}', 'cannot be written') for place in ('/proc/x.json', 'file/x.json', 'file/x.csv')),
-    ('test a.pth --out scores.pkl', 'end with .json or .csv'),
-    ('test a.pth --out pics', 'end with .json or .csv'),
+    ('test a.pth --out scores.txt', 'end with .json'),
+    ('test a.pth --out pics', 'end with .json'),
     *((f'verify pics --out {place}', 'cannot be written') for place in ('/proc/x.csv', 'pics', 'file/x.csv')),
     *((f'convert-weights a.pth {place} --from twins', 'cannot be written') for place in ('/proc/x.pth', 'pics')),
     *((f'{verb} --device {name}', f"'{name}' is not a device")
@@ -492,9 +492,12 @@ def test_checked_before_any_work(line, text, odd_places, capsys):
 
 def test_scores_as_csv(odd_places, capsys):
     main('test a.pth --out new/scores.csv --cfg-options data.workers_per_gpu=0'.split())
-    rows = [o.split(',') for o in Path('new/scores.csv').read_text().splitlines()]
-    assert rows[0]==['sample', 'pred_class', *'abcdef']
-    for row in rows[1:]: assert 'abcdef'[max(range(6), key=lambda i: float(row[i+2]))]==row[1]
+    header,*rows = [o.split(',') for o in Path('new/scores.csv').read_text().splitlines()]
+    assert header==['sample', 'file', 'label', 'pred_label', 'pred_score', 'pred_class', *'abcdef']
+    for row in rows:
+        scores = [float(o) for o in row[6:]]
+        best = scores.index(max(scores))
+        assert row[3:6]==[str(best), row[6+best], 'abcdef'[best]]
 
 @pytest.mark.skipif(not Path('/dev/full').is_char_device(), reason='needs /dev/full')
 @pytest.mark.parametrize('line', ['test a.pth --out /dev/full --cfg-options data.workers_per_gpu=0',
