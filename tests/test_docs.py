@@ -107,3 +107,8 @@ def test_links_to_methods_lead_to_their_class(tmp_path):
         ).read_text() == '<a href="a.html#config"></a><a href="a.html#runner.step"></a><a '
                          'href="a.html#gone.x"></a>'
     )
+
+def test_no_notebook_ends_with_an_exported_cell():
+    "nbdev's documentation of an exported cell looks at the cell behind it"
+    last = {path: json.loads(path.read_text(encoding='utf-8'))['cells'][-1] for path in (root/'nbs').rglob('*.ipynb')}
+    assert not [path.name for path,cell in last.items() if '#| export' in ''.join(cell['source'])]

@@ -385,10 +385,11 @@ def test_names_in_figures():
     used, missing = fallback_fonts('గుర్రం')
     if used: assert used == ['Noto Sans Telugu'] and not missing and pil_font('గుర్రం a').getname()[0] == used[0]
 
-def test_a_run_says_how_it_was_started(tmp_path):
+def test_a_run_says_how_it_was_started(tmp_path, monkeypatch):
     from clsnb.apis.fit import fit
+    monkeypatch.setattr('sys.argv', ['train.py', '--fast'])
     options = {'runner.max_epochs': 1, 'data.workers_per_gpu': 0, 'log_level': 'ERROR'}
     run = fit('lenet5_1xb32_digits', tmp_path/'run', options, device='cpu')
     first = json.loads(next(run.folder.glob('*.log.json')).read_text().splitlines()[0])
-    assert first['command'].startswith('python ') and 'commit' in first
+    assert first['command']=='python train.py --fast' and 'commit' in first
     assert not {'command', 'commit'} & set(run.config) and '<dt>command</dt>' in text_of(run.report)

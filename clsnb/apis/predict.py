@@ -107,7 +107,7 @@ def _plain_rows(table):
     return [{name: clean(o) for name,o in zip(columns, values)} for values in zip(*columns.values())]
 
 def _answers_to_csv(table, path):
-    joined = table.map(lambda o: '; '.join(map(str, o)) if isinstance(o, list) else o)
+    joined = table.apply(lambda column: ['; '.join(map(str, o)) if isinstance(o, list) else o for o in column])
     with atomic_write(path, 'w') as file: joined.to_csv(file, index=False, errors='surrogateescape')
 
 def _answers_to_json(table, path): dump_json(_plain_rows(table), path)

@@ -115,7 +115,7 @@ def results_path(
 
 def load_parts(
     source: str|os.PathLike, # A file of results, a work folder, or a `Run`
-    dataset=None, # The data set that was tested; gives the labels where the file has none
+    dataset: object = None, # The data set that was tested; gives the labels where the file has none
 )->dict: # Arguments of `Results`
     "Read a file of results; raises `DataError`"
     path = results_path(source)
@@ -162,7 +162,7 @@ class Results:
         if gone: scores, labels, pictures = np.asarray(scores)[rows], labels[rows], select_pictures(pictures, rows)
         return cls(scores, labels, classes, checkpoint=checkpoint, thr=thr, left_out=left_out, **pictures)
     @classmethod
-    def load(cls, path: str|os.PathLike, dataset=None)->'Results': # See `load_parts`
+    def load(cls, path: str|os.PathLike, dataset: object = None)->'Results': # See `load_parts`
         "Results from a file of any format, a work folder or a `Run`; raises `DataError`"
         parts = load_parts(path, dataset)
         try: return cls(**parts)

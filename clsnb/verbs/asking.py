@@ -81,7 +81,7 @@ def show_predictions(
     show:bool=False, # Open each picture in a window, with the answer written on it
     show_dir:str|None=None, # Save each picture there, with the answer written on it
     sort_into:str|None=None, # Copy the pictures into folders by class, in this folder
-)->Answer: # With status 1 where a picture could not be read
+)->Answer: # With status 1 where some pictures could not be read, 2 where none could
     "Print a line for each picture"
     from clsnb.apis.answered_pictures import save_answers, sort_pictures
     records = prediction_records(predictions)
@@ -93,8 +93,9 @@ def show_predictions(
     copies = sort_pictures(predictions, sort_into) if sort_into else []
     if saved: print(f'{len(saved)} pictures with their answers: {show_dir}')
     if copies: print(f'{len(copies)} pictures copied: {sort_into}')
-    failed = any('error' in o for o in records)
-    return Answer(dict(predictions=records, shown=saved, copied=copies), 1 if failed else 0)
+    failed = ['error' in o for o in records]
+    status = 2 if failed and all(failed) else int(any(failed))
+    return Answer(dict(predictions=records, shown=saved, copied=copies), status)
 
 # %% ../../nbs/verbs/asking.ipynb #3939d12c
 predict_verb = Verb(
