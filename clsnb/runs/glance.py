@@ -101,7 +101,7 @@ class RunGlance:
 
     def _repr_html_(self)->Markup:
         tiles = [(k, f'{v:.4g}') for k, v in self.metrics.items()]
-        files = [path for path in (self.weights, *self.files) if path]
+        files = [path for path in (self.weights, *self.files) if path and path.is_file()]
         links = [(path.name, quote(quietly(lambda: os.path.relpath(path), str(path)))) for path in files]
         where = self.where.split('  ')[0]
         card = status_card(self.name, where, self.state, self.share, tiles, self.losses, links)

@@ -6,7 +6,6 @@
 __all__ = ['config_parts', 'config_verbs', 'open_config', 'print_config', 'check_config', 'show_configs']
 
 # %% ../../nbs/verbs/configs.ipynb #a742c61f
-import clsnb
 from ..command_line import Answer, Verb
 from .launching import show_written, written_fields
 
@@ -15,7 +14,7 @@ def open_config(
     cfg:str, # Config file, or name of a packaged config
     options:dict|None=None, # Overrides, such as optimizer.lr=0.01
     trust:bool=False, # Run the config file as Python, and import what it names
-)->'clsnb.config.config.Config':
+)->object: # `Config`
     "A config with its overrides"
     from clsnb.config.config import Config
     return Config.fromfile(cfg, trust=trust).merge_from_dict(options)

@@ -9,7 +9,6 @@ __all__ = ['model_verbs', 'show_models', 'convert_weights', 'show_flops', 'show_
 # %% ../../nbs/verbs/models.ipynb #a451a25a
 import re
 from pathlib import Path
-import clsnb
 from ..command_line import Answer, Verb
 from ..core.errors import ConfigError, near
 
@@ -73,7 +72,7 @@ def show_published(
     return Answer(dict(path=path, bytes=size, sha256=sha256(path)))
 
 def show_reparameterized(
-    done:'clsnb.apis.reparameterize.Reparameterized',
+    done:object, # `Reparameterized`, from `reparameterize`
 )->Answer:
     "Print the files of a folded model, and what folding changed"
     print(done)

@@ -7,7 +7,6 @@ __all__ = ['system_verbs', 'print_completion', 'show_examination']
 
 # %% ../../nbs/verbs/system.ipynb #a5543270
 from typing import Literal
-import clsnb
 from ..command_line import Answer, Verb
 
 # %% ../../nbs/verbs/system.ipynb #fc7c1b9d
@@ -30,7 +29,7 @@ def print_completion(
 
 # %% ../../nbs/verbs/system.ipynb #4715be0c
 def show_examination(
-    examination:'clsnb.apis.doctor.Examination', # From `doctor`
+    examination:object, # `Examination`, from `doctor`
 )->Answer: # With status 1 where there is a problem
     "Print what was found, problems first"
     from dataclasses import asdict

@@ -8,7 +8,6 @@ __all__ = ['run_fields', 'local_rank_flag', 'older_flags', 'gpu_flags', 'gpu_lis
 
 # %% ../../nbs/verbs/training.ipynb #976e8d81
 import argparse, os, signal
-import clsnb
 from ..command_line import Answer, Option, Verb
 from .launching import dist_verb, slurm_verb
 
@@ -20,7 +19,7 @@ def stop_status(
     return 128+getattr(signal, signal_name)
 
 def show_training(
-    run:'clsnb.runs.folder.Run', # From `fit`
+    run:object, # `Run`, from `fit`
 )->Answer:
     "The exit status of a training run; training itself has printed what there is to say"
     stop = run.runner.stop
@@ -28,7 +27,7 @@ def show_training(
     return Answer(run_record(run), 1 if run.runner.problem else 0)
 
 def run_record(
-    run:'clsnb.runs.folder.Run',
+    run:object, # `Run`
 )->dict:
     "What scripts want to know of a run"
     state = (run.progress or {}).get('state')
@@ -43,14 +42,14 @@ run_fields = dict(
 )
 
 def show_finetuning(
-    finetuned:'clsnb.runs.folder.Run', # From `finetune`
+    finetuned:object, # `Run`, from `finetune`
 )->Answer:
     "Print the result and where its report is"
     print(finetuned)
     return show_training(finetuned)
 
 def show_run(
-    followed:'clsnb.runs.folder.Run', # From `attach`
+    followed:object, # `Run`, from `attach`
 )->Answer:
     "A run that was followed until its end; `attach` has printed it"
     return Answer(run_record(followed))

@@ -6,14 +6,13 @@
 __all__ = ['trial_verbs', 'show_folds', 'show_lr_find']
 
 # %% ../../nbs/verbs/trials.ipynb #d57229f2
-import clsnb
 from ..command_line import Answer, Verb
 from .training import gpu_flags, stop_status
 from ..view.figure_files import figure_endings
 
 # %% ../../nbs/verbs/trials.ipynb #63472404
 def show_folds(
-    found:'clsnb.apis.kfold.KFold', # From `kfold`
+    found:object, # `KFold`, from `kfold`
 )->Answer:
     "Print the metrics of all folds, their mean and standard deviation"
     print(found.table.round(4).to_string() if found.runs else 'No fold is finished.')
@@ -25,7 +24,7 @@ def show_folds(
 
 # %% ../../nbs/verbs/trials.ipynb #753ae956
 def show_lr_find(
-    found:'clsnb.apis.lr_find.LrFind', # From `lr_find`
+    found:object, # `LrFind`, from `lr_find`
     save_path:str|None=None, # Write the figure here: .png, .jpg, .pdf, .svg ...
 )->Answer: # Status 1 where the loss does not fall
     "Print the suggested learning rate"
