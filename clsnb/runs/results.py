@@ -162,12 +162,12 @@ class Results:
         if gone: scores, labels, pictures = np.asarray(scores)[rows], labels[rows], select_pictures(pictures, rows)
         return cls(scores, labels, classes, checkpoint=checkpoint, thr=thr, left_out=left_out, **pictures)
     @classmethod
-    def load(cls, path: str|os.PathLike, dataset: object = None)->'Results': # See `load_parts`
+    def load(cls, path: str|os.PathLike[str], dataset: object = None)->'Results': # See `load_parts`
         "Results from a file of any format, a work folder or a `Run`; raises `DataError`"
         parts = load_parts(path, dataset)
         try: return cls(**parts)
         except (DataError, TypeError, ValueError, OverflowError) as e: raise DataError(f"{path}: {e}") from None
-    def save(self, path: str|os.PathLike)->None: # See `result_endings`; pictures in memory go to .npz alone
+    def save(self, path: str|os.PathLike[str])->None: # See `result_endings`; pictures in memory go to .npz alone
         write_results(path, self)
 
     def __len__(self)->int: return len(self.labels)
