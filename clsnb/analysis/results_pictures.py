@@ -7,7 +7,7 @@ __all__ = ['painted_file', 'dataset_picture', 'paint_pictures', 'answer_on_pictu
            'save_typical']
 
 # %% ../../nbs/analysis/results_pictures.ipynb #ac2ee5b3
-import os, sys
+import os
 import numpy as np
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..core.log import get_logger
 from ..data.looking import denormalize
 from ..runs.pictures import stored_picture
 from ..runs.results import Results
+from ..view.figure_files import has_screen
 from ..view.infos import imshow_infos
 from ..view.page import data_uri
 
@@ -59,7 +60,7 @@ def _can_show():
         from IPython import get_ipython
         if get_ipython() is not None: return True
     except ImportError: pass
-    return sys.platform in ('win32', 'darwin') or any(os.environ.get(o) for o in ('DISPLAY', 'WAYLAND_DISPLAY'))
+    return has_screen()
 
 def paint_pictures(
     picture:Callable[[int], object], # Number of a sample to its picture: an array (BGR) or a PIL image

@@ -7,17 +7,13 @@ __all__ = ['predict_verb', 'feature_verb', 'asking_verbs', 'split_words', 'asked
            'show_predictions', 'show_features']
 
 # %% ../../nbs/verbs/asking.ipynb #fa0cf939
-import os, sys
-from pathlib import Path
+import sys
 from ..command_line import Answer, Verb
 from ..core.errors import ConfigError
+from .configs import means_config
+from ..view.figure_files import has_screen
 
 # %% ../../nbs/verbs/asking.ipynb #ba6f5528
-def _means_config(word):
-    from clsnb.config.files import config_suffixes, list_configs
-    if word.endswith(config_suffixes): return True
-    return not Path(word).exists() and '://' not in word and word in list_configs()
-
 def _means_checkpoint(word): return word.endswith(('.pth', '.pt', '.bin', '.safetensors')) and '::' not in word
 
 def split_words(
@@ -25,8 +21,8 @@ def split_words(
 )->tuple[str|tuple[str,str], list[str]]: # The model, or its config and checkpoint; the pictures
     "Model and pictures, in our order or in that of mmcls's image_demo; raises `ConfigError`"
     first,second,*rest = [*words, ''] if len(words)<2 else words
-    if _means_config(first) and _means_checkpoint(second): model,images = (first, second),rest
-    elif len(words)>2 and _means_config(words[-2]) and _means_checkpoint(words[-1]):
+    if means_config(first) and _means_checkpoint(second): model,images = (first, second),rest
+    elif len(words)>2 and means_config(words[-2]) and _means_checkpoint(words[-1]):
         model,images = (words[-2], words[-1]),words[:-2]
     else: model,images = first,words[1:]
     if not images: raise ConfigError('predict: name the pictures, too: clsnb predict MODEL IMAGES...')
@@ -67,9 +63,6 @@ def prediction_records(
     return records
 
 # %% ../../nbs/verbs/asking.ipynb #59919808
-def _can_open_windows():
-    return sys.platform in ('darwin', 'win32') or any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY')))
-
 def _print_record(record, note):
     if 'error' in record: print(f"clsnb: {record['error']}", file=sys.stderr, flush=True)
     else:
@@ -86,7 +79,7 @@ def show_predictions(
     from clsnb.apis.answered_pictures import save_answers, sort_pictures
     records = prediction_records(predictions)
     for record in records: _print_record(record, ' (untrained)' if predictions.attrs['untrained'] else '')
-    windows = show and _can_open_windows()
+    windows = show and has_screen()
     if show and not windows:
         print('clsnb: there is no display for --show; save the pictures with --show-dir DIR.', file=sys.stderr)
     saved = save_answers(predictions, show_dir, windows) if show_dir or windows else []

@@ -12,14 +12,9 @@ from ..command_checks import limited_number
 from ..command_line import Answer, Option, Verb
 from ..core.errors import ConfigError
 from ..core.outputs import write_or_keep
+from .configs import means_config
 
 # %% ../../nbs/verbs/data.ipynb #12755c9e
-def _is_config(name):
-    "Does a user mean a config, rather than a folder or a picture?"
-    from clsnb.config.files import config_suffixes, list_configs
-    if name.endswith(config_suffixes): return True
-    return not Path(name).exists() and '://' not in name and name in list_configs()
-
 def picture_splits(
     folders:list[str], # Folders of pictures (one per split), pictures, or a config
     phase:Literal['train', 'val', 'test']|None=None, # Split of the config to look at; None: all
@@ -30,7 +25,7 @@ def picture_splits(
     from clsnb.config.config import Config
     first,several = folders[0],len(folders)>1
     if several and any(Path(o).is_dir() or '://' in o for o in folders): return {o: o for o in folders}
-    if _is_config(first): return _config_splits(Config.fromfile(first, trust=trust).merge_from_dict(options), phase)
+    if means_config(first): return _config_splits(Config.fromfile(first, trust=trust).merge_from_dict(options), phase)
     for flag,value in (('--phase', phase), ('--cfg-options', options)):
         if value: raise ConfigError(f"{flag} needs a config, and {first!r} is none.")
     return dict(data=folders if several else first)

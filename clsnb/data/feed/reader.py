@@ -59,13 +59,9 @@ class LeaveOutBroken:
         self.left_out.append((token[1], str(error)))
         return None,None
 
-class ReplaceBroken:
+class ReplaceBroken(LeaveOutBroken):
     "Put another sample in the place of a broken one"
     tries = 8 # Broken pictures in a row
-    def new_batch(self)->list[tuple[int, str]]:
-        "The list to which number and message of broken samples will be added"
-        self.left_out = []
-        return self.left_out
     def __call__(self, reader, # A `BatchReader`
                  token:tuple, # Of the broken sample
                  error:BrokenPicture)->tuple: # Another sample, its token
