@@ -4,7 +4,8 @@ from pathlib import Path
 import cv2, numpy as np, pytest, torch
 
 import clsnb
-from clsnb.apis.finetune import finetune, picture_folders
+from clsnb.apis.finetune import finetune
+from clsnb.apis.finetune_data import picture_folders
 from clsnb.apis.fit import fit, set_backends
 from clsnb.apis.loaders import loader_args
 from clsnb.cli import main

@@ -9,7 +9,10 @@ from torch import nn
 import clsnb
 from clsnb.analysis.figures import plot_predictions
 from clsnb.apis.batch_size import find_batch_size
-from clsnb.apis.finetune import finetune, finetune_config, picture_folders, start_from
+from clsnb.apis.finetune import finetune, finetune_config
+from clsnb.apis.finetune_choices import choose_model
+from clsnb.apis.finetune_data import picture_folders
+from clsnb.apis.finetune_facts import collect_facts, start_from
 from clsnb.apis.inference import inference_model
 from clsnb.apis.lr_find import LrFind, lr_find
 from clsnb.cli import main
@@ -369,8 +372,7 @@ def test_choices_follow_the_data(tmp_path, monkeypatch):
     assert cfg.evaluation.save_best=='accuracy_top-1'
     assert cfg.optimizer.lr==.5
     assert 'optimizer.lr: as asked' in (tmp_path/'r2/finetune.py').read_text()
-    import clsnb.apis.finetune as m
-    monkeypatch.setattr(m, 'read_checkpoint', lambda a: {}) # as if there were weights
+    monkeypatch.setattr('clsnb.apis.finetune_facts.read_checkpoint', lambda a: {}) # as if there were weights
     for name, layered in (
         ('swin-tiny_16xb64_in1k', True), ('resnet18_8xb32_in1k', False), ('vgg11_8xb32_in1k', False)
     ):
@@ -383,9 +385,9 @@ def test_choices_follow_the_data(tmp_path, monkeypatch):
     assert (
         'custom_keys' in finetune_config('resnet18_8xb32_in1k', even, tmp_path/'r5').optimizer.paramwise_cfg
     )
-    facts = m.collect_facts('resnet18_8xb32_in1k', even, tmp_path/'r6')
+    facts = collect_facts('resnet18_8xb32_in1k', even, tmp_path/'r6')
     facts.folder = replace(facts.folder, counts=np.array([2000, 2000]))
-    assert facts.mixes and 'BatchCutMix' in str(m.choose_model(facts)[0].value)
+    assert facts.mixes and 'BatchCutMix' in str(choose_model(facts)[0].value)
 
 def test_a_checkpoint_keeps_its_preprocessing(tmp_path):
     cfg = finetune_config('swin-tiny_16xb64_in1k', photos, tmp_path/'r', weights=False, size=96)
