@@ -28,9 +28,9 @@ def window_partition(x, ws):
 def window_reverse(x, h, w, ws):
     "The map again"
     return (
-        x.view(len(x), h//ws, w//ws, ws, ws, -1)
+        x.view(x.shape[0], h//ws, w//ws, ws, ws, -1)
         .transpose(2, 3)
-        .reshape(len(x), h, w, -1)
+        .reshape(x.shape[0], h, w, -1)
     )
 
 # %% ../../nbs/layers/window.ipynb #83edbb9d

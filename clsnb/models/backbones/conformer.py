@@ -104,7 +104,7 @@ class FCUUp(BaseModule):
     def forward(self, x, h, w):
         x = x[:, 1:] if self.with_cls_token else x
         x = self.act(self.bn(self.conv_project(x.transpose(1, 2).reshape(
-            len(x), -1, h, w
+            x.shape[0], -1, h, w
         ))))
         return F.interpolate(x, size=(h*self.up_stride, w*self.up_stride))
 
@@ -203,7 +203,7 @@ class ConformerTrunk(Backbone):
         tokens = self.trans_patch_conv(base).flatten(2).transpose(1, 2)
         outs = []
         if self.with_cls_token:
-            tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], 1)
+            tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], 1)
         tokens = self.trans_1(tokens)
         for i in range(2, max(self.out_indices)+1):
             x,tokens = getattr(self, f'conv_trans_{i}')(x, tokens)

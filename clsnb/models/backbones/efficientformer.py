@@ -224,7 +224,7 @@ class EfficientFormer(NormedBackbone):
     def leave(self, i, x, size):
         if x.dim()==4: return self.out_norm(i)(x)
         if self.reshape_last_feat:
-            return self.out_norm(i)(x.mT.reshape(len(x), -1, *size))
+            return self.out_norm(i)(x.mT.reshape(x.shape[0], -1, *size))
         return self.out_norm(i)(x).mT.contiguous()
     def forward(self, x): return self.forward_tokens(self.patch_embed(x))
     def forward_tokens(self, x):

@@ -176,7 +176,7 @@ class MViTTrunk(Backbone):
             x,size = m(x, size)
             if (s := self.stage_indices.get(i)) in self.out_scales:
                 x = getattr(self, f'norm{s}')(x)
-                outs.append(x.transpose(1, 2).reshape(len(x), -1, *size))
+                outs.append(x.transpose(1, 2).reshape(x.shape[0], -1, *size))
         return tuple(outs)
 
 # %% ../../../nbs/models/backbones/mvit.ipynb #ef323822

@@ -65,7 +65,7 @@ class RepMLPBlock(BaseModule):
         return [getattr(self, f'repconv{k}') for k in self.reparam_conv_kernels]
     def forward(self, x):
         sets = x.reshape(-1, self.num_sharesets, self.path_h, self.path_w)
-        y = self.fc3_bn(self.fc3(sets.reshape(len(sets), -1, 1, 1)).view(
+        y = self.fc3_bn(self.fc3(sets.reshape(sets.shape[0], -1, 1, 1)).view(
             sets.shape
         ))
         if others := [f(sets) for f in self.branches()]:

@@ -24,7 +24,7 @@ class RSoftmax(nn.Module):
     def forward(self, x): # (n, groups·radix·c, 1, 1), one group after the other
         if self.radix==1: return x.flatten(1).sigmoid()
         return (
-            x.view(len(x), self.groups, self.radix, -1)
+            x.view(x.shape[0], self.groups, self.radix, -1)
             .transpose(1, 2)
             .softmax(1)
             .flatten(1)
@@ -74,7 +74,7 @@ class SplitAttentionConv2d(nn.Module):
         splits = x.unflatten(1, (self.radix, self.channels))
         w = self.relu(self.norm1(self.fc1(F.adaptive_avg_pool2d(splits.sum(1), 1))))
         w = self.rsoftmax(self.fc2(w)).view(
-            len(x), self.radix, self.channels, 1, 1
+            x.shape[0], self.radix, self.channels, 1, 1
         )
         return (w*splits).sum(1)
 

@@ -102,7 +102,7 @@ class PatchMerging(BaseModule):
         else: self.norm,self.reduction = norm,reduction
     def merged(self, x:torch.Tensor, hw_shape:tuple) -> tuple:
         "Tokens (n, t, merged channels), and the size of their map"
-        x = x.transpose(1, 2).reshape(len(x), -1, *hw_shape)
+        x = x.transpose(1, 2).reshape(x.shape[0], -1, *hw_shape)
         if self.adaptive_padding: x = self.adaptive_padding(x)
         unfold = self.sampler
         sides = zip(x.shape[2:], to_2tuple(unfold.padding), unfold.dilation, unfold.kernel_size, unfold.stride)
@@ -210,7 +210,7 @@ class SwinTrunk(SwinStem):
     def _prepare_relative_position_bias_table(self, state_dict, prefix, *args, **kwargs):
         adapt_window_tables(self, state_dict, prefix)
     def leave(self, i, x, size):
-        return getattr(self, f'norm{i}')(x).transpose(1, 2).reshape(len(x), -1, *size)
+        return getattr(self, f'norm{i}')(x).transpose(1, 2).reshape(x.shape[0], -1, *size)
     def forward(self, x):
         (x,size),outs = self.enter(x),[]
         for i,stage in enumerate(self.stages):

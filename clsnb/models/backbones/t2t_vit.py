@@ -83,7 +83,7 @@ class T2TModule(BaseModule):
         for i in (1, 2):
             x,size = self.split(i,
                                 getattr(self,
-                                        f'attention{i}')(x).transpose(1, 2).reshape(len(x), -1, *size))
+                                        f'attention{i}')(x).transpose(1, 2).reshape(x.shape[0], -1, *size))
         return self.project(x),size
 
 # %% ../../../nbs/models/backbones/t2t_vit.ipynb #e588a51a
@@ -106,7 +106,7 @@ class T2TTrunk(Backbone):
         adapt_pos_embed(self, state_dict, f'{prefix}pos_embed')
     def forward(self, x):
         x,size = self.tokens_to_token(x)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)
         x = self.drop_after_pos(x + resize_pos_embed(self.pos_embed, self.patch_resolution, size,
                                                      self.interpolate_mode))
         x,outs = x[:, 1-self.num_extra_tokens:],[]
@@ -116,7 +116,7 @@ class T2TTrunk(Backbone):
             if i in self.out_indices: outs.append(self.leave(i, x, size))
         return tuple(outs)
     def leave(self, i, x, size):
-        m = x[:, self.num_extra_tokens:].transpose(1, 2).reshape(len(x), -1, *size)
+        m = x[:, self.num_extra_tokens:].transpose(1, 2).reshape(x.shape[0], -1, *size)
         return [m, x[:, 0]] if self.output_cls_token else m
 
 # %% ../../../nbs/models/backbones/t2t_vit.ipynb #f7ad984c

@@ -132,9 +132,9 @@ class TNTTrunk(Backbone):
     def forward(self, x):
         pixels,size = self.pixel_embed(x, self.pixel_pos)
         patches = self.norm2_proj(self.projection(self.norm1_proj(pixels.reshape(
-            len(x), size[0]*size[1], -1
+            x.shape[0], size[0]*size[1], -1
         ))))
-        patches = torch.cat([self.cls_token.expand(len(x), -1, -1), patches], 1)
+        patches = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), patches], 1)
         pos = resize_pos_embed(self.patch_pos, self.patch_resolution, size, self.interpolate_mode)
         patches = self.drop_after_pos(patches + pos)
         for m in self.layers: pixels,patches = m(pixels, patches)

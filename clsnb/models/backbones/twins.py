@@ -73,7 +73,7 @@ class GlobalSubsampledAttention(BaseModule):
     def coarse(self, x, hw_shape):
         if self.sr_ratio==1: return x
         return (
-            self.norm(self.sr(x.transpose(1, 2).reshape(len(x), -1, *hw_shape))
+            self.norm(self.sr(x.transpose(1, 2).reshape(x.shape[0], -1, *hw_shape))
             .flatten(2)
             .transpose(1, 2))
         )
@@ -137,7 +137,7 @@ class ConditionalPositionEncoding(BaseModule):
         self.proj = nn.Conv2d(in_channels, embed_dims, 3, stride, 1, groups=embed_dims)
         self.stride = stride
     def forward(self, x, hw_shape):
-        x = x.transpose(1, 2).reshape(len(x), -1, *hw_shape)
+        x = x.transpose(1, 2).reshape(x.shape[0], -1, *hw_shape)
         x = self.proj(x) + x if self.stride==1 else self.proj(x)
         return x.flatten(2).transpose(1, 2)
 
@@ -189,7 +189,7 @@ class TwinsTrunk(Backbone):
             x = m(x, size)
             if j==0: x = self.position_encodings[i](x, size)
         x = getattr(self, f'norm_after_stage{i}')(x)
-        return x.transpose(1, 2).reshape(len(x), -1, *size)
+        return x.transpose(1, 2).reshape(x.shape[0], -1, *size)
     def forward(self, x):
         outs = []
         for i in range(len(self.stages)):

@@ -120,7 +120,7 @@ class TokenTrunk(Backbone):
         "Tokens with their positions, and how many rows and columns there are"
         x,size = self.patch_embed(x)
         x = torch.cat(
-            [*(t.expand(len(x), -1, -1) for t in self.extra_tokens()), x], 1
+            [*(t.expand(x.shape[0], -1, -1) for t in self.extra_tokens()), x], 1
         )
         return (
             x + resize_pos_embed(
@@ -129,7 +129,7 @@ class TokenTrunk(Backbone):
             size,
         )
     def as_map(self, x, size, extra):
-        return x[:, extra:].transpose(1, 2).reshape(len(x), -1, *size)
+        return x[:, extra:].transpose(1, 2).reshape(x.shape[0], -1, *size)
     def _freeze_stages(self):
         if self.frozen_stages <= 0: return
         for t in (self.pos_embed, self.cls_token): t.requires_grad = False # in mmcls a distillation token stays free
