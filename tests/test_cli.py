@@ -3,7 +3,7 @@ import inspect, json, os, re, shutil, socket, subprocess, sys
 from pathlib import Path
 import pytest, torch
 
-from clsnb.apis.launch import slurm_script
+from clsnb.apis.slurm import slurm_script
 from clsnb.cli import completions, find_verb, main, verb_groups, verbs
 from clsnb.command_line import (
     call_verb, commented_arguments, find_function, literal_words, allowed_types, parse_words, record_text, verb_parser,
@@ -81,7 +81,7 @@ places = dict(train=['mine.py'], test=['mine.py', 'mine.pth'])
 before = {'dist': [], 'slurm': ['gpu', 'job']}
 after = {'dist-train': ['2'], 'dist-test': ['2'], 'slurm-train': ['runs/mine'], 'slurm-test': []}
 targets = {
-    'dist': ('clsnb.apis.launch.launch', 'what'), 'slurm': ('clsnb.apis.launch.slurm_script', 'command')
+    'dist': ('clsnb.apis.launch.launch', 'what'), 'slurm': ('clsnb.apis.slurm.slurm_script', 'command')
 }
 
 @pytest.mark.parametrize('kind', ['dist', 'slurm'])
@@ -104,7 +104,7 @@ def test_every_option_arrives(kind, inner, monkeypatch):
         given.update(words=command)
         return 'job.sh'
     monkeypatch.setattr(target, launch if kind=='dist' else script)
-    monkeypatch.setattr('clsnb.apis.launch.submit_job', lambda script: script)
+    monkeypatch.setattr('clsnb.apis.slurm.submit_job', lambda script: script)
     options = [o for o in verb.options() if o.dest not in ('cfg', 'config', 'checkpoint')]
     assert len(options)>6
     for option in [*options, *verb.all_shorthands()]:

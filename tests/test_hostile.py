@@ -7,7 +7,7 @@ import fsspec, numpy as np, pytest, torch
 import clsnb
 import clsnb.apis.check # noqa: F401, gives Config its method
 from clsnb.apis.fit import fit
-from clsnb.apis.launch import slurm_script
+from clsnb.apis.slurm import slurm_script
 from clsnb.apis.open_model import init_model
 from clsnb.apis.test import evaluate_config
 from clsnb.config.config import Config
