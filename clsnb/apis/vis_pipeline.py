@@ -17,7 +17,7 @@ from ..core.errors import ConfigError, DataError, check_known
 from ..core.io import atomic_write
 from ..core.outputs import check_output
 from ..core.registry import TRANSFORMS
-from ..data.pipeline_walk import PipelineStep, sample_record, unwrapped_sample, walk_pipeline
+from ..data.pipeline_walk import PipelineStep, reached_steps, sample_record, unwrapped_sample, walk_pipeline
 from ..data.sets.wrappers import build_dataset
 from ..view.figure_files import show_window, window_inches
 from ..view.fonts import pil_font
@@ -114,6 +114,7 @@ def picture_of_steps(
     adapt=lambda picture: picture, # Changes the size of a picture
 ): # A PIL image
     "The picture of a sample in one of the modes"
+    steps = reached_steps(steps)
     first = _original(steps)
     size = (first.picture.shape[1], first.picture.shape[0]) if first.picture is not None else (160, 120)
     if mode=='original': return _tile(first, size, adapt)
@@ -231,7 +232,7 @@ def _draw_samples(paths, walk, draw, write, most):
     "The first pictures, at most so many, and the errors of all by the name of their file"
     pictures,errors = [],{}
     for index,path in enumerate(paths):
-        steps = walk(index)
+        steps = reached_steps(walk(index))
         if steps[-1].error: errors[path.name] = f'{steps[-1].name}: {steps[-1].error}'
         picture = draw(steps)
         if write: _write_picture(picture, path)

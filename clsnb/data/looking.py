@@ -23,6 +23,7 @@ if TYPE_CHECKING: from matplotlib.figure import Figure
 # %% ../../nbs/data/looking.ipynb #197e2e69
 def _as_bytes(x, unknown):
     "Bytes from 0..255, from 0..1, or if the range is `unknown` from what there is"
+    if x.dtype.kind=='f' and not np.isfinite(x).all(): x = np.nan_to_num(x, posinf=0, neginf=0)
     lo,hi = x.min(initial=0),x.max(initial=0)
     if unknown and lo<0: x = (x-lo)*(255/(hi-lo))
     elif hi<1.01: x = x*255

@@ -32,7 +32,8 @@ class Compose:
             raise ConfigError(
                 f"A pipeline is a list of steps, not {type(transforms).__name__}: {str(transforms)[:60]}"
             )
-        self.transforms = [build_transform(o) for o in transforms]
+        self.written = list(transforms)
+        self.transforms = [build_transform(o) for o in self.written]
     def __call__(self, data):
         for t in self.transforms:
             data = t(data)
