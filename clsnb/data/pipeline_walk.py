@@ -211,8 +211,9 @@ def _outcomes(sample, steps):
 def _told(outcome, is_rgb):
     "A `PipelineStep` from an outcome"
     step,sample,ms,why = outcome
-    if isinstance(why, Exception): return PipelineStep(step.name, None, error=_error_text(why), args=step.args, state='failed')
-    if why: return PipelineStep(step.name, None, args=step.args, state=why)
+    if isinstance(why, Exception): why, error = 'failed', _error_text(why)
+    else: error = ''
+    if why: return PipelineStep(step.name, None, error=error, args=step.args, state=why)
     return _after(step, sample, is_rgb, ms)
 
 # %% ../../nbs/data/pipeline_walk.ipynb #3f6f0baf
