@@ -65,6 +65,7 @@ from clsnb.apis.vis_lr import vis_lr
 from clsnb.apis.vis_pipeline import vis_pipeline
 from clsnb.runs.folder import Run
 from clsnb.runs.results import Results
+from clsnb.runs.stop import request_stop
 from clsnb.analysis.confusion import confusion_matrix, plot_confusion
 from clsnb.analysis.mistakes import worst_mistakes
 from clsnb.analysis.reliability import plot_reliability, plot_scores

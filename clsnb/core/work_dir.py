@@ -18,6 +18,8 @@ class WorkFiles:
     progress = 'progress.json' # Where the run is, written every two seconds
     running = '.running.json' # Held by the process that trains
     interrupted = '.interrupted.json' # Which config was interrupted, and by which process
+    stop_request = '.stop_request.json' # Another process asks the run to stop
+    continued = 'continued.out' # What a run prints that was continued in the background
     latest = 'latest.pth' # A link to the newest checkpoint
     results = 'results.npz' # Scores and labels of the validation pictures
     report = 'report.html' # A page about the run

@@ -28,7 +28,7 @@ required_progress = dict(
 optional_progress = dict(
     why=_is_text, phase=_is_text, part=_are_two_counts, timestamp=_is_text, memory_of=_is_text,
     losses=_are_numbers, metrics=_are_named_numbers, started=_is_time, left=_is_time,
-    pid=is_count, born=_is_text, host=_is_text,
+    pid=is_count, born=_is_text, host=_is_text, device=_is_text, world_size=is_count, cwd=_is_text,
 ) | dict.fromkeys(('loss', 'lr', 'speed', 'wait', 'memory'), _is_number)
 
 def read_progress(

@@ -10,11 +10,13 @@ import os, signal, sys, threading, time
 from contextlib import suppress
 from pathlib import Path
 import torch
+from ..core.dist import get_dist_info
 from ..core.errors import CheckpointError
 from ..core.registry import HOOKS
 from .checkpoint_hook import link
 from .hooks import Hook
 from .run_state import Interrupted, StopRun
+from .stop_request import StopRequest, stop_request_name
 
 # %% ../../nbs/train/interrupt.ipynb #46de42d9
 class SharedSignal:
@@ -75,19 +77,22 @@ def is_ignored(
 
 @HOOKS.register
 class InterruptHook(Hook):
-    "Signals end the run after the step at hand, saved"
+    "Signals, and requests in the work folder, end the run after the step at hand, saved"
     priority = 'LOWEST'
     def __init__(
         self,
         signals: tuple = ('SIGINT', 'SIGTERM', 'SIGUSR1', 'SIGHUP'),  # Names of the signals
-        every: float = 1.,  # Seconds between questions to other processes
+        every: float = 1.,  # Seconds between questions to other processes, and between looks for a request
     ):
         self.signals, self.every = signals, every
         self.got, self.old_handlers = None, {}
 
     def before_run(self, runner):
         self.got, self.old_handlers, self.child_deaths_wait = None, {}, False
-        self.shared = SharedSignal(self.signals, self.every)
+        self.shared = SharedSignal([*self.signals, stop_request_name], self.every)
+        folder = None if get_dist_info()[0] else getattr(runner, 'work_dir', None)
+        self.request = StopRequest(folder, self.every)
+        self.request.withdraw()
         self.pid = os.getpid()
         self.in_main_thread = threading.current_thread() is threading.main_thread()
         for name in self.signals if self.in_main_thread else ():
@@ -111,10 +116,10 @@ class InterruptHook(Hook):
             self.handle('SIGCHLD', signal.SIG_DFL)
 
     def signal_name(self, runner) -> str | None:
+        if self.got is None and self.request.made(): self.got = stop_request_name
         return self.got if runner.world_size==1 else self.shared.ask(self.got, runner.device)
 
     def after_train_iter(self, runner):
-        if self.got is None and runner.world_size==1: return  # the usual case, at once
         if name := self.signal_name(runner):
             save_interrupted(runner, name)
             runner.stop = Interrupted(name)
@@ -132,6 +137,7 @@ class InterruptHook(Hook):
     def after_data_error(self, runner): self.after_val_iter(runner)
 
     def close(self, runner):
+        self.request.withdraw()
         for name, handler in self.old_handlers.items():
             signal.signal(getattr(signal, name), signal.SIG_DFL if handler is None else handler)
         self.old_handlers = {}

@@ -221,7 +221,8 @@ class RunMeter:
         self.facts = dict(
             state='running', by_epoch=runner.by_epoch, max_epochs=runner.max_epochs, max_iters=runner.max_iters,
             losses=self.curve.values, timestamp=runner.timestamp, started=time.time(), pid=os.getpid(),
-            born=process_born(os.getpid()), host=socket.gethostname())
+            born=process_born(os.getpid()), host=socket.gethostname(), cwd=os.getcwd(),
+            world_size=runner.world_size, device=runner.device.type)
         self.start_over()
     def start_over(self): self.images,self.waited,self.busy = 0,0.,0.
     def add_step(self, runner, now:float): # now: seconds, of `time.perf_counter`

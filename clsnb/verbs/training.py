@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['run_fields', 'local_rank_flag', 'older_flags', 'gpu_flags', 'gpu_list_flag', 'resume_flag', 'train_verb',
-           'training_verbs', 'stop_status', 'show_training', 'run_record', 'show_finetuning', 'show_run', 'show_demo']
+           'training_verbs', 'stop_status', 'show_training', 'run_record', 'show_finetuning', 'show_run',
+           'show_stopped', 'show_demo']
 
 # %% ../../nbs/verbs/training.ipynb #976e8d81
 import argparse, os, signal
@@ -13,10 +14,10 @@ from .launching import dist_verb, slurm_verb
 
 # %% ../../nbs/verbs/training.ipynb #2aa861c8
 def stop_status(
-    signal_name:str, # Such as 'SIGINT'
+    signal_name:str, # Such as 'SIGINT'; any other reason counts as that
 )->int:
-    "The exit status of a run that a signal stopped"
-    return 128+getattr(signal, signal_name)
+    "The exit status of a run that a signal or a request stopped"
+    return 128+getattr(signal, signal_name, signal.SIGINT)
 
 def show_training(
     run:object, # `Run`, from `fit`
@@ -53,6 +54,21 @@ def show_run(
 )->Answer:
     "A run that was followed until its end; `attach` has printed it"
     return Answer(run_record(followed))
+
+def show_stopped(
+    facts:dict, # From `request_stop`
+    work_dir:str, # Folder of a run that is training, in whichever process
+)->Answer:
+    "Print how a run that was asked to stop has ended; 1 where it has not"
+    from clsnb.runs.folder import Run
+    from clsnb.train.progress import progress_text
+    running = facts['state']=='running'
+    print(f'{work_dir}: {progress_text(facts)}')
+    if running: print('The run has been asked to stop and has not answered yet; it finishes its step first.')
+    checkpoint = None if running else Run(work_dir).latest
+    if checkpoint: print(f'saved: {checkpoint}')
+    record = dict(work_dir=work_dir, state=facts['state'], iteration=facts['iter'], checkpoint=checkpoint)
+    return Answer(record, 1 if running else 0)
 
 def show_demo(
     found:dict[str,dict], # From `demo`
@@ -130,6 +146,17 @@ training_verbs = [
         'attach', 'work-dir', 'Follow a run from another terminal',
         show_run, dict(followed='clsnb.analysis.attach:attach'), hidden=('once', 'parts', 'live'),
         example='attach work_dirs/mine', fields=run_fields,
+    ),
+    Verb(
+        'stop', 'work-dir', 'Stop a run after its step, with a checkpoint, from another terminal or machine',
+        show_stopped, dict(facts='clsnb.runs.stop:request_stop'),
+        example='stop work_dirs/mine',
+        fields=dict(
+            work_dir='The work folder',
+            state='interrupted, or how else the run ended; running where it has not answered in time',
+            iteration='Iterations that are done',
+            checkpoint='The newest checkpoint; null while the run has not ended',
+        ),
     ),
     Verb(
         'demo', '', 'Train on the packaged photographs and write a report (about a minute)',

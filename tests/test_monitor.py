@@ -1,0 +1,90 @@
+"A run that is stopped, continued and watched from outside its process"
+import json, os, socket, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+
+from clsnb.cli import main
+from clsnb.core.errors import DataError
+from clsnb.core.work_dir import WorkFiles
+from clsnb.runs.folder import Run
+from clsnb.runs.stop import request_stop
+from clsnb.train.progress import process_born
+
+ENV = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
+OPTIONS = [
+    'runner.max_epochs=400', 'results=False', 'data.workers_per_gpu=0', 'checkpoint_config.interval=400',
+    'evaluation.interval=2', 'log_config.interval=2',
+]
+LONG = ['train', 'lenet5_1xb32_digits', '--device', 'cpu', '--cfg-options', *OPTIONS]
+
+def start(words, work_dir):
+    "A training run of another process that has made its first steps"
+    process = subprocess.Popen(words, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    end = time.time()+120
+    while time.time()<end and process.poll() is None:
+        if any('loss' in path.read_text() for path in Path(work_dir).glob('*.log.json')): return process
+        time.sleep(.2)
+    process.kill()
+    raise AssertionError(process.communicate()[0][-2000:])
+
+def start_long(work_dir): return start([sys.executable, '-m', 'clsnb', *LONG, '--work-dir', str(work_dir)], work_dir)
+
+def leave(folder, **changes):
+    "The `progress.json` of a run that this process seems to train"
+    facts = dict(
+        state='running', by_epoch=True, epoch=3, epochs_done=2, max_epochs=9, iter=24, max_iters=90, lr=.01, left=120,
+        written=time.time(), host=socket.gethostname(), pid=os.getpid(), born=process_born(os.getpid()),
+    )
+    (Path(folder)/WorkFiles.progress).write_text(json.dumps(facts | changes))
+
+def status_of(*words):
+    "Exit status of a command line"
+    try: main([str(word) for word in words])
+    except SystemExit as e: return e.code
+    return 0
+
+# ---- Stop
+
+def test_stop_a_run_of_another_process(tmp_path, capsys):
+    process = start_long(tmp_path)
+    assert status_of('stop', tmp_path, '--json')==0
+    record = json.loads(capsys.readouterr().out)
+    said = process.communicate(timeout=60)[0]
+    assert (record['state'], process.returncode)==('interrupted', 130), said
+    assert f"Stopped by request after {record['iteration']} iterations" in said
+    assert Path(record['checkpoint']).name==f"iter_{record['iteration']}.pth" and Path(record['checkpoint']).is_file()
+    assert not (tmp_path/WorkFiles.stop_request).exists()
+
+def test_stop_a_run_of_two_processes(tmp_path):
+    words = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m', 'clsnb']
+    process = start([*words, *LONG, 'data.samples_per_gpu=16', '--launcher', 'pytorch', '--work-dir', str(tmp_path)], tmp_path)
+    facts = request_stop(tmp_path)
+    said = process.communicate(timeout=60)[0]
+    assert (facts['state'], facts['world_size'])==('interrupted', 2), said
+    assert said.count('Stopped by request')==1 and (tmp_path/f"iter_{facts['iter']}.pth").is_file()
+
+def test_an_old_request_stops_no_new_run(tmp_path):
+    from clsnb.apis.fit import fit
+    (tmp_path/WorkFiles.stop_request).write_text('{"pid": 1')
+    options = {'data.workers_per_gpu': 0, 'data.samples_per_gpu': 64, 'runner.max_epochs': 2, 'results': False}
+    run = fit('lenet5_1xb32_digits', tmp_path, options | {'log_level': 'ERROR'}, device='cpu')
+    assert run.progress['state']=='finished' and not (tmp_path/WorkFiles.stop_request).exists()
+
+def test_nobody_to_stop(tmp_path, capsys):
+    with pytest.raises(DataError, match='no such folder'): request_stop(tmp_path/'nowhere')
+    with pytest.raises(DataError, match='no run has begun'): request_stop(tmp_path)
+    (tmp_path/WorkFiles.progress).write_text('{"state": "runn')
+    with pytest.raises(DataError, match='no run has begun'): request_stop(tmp_path)
+    leave(tmp_path, state='finished', epochs_done=9)
+    with pytest.raises(DataError, match='finished after 9 epochs'): request_stop(Run(tmp_path))
+    leave(tmp_path, born='1')
+    assert status_of('stop', tmp_path)==2
+    assert 'died after 24 iterations' in capsys.readouterr().err
+    assert not (tmp_path/WorkFiles.stop_request).exists()
+
+def test_a_run_that_does_not_answer(tmp_path, capsys):
+    leave(tmp_path)
+    assert status_of('stop', tmp_path, '--wait', .2)==1
+    assert 'has not answered yet' in capsys.readouterr().out
+    assert (tmp_path/WorkFiles.stop_request).is_file()
