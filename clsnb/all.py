@@ -32,6 +32,7 @@ from clsnb.data.feed.loader import build_dataloader
 from clsnb.data.sets.tables import CSVDataset
 from clsnb.data.verify import verify_dataset, verify_report
 from clsnb.data.sets.wrappers import build_dataset, split_dataset
+from clsnb.data.journal import Journal
 from clsnb.view.images import show_images
 from clsnb.train.optim import build_optimizer
 from clsnb.train.schedules import Schedule, lr_curve

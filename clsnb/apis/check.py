@@ -70,7 +70,7 @@ def check_types(cfg):
     yield from check_init_cfgs(cfg.get('model'))
     yield from problems('model.train_cfg.augments', MODELS, given=('num_classes',))
     for split in ('train', 'val', 'test'):
-        yield from problems(f'data.{split}', DATASETS, given=('data_prefix',))
+        yield from problems(f'data.{split}', DATASETS, extra=('journal',), given=('data_prefix',))
     yield from problems('optimizer', OPTIMIZERS, extra=('paramwise_cfg', 'constructor'), given=('params',))
     yield from problems('runner', RUNNERS, given=None)
     yield from problems('custom_hooks', HOOKS, extra=('priority',), given=None)

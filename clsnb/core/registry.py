@@ -207,6 +207,7 @@ SCHEDULES = Registry('schedules', ['clsnb.train'])
 MODELS.slots.update(dict.fromkeys(
     ['backbone', 'neck', 'head', 'loss', 'augments'], Slot(MODELS, given=('num_classes',))
 ))
-DATASETS.slots.update(pipeline=Slot(TRANSFORMS), dataset=Slot(DATASETS), datasets=Slot(DATASETS))
+DATASETS.slots.update(pipeline=Slot(TRANSFORMS))
+DATASETS.slots.update(dict.fromkeys(['dataset', 'datasets'], Slot(DATASETS, ('journal',))))
 TRANSFORMS.slots.update(transforms=Slot(TRANSFORMS))
 TRANSFORMS.slots.update(policies=Slot(TRANSFORMS, ('magnitude_key', 'magnitude_range'), given=None))

@@ -35,8 +35,8 @@ def check_dataset_paths(dataset, path:str): # dataset: `cfg.data.train`, or anot
         for key,value in part.items():
             if key in ('dataset', 'datasets'): yield from check_dataset_paths(value, f'{at}.{key}')
             is_folder = key=='data_prefix' and part.get('type') not in _downloaded
-            if not is_folder and key not in ('ann_file', 'image_file', 'classes'): continue
-            client_args = None if key=='classes' else part.get('file_client_args')
+            if not is_folder and key not in ('ann_file', 'image_file', 'classes', 'journal'): continue
+            client_args = None if key in ('classes', 'journal') else part.get('file_client_args')
             if problem := missing_path(value, 'the folder' if is_folder else 'the file', client_args):
                 yield Finding(f'{at}.{key}', problem)
 

@@ -222,6 +222,12 @@ class BaseDataset:
         "Some samples as they come out of the pipeline; see `looking.show_samples`"
         from clsnb.data.looking import show_samples # only to look: drawing is imported when it is asked for
         return show_samples(self, *args, **kwargs)
+    def apply(self, journal:object, # A `Journal`, or its path
+              unsure:str='keep', # What becomes of samples that are marked as unsure: 'keep' or 'remove'
+             )->object: # A data set
+        "The data set as a journal cleans it; see `cleaned.apply_journal`"
+        from clsnb.data.cleaned import apply_journal # which knows the wrappers, and these know `BaseDataset`
+        return apply_journal(self, journal, unsure)
     def evaluate(
         self,
         results:Sequence, # Scores of each sample

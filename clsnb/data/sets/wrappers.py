@@ -11,6 +11,7 @@ import bisect, copy, warnings
 import numpy as np
 from collections.abc import Sequence
 from itertools import chain
+from ...config.keys import KEYS
 from ...core.errors import ConfigError, DataError, brief
 from ...core.registry import DATASETS, accepted_args
 from .card import dataset_card
@@ -47,6 +48,11 @@ class Wrapped(Shared):
     def show(self, *args, **kwargs):
         "Some samples as they come out of the pipeline; see `looking.show_samples`"
         return BaseDataset.show(self, *args, **kwargs)
+    def apply(self, journal:object, # A `Journal`, or its path
+              unsure:str='keep', # What becomes of samples that are marked as unsure: 'keep' or 'remove'
+             )->object: # A data set
+        "The data set as a journal cleans it; see `cleaned.apply_journal`"
+        return BaseDataset.apply(self, journal, unsure)
     def evaluate(self, *args, **kwargs)->dict:
         "Raise a `ConfigError`: most wrappers are for training"
         raise ConfigError(f"{type(self).__name__} is for training; evaluate on the data set inside.")
@@ -161,6 +167,11 @@ class ConcatDataset:
     def show(self, *args, **kwargs):
         "Some samples as they come out of the pipeline; see `looking.show_samples`"
         return BaseDataset.show(self, *args, **kwargs)
+    def apply(self, journal:object, # A `Journal`, or its path
+              unsure:str='keep', # What becomes of samples that are marked as unsure: 'keep' or 'remove'
+             )->object: # A data set
+        "The data set as a journal cleans it; see `cleaned.apply_journal`"
+        return BaseDataset.apply(self, journal, unsure)
     def evaluate(self, results:Sequence, # Scores of each sample
                  *args, indices:Sequence[int]|None=None, # The samples that were tested; None: all
                  **kwargs)->dict: # For `evaluate` of the data sets
@@ -277,6 +288,10 @@ class KFoldDataset(SubsetDataset):
         self.stratified = stratified
 
 # %% ../../../nbs/data/sets/wrappers.ipynb #62e34b31
+KEYS.declare('data.train.journal', str|None, 'CSV with the marks that clean the data set; see `Journal`')
+KEYS.declare('data.val.journal', str|None, 'As `data.train.journal`, for the data of evaluations')
+KEYS.declare('data.test.journal', str|None, 'As `data.train.journal`, for the data of `clsnb test`')
+
 def build_dataset(
     cfg:dict|list|BaseDataset,
     default_args:dict|None=None,
@@ -290,6 +305,7 @@ def build_dataset(
         if hasattr(cfg, '__getitem__') and not isinstance(cfg, (str, bytes)): return cfg
         raise ConfigError(f"A data set is a dict with its type and arguments, or a list of dicts, not {brief(cfg)}.")
     cfg,inner = dict(cfg),dict(default_args or {})
+    if journal := cfg.pop('journal', None): return BaseDataset.apply(build_dataset(cfg, default_args), journal)
     if cfg.get('type') in ('KFoldDataset', KFoldDataset) and cfg.get('test_mode') is None:
         cfg['test_mode'] = inner.pop('test_mode', False)
     if isinstance(cfg.get('dataset'), (dict, list)):
