@@ -43,6 +43,7 @@ from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.fit import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
 from clsnb.apis.launch import launch
+from clsnb.apis.continue_run import continue_in_background, continue_run
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, evaluate_config
 from clsnb.apis.eval_metric import analyze_results, eval_metric
 from clsnb.apis.open_model import init_model

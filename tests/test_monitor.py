@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from clsnb.apis.continue_run import continue_in_background, continue_run
 from clsnb.cli import main
 from clsnb.core.errors import DataError
 from clsnb.core.work_dir import WorkFiles
@@ -17,6 +18,7 @@ OPTIONS = [
     'evaluation.interval=2', 'log_config.interval=2',
 ]
 LONG = ['train', 'lenet5_1xb32_digits', '--device', 'cpu', '--cfg-options', *OPTIONS]
+START = [sys.executable, '-m', 'clsnb', *LONG]
 
 def start(words, work_dir):
     "A training run of another process that has made its first steps"
@@ -28,7 +30,7 @@ def start(words, work_dir):
     process.kill()
     raise AssertionError(process.communicate()[0][-2000:])
 
-def start_long(work_dir): return start([sys.executable, '-m', 'clsnb', *LONG, '--work-dir', str(work_dir)], work_dir)
+def start_long(work_dir): return start([*START, '--work-dir', str(work_dir)], work_dir)
 
 def leave(folder, **changes):
     "The `progress.json` of a run that this process seems to train"
@@ -88,3 +90,50 @@ def test_a_run_that_does_not_answer(tmp_path, capsys):
     assert status_of('stop', tmp_path, '--wait', .2)==1
     assert 'has not answered yet' in capsys.readouterr().out
     assert (tmp_path/WorkFiles.stop_request).is_file()
+
+# ---- Continue
+
+def wait_until(condition, seconds=90.):
+    end = time.time()+seconds
+    while not condition():
+        assert time.time()<end, 'it did not happen in time'
+        time.sleep(.1)
+
+def test_a_killed_run_continues_in_the_background(tmp_path):
+    process = start([*START, 'checkpoint_config.interval=1', '--work-dir', str(tmp_path)], tmp_path)
+    wait_until(lambda: Run(tmp_path).latest)
+    process.kill()
+    process.communicate()
+    assert Run(tmp_path).progress['state']=='died'
+    done = int(Run(tmp_path).latest.stem.split('_')[1])
+    child = continue_in_background(tmp_path)
+    wait_until(lambda: (Run(tmp_path).progress or {}).get('state')=='running' or child.poll() is not None)
+    with pytest.raises(DataError, match='is training'): continue_run(tmp_path)
+    wait_until(lambda: Run(tmp_path).progress['epochs_done']>done)
+    facts = request_stop(tmp_path)
+    assert (child.wait(60), facts['state'], facts['device'])==(130, 'interrupted', 'cpu')
+    assert f'epoch_{done}.pth' in (tmp_path/WorkFiles.continued).read_text()
+    log = Run(tmp_path).log
+    assert not log[log['mode']=='train'].duplicated(['epoch', 'iter']).any()
+
+def test_nothing_to_continue(tmp_path, capsys):
+    with pytest.raises(DataError, match='no such folder'): continue_run(tmp_path/'nowhere')
+    with pytest.raises(DataError, match='no config'): continue_in_background(tmp_path)
+    (tmp_path/'mine.py').write_text("model = dict(type='ImageClassifier')")
+    leave(tmp_path, state='failed', why='ValueError: no')
+    with pytest.raises(DataError, match='no usable checkpoint'): continue_run(tmp_path)
+    leave(tmp_path, state='finished', epochs_done=9)
+    assert status_of('continue', tmp_path)==2
+    assert 'nothing to continue; this run finished after 9 epochs' in capsys.readouterr().err
+    leave(tmp_path, state='stopped', epochs_done=4, why='accuracy has not improved for 3 evaluations')
+    with pytest.raises(DataError, match='not improved for 3'): continue_run(tmp_path)
+
+def test_a_run_of_two_processes_continues_in_two(tmp_path):
+    words = [*START, 'data.samples_per_gpu=16', 'checkpoint_config.interval=1', '--work-dir', str(tmp_path)]
+    process = start(words, tmp_path)
+    request_stop(tmp_path)
+    process.communicate(timeout=60)
+    child = continue_in_background(tmp_path, nprocs=2)
+    wait_until(lambda: Run(tmp_path).progress.get('world_size')==2 or child.poll() is not None)
+    assert request_stop(tmp_path)['state']=='interrupted'
+    assert child.wait(60)==130, (tmp_path/WorkFiles.continued).read_text()

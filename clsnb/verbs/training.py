@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_fields', 'local_rank_flag', 'older_flags', 'gpu_flags', 'gpu_list_flag', 'resume_flag', 'train_verb',
            'training_verbs', 'stop_status', 'show_training', 'run_record', 'show_finetuning', 'show_run',
-           'show_stopped', 'show_demo']
+           'show_stopped', 'show_continued', 'show_demo']
 
 # %% ../../nbs/verbs/training.ipynb #976e8d81
 import argparse, os, signal
@@ -69,6 +69,14 @@ def show_stopped(
     if checkpoint: print(f'saved: {checkpoint}')
     record = dict(work_dir=work_dir, state=facts['state'], iteration=facts['iter'], checkpoint=checkpoint)
     return Answer(record, 1 if running else 0)
+
+def show_continued(
+    continued:object, # `Run`, from `continue_run`
+)->Answer:
+    "The exit status of a run that was continued, in one process or in several"
+    facts = continued.progress or {}
+    stopped = facts.get('state')=='interrupted'
+    return Answer(run_record(continued), stop_status(facts.get('why', '')) if stopped else 0)
 
 def show_demo(
     found:dict[str,dict], # From `demo`
@@ -157,6 +165,11 @@ training_verbs = [
             iteration='Iterations that are done',
             checkpoint='The newest checkpoint; null while the run has not ended',
         ),
+    ),
+    Verb(
+        'continue', 'work-dir', 'Resume a run that has not ended, by its work folder alone',
+        show_continued, dict(continued='clsnb.apis.continue_run:continue_run'),
+        example='continue work_dirs/mine', fields=run_fields,
     ),
     Verb(
         'demo', '', 'Train on the packaged photographs and write a report (about a minute)',
