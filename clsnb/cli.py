@@ -11,6 +11,7 @@ import os, sys, warnings
 from contextlib import redirect_stdout
 import clsnb
 from .command_line import Answer, Verb, call_verb, parse_words, record_text, typed_name
+from .compat.finder import install
 from .core.errors import ClsnbError, ConfigError, near, single_line
 from .core.outputs import system_error_text
 from .verbs.analysis import analysis_verbs
@@ -94,7 +95,9 @@ def answer_command(
     if words[0].startswith('--local') and len(words)>1: # torch.distributed.launch puts it before all others
         words = [*words[1:], words[0]]
     verb,rest = find_verb(words)
-    return call_verb(verb, parse_words(verb, rest))
+    values = parse_words(verb, rest)
+    if '--compat' in rest: install()
+    return call_verb(verb, values)
 
 def run_command(
     words:list[str], # What follows `clsnb`

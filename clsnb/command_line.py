@@ -240,6 +240,9 @@ def verb_parser(
     parser.add_argument('--json', action='store_true', help='Print the answer as one JSON object, for scripts')
     parser.add_argument('--debug', action='store_true', help='Show the traceback of an error')
     by_name = {typed_name(o.dest): o for o in verb.options()}
+    if 'trust' in by_name:
+        meaning = 'Let `import mmcls` and `import mmcv` give the names of clsnb'
+        parser.add_argument('--compat', action='store_true', help=meaning)
     for name,count in verb.places().items():
         _add_positional(parser, by_name.pop(name), name, count)
     for option in [*by_name.values(), *verb.all_shorthands()]:
@@ -259,7 +262,7 @@ def parse_words(
 )->dict: # Argument to value, as typed; without those that are not given
     "Read the arguments of a verb; raises `ConfigError`"
     values = verb_parser(verb).parse(words)
-    switches = ('debug', 'json') # of the program itself
+    switches = ('debug', 'json', 'compat') # of the program itself
     return {name: value for name,value in values.items() if value not in (None, []) and name not in switches}
 
 # %% ../nbs/command_line.ipynb #60a7ebec

@@ -6,11 +6,11 @@
 __all__ = ['Config', 'import_custom', 'copy_config']
 
 # %% ../../nbs/config/config.ipynb #72587223
-import ast, importlib, itertools, json, sys, yaml
+import ast, itertools, json, sys, yaml
 from pathlib import Path
 from .dict import ConfigDict, find_path, has_path, is_variable, merge, plain, pretty, value_at # noqa: F401
 from .facts import Facts
-from .imports import import_hint
+from .imports import import_hint, import_of_project, is_replaced, modules_of_tree
 from clsnb.config.files import ( # noqa: F401
     ConfigSource, config_notice, configs_dir, find_config, list_configs, read_source,
 )
@@ -156,26 +156,27 @@ def import_custom(
     "Import what a config names, if allowed; raises `ConfigError`"
     spec = cfg.get('custom_imports') or {}
     modules = spec.get('imports') or []
-    name = getattr(cfg, 'filename', None) or 'the config'
+    path = getattr(cfg, 'filename', None)
+    name = path or 'the config'
     optional = spec.get('allow_failed_imports', False)
-    for module in map(str, [modules] if isinstance(modules, str) else modules):
+    named = [modules] if isinstance(modules, str) else modules
+    for module in map(str, [*named, *(modules_of_tree(path) if trust else ())]):
         if module in sys.modules: continue
-        if module.split('.')[0]=='mmcls':
+        if is_replaced(module):
             config_notice(f"{name}: custom_imports: clsnb already registers the classes of {module!r}; "
-                          "a file of your own in that folder is named by another.")
+                          "a file of your own in that folder needs another name.")
             continue
-        why = _import_problem(module, trust)
+        why = _import_problem(module, trust, path)
         if why is None: continue
         if not optional: raise ConfigError(f'{name}: {why}')
         config_notice(f'{name}: {why}')
 
-def _import_problem(module, trust):
+def _import_problem(module, trust, path):
     "Import a module, or return why not"
-    if module in sys.modules: return None
     if not trust:
         return (f"custom_imports asks for {module!r}, which would run its code. "
                 "Import it first yourself, or use trust=True (--trust on the command line).")
-    try: importlib.import_module(module)
+    try: import_of_project(module, path)
     except ImportError as e:
         return f"custom_imports: {module!r} cannot be imported {import_hint(module, e)}"
 

@@ -1,0 +1,400 @@
+"Code for mmcls and mmcv under `clsnb.compat`: every import, and the custom parts of the tutorials in a training"
+import json, os, subprocess, sys
+from pathlib import Path
+import pytest
+from clsnb.compat import finder
+from clsnb.compat.names import Place, _rows
+from clsnb.config.config import Config
+from clsnb.core.errors import ConfigError
+
+here = Path(__file__).parent
+photos = here.parent/'clsnb/photos'
+
+@pytest.fixture
+def compat(monkeypatch, tmp_path):
+    "The hook, with the current folder as project; gone afterwards"
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert finder.install()
+    yield finder
+    finder.uninstall()
+    finder.project_roots.clear()
+    sys.path[:] = before
+
+def write_files(folder, files):
+    for name,text in files.items():
+        path = Path(folder)/name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+def clsnb(*words, cwd, **env):
+    env = {k: v for k,v in os.environ.items() if k!='CLSNB_COMPAT'} | env
+    return subprocess.run([sys.executable, '-m', 'clsnb', *map(str, words)], cwd=cwd, capture_output=True, text=True,
+                          timeout=300, env=env)
+
+# ---- names
+
+def test_every_row_of_the_table_leads_somewhere():
+    for there,here,names in _rows():
+        for old,new in names: assert Place(here, new).load() is not None, (there, old)
+
+def test_a_name_is_the_object_of_clsnb(compat):
+    import mmcls, mmcv
+    from mmcls.models import BACKBONES, ResNet
+    from mmcv.runner import HOOKS
+    from mmcls.models.losses.accuracy import Accuracy
+    from mmcls.models.losses import accuracy
+    from clsnb.core import registry
+    assert BACKBONES is registry.BACKBONES and HOOKS is registry.HOOKS and BACKBONES.get('ResNet') is ResNet
+    assert mmcls.__version__=='0.25.0' and mmcv.__version__=='1.7.2'
+    assert callable(accuracy) and Accuracy.__module__.startswith('clsnb')
+    assert mmcls.models.heads.cls_head.ClsHead and mmcv.runner.hooks.Hook
+    assert not hasattr(mmcls.models, 'Nothing') and getattr(mmcv, 'nothing', 3)==3
+    scope = {}
+    exec('from mmcls.datasets.pipelines import *', scope)
+    assert {'Resize', 'Compose', 'Collect'} <= scope.keys()
+
+@pytest.mark.parametrize('statement,part', [
+    ('from mmcv.ops import nms', 'torchvision.ops'), ('import mmcv.ops', 'torchvision.ops'),
+    ('from mmcls.models import NoSuchNet', 'clsnb.compat has no mmcls.models.NoSuchNet.'),
+    ('from mmcv.utils import ConvModule', 'ConvModule is in clsnb.layers.conv'),
+    ('import mmcls.no_such', 'clsnb.compat has no mmcls.no_such')])
+def test_what_is_nowhere_says_so_in_one_line(compat, statement, part):
+    with pytest.raises(ImportError) as found: exec(statement, {})
+    assert part in str(found.value) and '\n' not in str(found.value)
+
+def test_importing_the_names_loads_no_heavy_library():
+    code = 'import sys, clsnb.compat.mmcls, mmcls, mmcv; sys.exit("torch" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode==0
+
+# ---- what is installed stays
+
+@pytest.mark.parametrize('files,real', [
+    ({'mmcv/__init__.py': "__version__ = '1.7.0'"}, 'mmcv'),
+    ({'mmcls/__init__.py': "__version__ = '0.25.0'"}, 'mmcls'),
+    ({'mmcls/__init__.py': "import mmcv\nfrom .version import __version__"}, None), # a copy that cannot run
+    ({'mmcls/__init__.py': ''}, None), ({'mmcls/core/my.py': ''}, None), ({}, None)])
+def test_an_installed_package_is_not_replaced(tmp_path, files, real):
+    write_files(tmp_path, files)
+    code = 'import clsnb.compat.mmcls as c, mmcls, mmcv; print(c.installed, mmcls.__version__, mmcv.__version__)'
+    def run(**env):
+        env = {k: v for k,v in os.environ.items() if k!='CLSNB_COMPAT'} | env
+        env['PYTHONPATH'] = f"{env.get('PYTHONPATH', '')}{os.pathsep}{tmp_path}"
+        return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+    first = run()
+    if real is None: assert first.stdout=='True 0.25.0 1.7.2\n', first.stderr
+    else:
+        assert 'True' not in first.stdout and f'{real} (' in first.stderr and 'CLSNB_COMPAT=shadow' in first.stderr
+        assert run(CLSNB_COMPAT='shadow').stdout=='True 0.25.0 1.7.2\n'
+
+# ---- the project's own files
+
+hook_file = '''
+from mmcv.runner import HOOKS, Hook
+
+@HOOKS.register_module()
+class MyHook(Hook):
+
+    def __init__(self, a, b):
+        self.a, self.b = a, b
+        self.counts = dict(before_run=0, after_run=0, before_epoch=0, after_epoch=0, before_iter=0, after_iter=0)
+
+    def before_run(self, runner):
+        self.counts['before_run'] += 1
+        self.first = next(runner.model.parameters()).detach().clone()
+
+    def after_run(self, runner):
+        import json, os.path as osp
+        self.counts['after_run'] += 1
+        net = runner.model
+        facts = dict(self.counts, a=self.a, b=self.b, stem=list(net.backbone.conv1.kernel_size),
+                     stride=list(net.backbone.conv1.stride), neck=type(net.neck).__module__,
+                     head=type(net.head).__module__, bias=net.head.fc.bias is None,
+                     optimizer=type(runner.optimizer).__name__, groups=len(runner.optimizer.param_groups),
+                     moved=bool((next(net.parameters()) != self.first).any()),
+                     order=[type(h).__name__ for h in runner.hooks],
+                     loss=runner.log_buffer.output.get('loss'),
+                     data=type(runner.data_loader.dataset).__module__)
+        with open(osp.join(runner.work_dir, 'facts.json'), 'w') as f: json.dump(facts, f)
+
+    def before_epoch(self, runner): self.counts['before_epoch'] += 1
+    def after_epoch(self, runner): self.counts['after_epoch'] += 1
+    def before_iter(self, runner): self.counts['before_iter'] += 1
+    def after_iter(self, runner): self.counts['after_iter'] += 1
+'''
+tutorials = {
+    'mmcls/datasets/filelist.py': '''
+import mmcv
+import numpy as np
+
+from .builder import DATASETS
+from .base_dataset import BaseDataset
+
+@DATASETS.register_module()
+class Filelist(BaseDataset):
+
+    def load_annotations(self):
+        assert isinstance(self.ann_file, str)
+
+        data_infos = []
+        with open(self.ann_file) as f:
+            samples = [x.strip().split(' ') for x in f.readlines()]
+            for filename, gt_label in samples:
+                info = {'img_prefix': self.data_prefix}
+                info['img_info'] = {'filename': filename}
+                info['gt_label'] = np.array(gt_label, dtype=np.int64)
+                data_infos.append(info)
+        return data_infos
+''',
+    'mmcls/datasets/__init__.py': '''
+from .base_dataset import BaseDataset
+from .filelist import Filelist
+
+__all__ = ['BaseDataset', 'Filelist']
+''',
+    'mmcls/datasets/pipelines/my_pipeline.py': '''
+from mmcls.datasets import PIPELINES
+
+@PIPELINES.register_module()
+class MyTransform(object):
+
+    def __call__(self, results):
+        results['img'] = results['img']*0 + 7
+        return results
+''',
+    'mmcls/datasets/pipelines/__init__.py': 'from .my_pipeline import MyTransform\n',
+    'mmcls/models/backbones/small_stem.py': '''
+import torch.nn as nn
+from mmcv.cnn import build_conv_layer, build_norm_layer
+
+from ..builder import BACKBONES
+from .resnet import ResNet
+
+@BACKBONES.register_module()
+class SmallStem(ResNet):
+
+    def __init__(self, depth, deep_stem=False, **kwargs):
+        super(SmallStem, self).__init__(depth, deep_stem=deep_stem, **kwargs)
+        assert not self.deep_stem, 'SmallStem does not support deep_stem'
+
+    def _make_stem_layer(self, in_channels, base_channels):
+        self.conv1 = build_conv_layer(
+            self.conv_cfg, in_channels, base_channels, kernel_size=3, stride=1, padding=1, bias=False)
+        self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, base_channels, postfix=1)
+        self.add_module(self.norm1_name, norm1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.relu(self.norm1(self.conv1(x)))
+        outs = []
+        for i, layer_name in enumerate(self.res_layers):
+            x = getattr(self, layer_name)(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+''',
+    'mmcls/models/backbones/__init__.py': 'from .resnet import ResNet\nfrom .small_stem import SmallStem\n',
+    'mmcls/models/necks/my_gap.py': '''
+import torch.nn as nn
+
+from ..builder import NECKS
+
+@NECKS.register_module()
+class MyPooling(nn.Module):
+
+    def __init__(self):
+        super().__init__()
+        self.gap = nn.AdaptiveAvgPool2d((1, 1))
+
+    def forward(self, inputs):
+        inputs = inputs[-1] if isinstance(inputs, tuple) else inputs
+        outs = self.gap(inputs)
+        return outs.view(inputs.size(0), -1)
+''',
+    'mmcls/models/heads/my_head.py': '''
+import torch.nn as nn
+import torch.nn.functional as F
+from mmcv.cnn import normal_init
+
+from ..builder import HEADS
+from .cls_head import ClsHead
+
+@HEADS.register_module()
+class MyHead(ClsHead):
+
+    def __init__(self, num_classes, in_channels, loss=dict(type='CrossEntropyLoss', loss_weight=1.0), topk=(1, )):
+        super(MyHead, self).__init__(loss=loss, topk=topk)
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        if self.num_classes <= 0:
+            raise ValueError(f'num_classes={num_classes} must be a positive integer')
+        self._init_layers()
+
+    def _init_layers(self):
+        self.fc = nn.Linear(self.in_channels, self.num_classes)
+
+    def init_weights(self):
+        normal_init(self.fc, mean=0, std=0.01, bias=0)
+
+    def forward_train(self, x, gt_label):
+        cls_score = self.fc(x)
+        target = F.one_hot(gt_label, self.num_classes).float()
+        return dict(loss=self.compute_loss(cls_score, target))
+
+    def simple_test(self, x, softmax=True, post_process=True):
+        pred = self.fc(x).softmax(1)
+        return self.post_process(pred) if post_process else pred
+''',
+    'mmcls/models/losses/l1_loss.py': '''
+import torch
+import torch.nn as nn
+
+from ..builder import LOSSES
+from .utils import weighted_loss
+
+@weighted_loss
+def l1_loss(pred, target):
+    assert pred.size() == target.size() and target.numel() > 0
+    loss = torch.abs(pred - target)
+    return loss
+
+@LOSSES.register_module()
+class L1Loss(nn.Module):
+
+    def __init__(self, reduction='mean', loss_weight=1.0):
+        super(L1Loss, self).__init__()
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def forward(self, pred, target, weight=None, avg_factor=None, reduction_override=None):
+        assert reduction_override in (None, 'none', 'mean', 'sum')
+        reduction = (reduction_override if reduction_override else self.reduction)
+        return self.loss_weight * l1_loss(pred, target, weight, reduction=reduction, avg_factor=avg_factor)
+''',
+    'mmcls/models/losses/__init__.py': "from .l1_loss import L1Loss, l1_loss\n\n__all__ = ['L1Loss', 'l1_loss']\n",
+    'mmcls/core/optimizer/my_optimizer.py': '''
+from mmcv.runner import OPTIMIZERS
+from torch.optim import SGD
+
+@OPTIMIZERS.register_module()
+class MyOptimizer(SGD):
+
+    def __init__(self, params, a, b, c):
+        super().__init__(params, lr=a, momentum=b, weight_decay=c)
+''',
+    'mmcls/core/optimizer/__init__.py': "from .my_optimizer import MyOptimizer\n\n__all__ = ['MyOptimizer']\n",
+    'mmcls/core/__init__.py': 'from .optimizer import *  # noqa: F401, F403\n',
+    'mmcls/core/my_constructor.py': '''
+from mmcv.runner.optimizer import OPTIMIZER_BUILDERS, OPTIMIZERS
+from mmcv.utils import build_from_cfg
+
+@OPTIMIZER_BUILDERS.register_module()
+class MyOptimizerConstructor:
+
+    def __init__(self, optimizer_cfg, paramwise_cfg=None):
+        self.optimizer_cfg = optimizer_cfg
+
+    def __call__(self, model):
+        cfg = dict(self.optimizer_cfg, params=[dict(params=[p]) for p in model.parameters()])
+        return build_from_cfg(cfg, OPTIMIZERS)
+''',
+    'mmcls/core/utils/my_hook.py': hook_file,
+}
+tutorial_config = f'''
+custom_imports = dict(
+    imports=['mmcls.core.utils.my_hook', 'mmcls.core.my_constructor', 'mmcls.models.necks.my_gap',
+             'mmcls.models.heads.my_head'],
+    allow_failed_imports=False)
+pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='Resize', size=(32, 32)), dict(type='MyTransform'),
+    dict(type='Normalize', mean=[120, 120, 120], std=[60, 60, 60], to_rgb=True),
+    dict(type='ImageToTensor', keys=['img']), dict(type='ToTensor', keys=['gt_label']),
+    dict(type='Collect', keys=['img', 'gt_label'])]
+split = dict(type='Filelist', data_prefix={str(photos)!r}, ann_file='image_list.txt', pipeline=pipeline,
+             classes=['animal', 'building', 'fish', 'solar', 'tool', 'windmill'])
+data = dict(samples_per_gpu=4, workers_per_gpu=0, train=split, val=split, test=split)
+evaluation = dict(interval=1, metric='accuracy', metric_options=dict(topk=(1,)))
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='SmallStem', depth=18, stem_channels=8, base_channels=8),
+    neck=dict(type='MyPooling'),
+    head=dict(type='MyHead', num_classes=6, in_channels=64, loss=dict(type='L1Loss', loss_weight=1.0)))
+optimizer = dict(type='MyOptimizer', a=0.01, b=0.9, c=0.0, constructor='MyOptimizerConstructor')
+optimizer_config = dict(grad_clip=None)
+lr_config = dict(policy='step', step=[1])
+runner = dict(type='EpochBasedRunner', max_epochs=2)
+checkpoint_config = dict(interval=1)
+log_config = dict(interval=1, hooks=[dict(type='TextLoggerHook')])
+custom_hooks = [dict(type='MyHook', a=1, b=2, priority='ABOVE_NORMAL')]
+dist_params = dict(backend='gloo')
+log_level = 'INFO'
+load_from = None
+resume_from = None
+workflow = [('train', 1)]
+'''
+
+def tutorial_project(folder):
+    write_files(folder, {**tutorials, 'configs/mine.py': tutorial_config,
+                         'image_list.txt': '\n'.join((photos/'train.txt').read_text().splitlines()[::10])})
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('tutorials')
+    tutorial_project(folder)
+    done = clsnb('train', 'configs/mine.py', '--trust', '--compat', '--work-dir', 'out', cwd=folder)
+    assert done.returncode==0, done.stderr[-3000:]
+    return folder,json.loads((folder/'out/facts.json').read_text())
+
+def test_the_code_of_tutorials_3_to_7_has_its_effect(trained):
+    folder,facts = trained
+    steps = 2*4 # 13 pictures, 4 in a batch
+    assert facts['stem']==[3, 3] and facts['stride']==[1, 1]
+    assert facts['neck']=='mmcls.models.necks.my_gap' and facts['head']=='mmcls.models.heads.my_head'
+    assert facts['data']=='mmcls.datasets.filelist' and facts['optimizer']=='MyOptimizer'
+    assert facts['groups']>20 and facts['moved'] and (facts['a'], facts['b'])==(1, 2)
+    assert [facts[o] for o in ('before_run', 'after_run', 'before_epoch', 'after_epoch')]==[1, 1, 2, 2]
+    assert facts['before_iter']==facts['after_iter']==steps
+    order = facts['order']
+    assert order.index('LrUpdaterHook') < order.index('MyHook') < order.index('CheckpointHook')
+
+def test_a_checkpoint_of_the_project_is_tested(trained):
+    folder,_ = trained
+    words = '--trust --compat --metrics accuracy --json'.split()
+    done = clsnb('test', 'configs/mine.py', 'out/latest.pth', *words, cwd=folder)
+    assert done.returncode==0, done.stderr[-2000:]
+
+def test_a_config_that_names_modules_of_mmcls_needs_no_switch(tmp_path):
+    "`custom_imports` installs the names; what only an `__init__.py` imports comes, too"
+    tutorial_project(tmp_path)
+    code = ("from clsnb.config.config import Config; cfg = Config.fromfile('configs/mine.py', trust=True)\n"
+            "from clsnb.core.registry import DATASETS, HOOKS; print('Filelist' in DATASETS, 'MyHook' in HOOKS)")
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert 'True' in done.stdout.split()[-1:], done.stderr
+
+def test_without_trust_no_file_of_the_project_runs(tmp_path):
+    write_files(tmp_path, {'mmcls/core/utils/my_hook.py': "raise SystemError('it ran')", 'a.py': tutorial_config,
+                           'mmcls/core/__init__.py': 'from .utils import *'})
+    done = clsnb('train', 'a.py', '--compat', cwd=tmp_path)
+    assert done.returncode==2 and '--trust' in done.stderr and 'it ran' not in done.stderr
+    assert 'PYTHONPATH' not in done.stderr and len(done.stderr.strip().splitlines())==1
+
+def test_a_module_outside_the_tree_needs_the_switch_and_is_told_of_it(tmp_path):
+    write_files(tmp_path, {'my_hook.py': hook_file, 'configs/a.py': "custom_imports = dict(imports=['my_hook'])\nx = 1"})
+    plain = clsnb('print-config', 'configs/a.py', '--trust', cwd=tmp_path)
+    assert plain.returncode==2 and '--compat' in plain.stderr and 'from clsnb.all import HOOKS, Hook' in plain.stderr
+    assert clsnb('print-config', 'configs/a.py', '--trust', '--compat', cwd=tmp_path).returncode==0
+
+def test_processes_started_from_here_have_the_names(compat):
+    code = 'import clsnb, mmcv; print(mmcv.__version__)'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout=='1.7.2\n'
+
+def test_a_misspelt_package_is_named(tmp_path):
+    write_files(tmp_path, {'a.py': "custom_imports = dict(imports=['mmls.core.optimizer.my_optimizer'])"})
+    with pytest.raises(ConfigError, match="Did you mean 'mmcls'"): Config.fromfile(tmp_path/'a.py', trust=True)
+
+def test_a_file_under_the_name_of_a_module_of_clsnb_is_passed_over(compat, tmp_path, caplog):
+    write_files(tmp_path, {'mmcls/models/necks/gap.py': "raise SystemError('it ran')",
+                           'a.py': "custom_imports = dict(imports=['mmcls.models.necks.gap'])"})
+    Config.fromfile(tmp_path/'a.py', trust=True)
+    from mmcls.models.necks.gap import GlobalAveragePooling
+    assert GlobalAveragePooling.__module__.startswith('clsnb') and 'another name' in caplog.text
