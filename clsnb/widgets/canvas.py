@@ -13,7 +13,7 @@ from typing import Any
 import anywidget, numpy as np, traitlets as T
 from ..view.images import show_images
 from ..view.style import chart_colors, chart_legend, new_chart, style_axes
-from .still import Still, jpeg_bytes, show_live
+from .still import Still, jpeg_bytes, show_live, widget_bundle
 
 # %% ../../nbs/widgets/canvas.ipynb #2e14b67c
 class _Choice: forced = None # True or False after `use_canvas`
@@ -93,8 +93,7 @@ class Canvas(anywidget.AnyWidget):
         if self.comm is not None: self.send(dict(type='error', text=f'{type(error).__name__}: {error}'))
 
     def _repr_mimebundle_(self, **kw):
-        out = super()._repr_mimebundle_(**kw)
-        data,meta = out if isinstance(out, tuple) else (out or {}, {})
+        data,meta = widget_bundle(super()._repr_mimebundle_(**kw))
         return {**data, 'text/plain': repr(self)},meta
     def _ipython_display_(self):
         show_live(*self._repr_mimebundle_(), self.snapshot(), self._still_id)
@@ -103,7 +102,8 @@ class Canvas(anywidget.AnyWidget):
 # %% ../../nbs/widgets/canvas.ipynb #47ec8597
 def _pack_lines(lines):
     "All numbers one after the other, and where each line's begin; equal positions are stored once"
-    parts,places,rows,start = [],{},[],0
+    parts,rows = [],[]
+    places,start = {},0
     for name,(x,y) in lines.items():
         x,y = (np.asarray(o, 'f8').ravel() for o in (x, y))
         if len(x)!=len(y): raise ValueError(f'line {name!r}: {len(x)} positions, {len(y)} values')
@@ -228,7 +228,8 @@ class HeatCanvas(Canvas):
     def picture(self)->Any:
         fig,ax = new_chart(7, 5, self.label)
         total = self.matrix.sum(1, keepdims=True) if self._axes['by_row'] else self.matrix.max(initial=1)
-        ax.imshow(np.sqrt(np.clip(self.matrix/np.maximum(total, 1e-12), 0, 1)), cmap='Blues', aspect='auto', vmin=0, vmax=1)
+        share = np.clip(self.matrix/np.maximum(total, 1e-12), 0, 1)
+        ax.imshow(np.sqrt(share), cmap='Blues', aspect='auto', vmin=0, vmax=1)
         if len(self.rows)<=30: ax.set_yticks(range(len(self.rows)), self.rows)
         if len(self.columns)<=12: ax.set_xticks(range(len(self.columns)), self.columns)
         style_axes(ax, '', self._axes['column_label'], self._axes['row_label'], grid='')
@@ -289,7 +290,7 @@ class ScatterCanvas(Canvas):
         return fig
 
 # %% ../../nbs/widgets/canvas.ipynb #9e7e5959
-def _tile(i, picture, caption):
+def _grid_tile(i, picture, caption):
     "JPEG and caption of one tile; no picture and the reason if it cannot be made"
     try:
         made = picture(i)
@@ -312,7 +313,9 @@ class GridCanvas(Canvas):
         size:int=112, # CSS pixels of a picture
         height:int=420, # CSS pixels of the grid
     ):
-        self.make_picture,self.make_caption,self.size = picture,caption,size
+        self.make_picture = picture
+        self.make_caption = caption
+        self.size = size
         super().__init__(kind='grid', label=alt, height=height, **self._packed(count))
     def _packed(self, count):
         self.count = int(count)
@@ -361,12 +364,12 @@ class GridCanvas(Canvas):
         if message['version']!=self.version: return
         first,last = int(message['first']),int(message['last'])
         if not 0<=first<=last<=min(self.count, first+256): raise ValueError('there is no such page')
-        tiles = [_tile(i, self.make_picture, self.make_caption) for i in range(first, last)]
+        tiles = [_grid_tile(i, self.make_picture, self.make_caption) for i in range(first, last)]
         content = dict(type='page', version=self.version, page=message['page'],
                        sizes=[len(jpeg) for jpeg,_ in tiles], captions=[text for _,text in tiles])
         self.send(content, [b''.join(jpeg for jpeg,_ in tiles)])
     def picture(self)->Any:
         from PIL import Image
-        tiles = [(i, *_tile(i, self.make_picture, self.make_caption)) for i in range(min(self.count, 12))]
+        tiles = [(i, *_grid_tile(i, self.make_picture, self.make_caption)) for i in range(min(self.count, 12))]
         shown = {f'{i} {text}': Image.open(io.BytesIO(jpeg)) for i,jpeg,text in tiles if jpeg}
         return show_images(shown or [Image.new('RGB', (60, 20), 'white')], cols=6, size=self.size)
