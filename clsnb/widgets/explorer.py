@@ -62,6 +62,12 @@ def make_control(
     w.add_class(f'clsnb-{name.replace("_", "-")}')
     return w
 
+def _make_controls(explorer, specs, start):
+    "A control for each argument"
+    if wrong := ', '.join(k for k in start if k not in specs):
+        raise TypeError(f"{explorer} has no control {wrong}; it has {', '.join(specs)}")
+    return {k: make_control(k, spec, start.get(k)) for k,spec in specs.items()}
+
 # %% ../../nbs/widgets/explorer.ipynb #79e6f1e0
 def _stepper(slider):
     "The slider with ◀ and ▶ beside it"
@@ -81,10 +87,12 @@ def _with_descendants(w):
     yield w
     for child in getattr(w, 'children', ()): yield from _with_descendants(child)
 
-def _close_parts(w):
-    "Close the style and the layout of a widget"
-    for part in (getattr(w, 'style', None), getattr(w, 'layout', None)):
-        if isinstance(part, W.Widget): part.close()
+def _close_inside(box):
+    "Close all that is in a widget, and their styles and layouts"
+    for w in list(_with_descendants(box)):
+        for part in (getattr(w, 'style', None), getattr(w, 'layout', None)):
+            if isinstance(part, W.Widget): part.close()
+        if w is not box: w.close()
 
 def _style_html(still_id):
     "The style of an explorer; while it is in the page, the still picture of the next output is not"
@@ -106,6 +114,13 @@ class StatusLine(W.HTML):
         "Keep an exception and show it in one line"
         self.errors.append(error)
         self.say([element('b', '⚠ ', type(error).__name__), f': {error}'])
+    def guarded(self, callback:Callable, lock:Any)->Callable:
+        "A callback that waits for the lock, and whose exceptions are shown"
+        def call(*args, **kwargs):
+            with lock:
+                try: return callback(*args, **kwargs)
+                except Exception as e: self.fail(e)
+        return call
 
 # %% ../../nbs/widgets/explorer.ipynb #e52ac181
 class StillPicture(W.HTML):
@@ -118,6 +133,13 @@ class StillPicture(W.HTML):
         self.views = [] # Canvases in its place
         self.is_old = False
         self.add_class('clsnb-picture')
+    def give_way(self, canvases:list, explorer_class:str, errors:list)->None:
+        "Be hidden as soon as these are drawn"
+        inside = [o for w in canvases for o in _with_descendants(w)]
+        self.views = [o for o in inside if isinstance(o, Canvas)]
+        for view in self.views:
+            view.replaces = f'.{explorer_class} > .clsnb-picture'
+            view.errors = errors
     @property
     def is_hidden(self)->bool: return bool(self.views) and all(view.shown for view in self.views)
     def make(self, state:dict, draw:Callable, describe:Callable)->None:
@@ -137,15 +159,13 @@ class Explorer(W.VBox):
     ):
         super().__init__()
         self._status = StatusLine()
+        self.errors = self._status.errors
         self.ms = 0.
         self._lock = threading.RLock()
         self._held = False
         self._uid = f'clsnb-{uuid.uuid4().hex}'
         self._img = StillPicture(self.title, self.scale)
-        specs = self.controls()
-        if wrong := ', '.join(k for k in start if k not in specs):
-            raise TypeError(f"{type(self).__name__} has no control {wrong}; it has {', '.join(specs)}")
-        self._ctl = {k: make_control(k, v, start.get(k)) for k,v in specs.items()}
+        self._ctl = _make_controls(type(self).__name__, self.controls(), start)
         self.add_class('clsnb-explorer').add_class(self._uid)
         self.children = self._parts()
         for w in self._ctl.values(): w.observe(self._changed, 'value')
@@ -166,17 +186,11 @@ class Explorer(W.VBox):
         rows = [_stepper(w) if isinstance(w, W.IntSlider) else w for w in self._ctl.values()]
         grid = W.GridBox(rows+self.extras(), layout=_grid)
         canvases = self.canvases() if has_canvas() else []
-        inside = [o for w in canvases for o in _with_descendants(w)]
-        self._img.views = [o for o in inside if isinstance(o, Canvas)]
-        for view in self._img.views:
-            view.replaces = f'.{self._uid} > .clsnb-picture'
-            view.errors = self.errors
+        self._img.give_way(canvases, self._uid, self.errors)
         return [_style_html(self._uid+'-still'), *head, grid, self._img, *canvases, *self.below(), self._status]
 
     @property
     def state(self)->dict[str, Any]: return {k: w.value for k,w in self._ctl.items()}
-    @property
-    def errors(self)->list[Exception]: return self._status.errors
     @property
     def drawn(self)->int: return self._status.drawn
     @property
@@ -205,11 +219,7 @@ class Explorer(W.VBox):
 
     def guarded(self, callback:Callable)->Callable: # Of a button, a canvas, ...
         "The callback; its exceptions go to the status line and to `errors`"
-        def call(*args, **kwargs):
-            with self._lock:
-                try: return callback(*args, **kwargs)
-                except Exception as e: self._status.fail(e)
-        return call
+        return self._status.guarded(callback, self._lock)
 
     def set(self, **state)->None: # Values by name of control
         "Set several controls with one drawing"
@@ -221,17 +231,14 @@ class Explorer(W.VBox):
             self.redraw()
     def close(self)->None:
         "Close the explorer and everything in it"
-        for w in list(_with_descendants(self)):
-            _close_parts(w)
-            if w is not self: w.close()
+        _close_inside(self)
         super().close()
 
     def _changed(self, change):
         if not self._held: self.redraw()
     def _repr_mimebundle_(self, **kw):
         data,meta = widget_bundle(super()._repr_mimebundle_(**kw))
-        still = self.snapshot()
-        return {**data, **(still.mimebundle() if still.jpeg else {})},meta
+        return {**data, **self.snapshot().mimebundle()},meta
     def _ipython_display_(self): show_live(*self._repr_mimebundle_(), self._img.still, self._uid+'-still')
     def __setattr__(self, k, v):
         if k in self.__dict__.get('_ctl', ()): self._ctl[k].value = v

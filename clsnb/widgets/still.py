@@ -73,7 +73,8 @@ class Still:
         return element('figure', head, element('small', settings), element('br'), self.img, caption, style='margin:0')
     def _repr_html_(self): return str(self.markup)
     def mimebundle(self)->dict:
-        "The picture in each form that a front end may show"
+        "The picture in each form that a front end may show; its words alone if there is none"
+        if not self.jpeg: return {'text/plain': repr(self)}
         png = io.BytesIO()
         self.image.save(png, 'PNG')
         return {
