@@ -1,0 +1,217 @@
+"Edited configs: every packaged config is exported untouched and edited, and read back equal; mistakes are refused"
+import shlex
+from pathlib import Path
+import pytest
+from clsnb.apis.edited_config import EditedConfig, typed_value
+from clsnb.config.changes import override_changes
+from clsnb.config.config import Config
+from clsnb.config.config_export import ConfigExport
+from clsnb.config.dict import literal
+from clsnb.config.files import list_configs
+from clsnb.config.key_facts import KeyFacts, key_facts
+from clsnb.config.key_paths import (
+    changed_paths, dotted_key, key_path, search_config, with_item, with_value, with_value_of, without_value,
+)
+from clsnb.config.option_text import command_text, option_text
+from clsnb.config.override import parse_options
+from clsnb.core.errors import ConfigError
+
+def edit(cfg):
+    "One edit of each kind: a number, a list, an argument of a step, a new key, a missing key, a key gone"
+    cfg = with_value(cfg, ('optimizer', 'lr'), .0123)
+    cfg = with_value(cfg, ('workflow',), [('train', 1), ('val', 1)])
+    cfg = with_value(cfg, ('data', 'val', 'pipeline', 1), dict(type='Resize', size=(256, -1), note='it\'s {{ "x" }}'))
+    cfg = with_value(cfg, ('optimizer', 'paramwise_cfg'), dict(custom_keys={'.a.b': dict(lr_mult=.1)}))
+    cfg = without_value(cfg, ('model', 'head', 'type'))
+    return with_value(cfg, ('seed',), 7)
+
+def exports(before, after):
+    "What the overrides, the command line, a whole file and a file that extends the first make of a config"
+    change = ConfigExport(before, after)
+    yield 'overrides', Config(before).merge_from_dict(change.overrides())
+    yield 'text', Config.fromstring(change.text())
+    yield 'child', Config.fromstring(change.text(inherit=True))
+
+def same(a, b): return a==b and dict_text(a)==dict_text(b)
+def dict_text(value):
+    "A literal that does not depend on the order of keys, and tells lists from tuples"
+    if isinstance(value, dict): return sorted((str(k), dict_text(v)) for k, v in value.items())
+    if isinstance(value, (list, tuple)): return type(value).__name__, [dict_text(o) for o in value]
+    return literal(value)
+
+@pytest.mark.parametrize('change', [Config, edit])
+def test_every_packaged_config_reads_back_equal(change):
+    names = list_configs()
+    assert len(names)>200
+    for name in names:
+        before = Config.fromfile(name)
+        after = change(before)
+        for form, again in exports(before, after): assert same(again, after), (name, form)
+
+def test_every_packaged_config_fits_a_command_line():
+    "Everything but texts with quotes of both kinds, which are refused by name"
+    for name in list_configs():
+        before = Config.fromfile(name)
+        after = with_value(with_value(before, ('optimizer', 'lr'), .5), ('data', 'val', 'pipeline', 1), dict(type='A'))
+        words = shlex.split(ConfigExport(before, after).command())
+        assert words[:4]==['clsnb', 'train', name, '--cfg-options']
+        assert same(Config(before).merge_from_dict(parse_options(words[4:])), after), name
+
+def test_what_is_known_contradicts_no_packaged_config():
+    for name in list_configs():
+        cfg = Config.fromfile(name)
+        for path, value in cfg.leaves():
+            assert key_path(cfg, dotted_key(path))==path
+            facts = key_facts(cfg, path)
+            assert facts.problem(value) is None and facts.doubt(value) is None, (name, path)
+
+# ---- Words and values
+
+@pytest.mark.parametrize('value', [
+    0, -1, 1.5, 1e-4, float('inf'), True, None, [], (), [1], (1,), [[1], [2, 3]], ((1, 2), 'a b'), ['a,b', 'c'],
+    'ResNet', 'a b', 'true', 'None', '007', '1e3', '', ' x ', 'a,b', "it's", 'x=1', 'a"b\'c, ',
+    [dict(a=1)], dict(a=(1,), b=None), {'.x.y': 1}, {1: 'a'}, dict(), {1, 2},
+])
+def test_words_read_back(value):
+    again = parse_options([f'k={option_text(value)}'])['k']
+    assert literal(again)==literal(value)
+    assert shlex.split(command_text('c', {'k': value}))[-1]==f'k={option_text(value)}'
+
+@pytest.mark.parametrize('value', ['[1]', '[1,2', ['''a"b'c,'''], print, [print]])
+def test_no_word_is_said(value):
+    with pytest.raises(ConfigError, match='cannot be written on a command line'): option_text(value)
+
+def test_text_is_typed_for_its_key():
+    assert typed_value('123', KeyFacts('work_dir', str))=='123'
+    assert typed_value('123', KeyFacts('x', str|int))==123
+    assert typed_value('runs/a', KeyFacts('work_dir', str))=='runs/a'
+
+# ---- Edits
+
+@pytest.fixture
+def edited(): return EditedConfig('resnet18_8xb32_in1k')
+
+@pytest.mark.parametrize('key, text, said', [
+    ('model.backbone.dept', '50', "Did you mean 'depth'"),
+    ('optimizr', '1', "Did you mean 'optimizer'"),
+    ('model.bakbone.depth', '50', "Did you mean 'backbone'"),
+    ('optimizer.lr', 'fast', 'takes float'),
+    ('data.samples_per_gpu', '3.5', 'takes int'),
+    ('checkpoint_config.interval', 'x', 'int'),
+    ('optimizer.type', 'SDG', "Did you mean 'SGD'"),
+    ('data.train.type', 'ImageNett', "Did you mean 'ImageNet'"),
+    ('data.train.pipeline.1.type', 'Resise', "Did you mean 'Resize'"),
+    ('lr_config.policy', 'stp', "Did you mean 'step'"),
+    ('model.head.loss.type', '3', "is registered as '3'"),
+    ('model.backbone.depth', 'fifty', 'Known: 101, 152, 18, 34, 50'),
+    ('lr_config.gama', '1', "Did you mean 'gamma'"),
+    ('data.train.pipeline.99.size', '3', 'a list of 7 items has no item'),
+    ('runner.max_epoch', '3', "Did you mean 'max_epochs'"),
+    ('optimizer.lr.x', '3', "has no part 'x'"),
+    ('', '3', 'no key is named'),
+    ('optimizer.lr', '[1,2', 'brackets'),
+    ('optimizer.lr', 'dict(', 'not'),
+])
+def test_mistakes_are_refused(edited, key, text, said):
+    with pytest.raises(ConfigError) as e: edited.set_text(key, text)
+    assert said in str(e.value) and '\n' not in str(e.value)
+    assert edited.config==edited.original and not edited.undo()
+
+def test_an_edit_that_asks_for_others_is_done_and_said(edited):
+    found = edited.set('model.backbone.depth', 50)
+    assert [row[1] for row in found.errors]==['model.head.in_channels'] and edited['model.backbone.depth']==50
+    assert not edited.set('model.head.in_channels', 2048)
+
+def test_undo_redo_and_reset(edited):
+    edited.set('optimizer.lr', .5)
+    edited.set_text('data.train.pipeline.1.size', '96')
+    edited.remove('optimizer.momentum')
+    assert dotted_key(changed_paths(edited.original, edited.config)[0])=='data.train.pipeline.1.size'
+    assert edited.undo() and edited['optimizer.momentum']==.9 and edited.redo() and not edited.redo()
+    edited.reset('optimizer.momentum')
+    assert edited['optimizer.momentum']==.9
+    edited.reset('optimizer')
+    assert edited['optimizer']==edited.original.optimizer
+    assert edited.undo() and edited['optimizer.lr']==.5
+    edited.set('seed', 3)
+    assert not edited.redo() # a new edit drops what was undone
+    edited.reset()
+    assert edited.config==edited.original and not edited.export.differences()
+    while edited.undo(): pass
+    assert edited.config==edited.original
+
+def test_the_same_value_again_is_no_edit(edited):
+    edited.set('optimizer.lr', .1)
+    assert not edited.undo()
+
+def test_lists(edited):
+    n = len(edited['data.train.pipeline'])
+    edited.insert('data.train.pipeline.1', dict(type='Resize', size=300))
+    edited.set(f'data.train.pipeline.{n+1}', dict(type='Collect', keys=['img'])) # after the last one
+    assert len(edited['data.train.pipeline'])==n+2
+    edited.remove('data.train.pipeline.-1')
+    with pytest.raises(ConfigError, match='is no list'): edited.insert('optimizer.lr', 3)
+    with pytest.raises(ConfigError, match="Did you mean 'Resize'"):
+        edited.insert('data.train.pipeline.1', dict(type='Resise'))
+    assert same(Config(edited.original).merge_from_dict(edited.export.overrides()), edited.config)
+
+def test_overrides_as_one_edit(edited):
+    edited.override({'runner.max_epochs': 3, 'lr_config.step': [1, 2]})
+    assert edited['runner.max_epochs']==3 and edited.undo() and edited['runner.max_epochs']==100
+    with pytest.raises(ConfigError, match='optimizr'): edited.override({'runner.max_epochs': 3, 'optimizr.lr': 1})
+    assert edited['runner.max_epochs']==100
+
+def test_keys_with_dots():
+    edited = EditedConfig('swin-tiny_16xb64_in1k')
+    key = 'optimizer.paramwise_cfg.custom_keys..absolute_pos_embed.decay_mult'
+    edited.set(key, .5)
+    assert edited[key]==.5 and 'optimizer.paramwise_cfg.custom_keys' in edited.export.overrides()
+    for form, again in exports(edited.original, edited.config): assert same(again, edited.config), form
+
+@pytest.mark.parametrize('what', ['name', 'path', 'config', 'dict', 'work_dir', 'run'])
+def test_what_can_be_edited(what, tmp_path):
+    from clsnb.runs.folder import Run
+    cfg = Config.fromfile('resnet18_8xb32_in1k')
+    (tmp_path/'w').mkdir()
+    cfg.dump(tmp_path/'w'/'config.py')
+    cfg.dump(tmp_path/'mine.py')
+    sources = dict(name='resnet18_8xb32_in1k', path=tmp_path/'mine.py', config=cfg, dict=cfg.to_dict())
+    sources |= dict(work_dir=str(tmp_path/'w'), run=Run(tmp_path/'w'))
+    edited = EditedConfig(sources[what])
+    edited.set('optimizer.lr', .5)
+    assert edited.export.overrides()=={'optimizer.lr': .5} and cfg.optimizer.lr==.1
+    assert Config.fromfile(edited.export.save(tmp_path/'new.py'))==edited.config
+
+def test_files(edited, tmp_path):
+    edited.set('optimizer.lr', .5)
+    for name, inherit in (('a.py', False), ('b.py', True), ('deep/c.py', True), ('d.json', False), ('e.yaml', False)):
+        again = Config.fromfile(edited.export.save(tmp_path/name, inherit))
+        assert again.optimizer==edited.config.optimizer, name
+        if name.endswith('.py'): assert again==edited.config
+    child = EditedConfig(tmp_path/'a.py')
+    child.set('seed', 5)
+    path = child.export.save(tmp_path/'deep'/'f.py', inherit=True)
+    assert "'../a.py'" in Path(path).read_text() and Config.fromfile(path)==child.config
+    for bad, said in (('x.txt', 'ends in'), ('x.json', 'extends another')):
+        with pytest.raises(ConfigError, match=said): edited.export.save(tmp_path/bad, inherit=bad=='x.json')
+    with pytest.raises(ConfigError, match='cannot extend itself'): child.export.save(tmp_path/'a.py', inherit=True)
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    before = Config(dict(model={}, seed=3))
+    with pytest.raises(ConfigError, match='seed: an override cannot'): override_changes(before, Config(dict(model={})))
+    with pytest.raises(ConfigError, match='not read from a file'): ConfigExport(before, before).command()
+    change = ConfigExport(before, Config(dict(model=dict(type=print))))
+    with pytest.raises(ConfigError, match="'model'"): change.save(tmp_path/'x.py')
+    assert not (tmp_path/'x.py').exists()
+
+def test_parts_of_lists_and_tuples():
+    cfg = Config(dict(data=dict(a=({'b': 1}, {'b': 2}))))
+    after = with_value(cfg, ('data', 'a', 1, 'b'), 5)
+    assert isinstance(after.data.a, tuple) and after.data.a[1].b==5 and cfg.data.a[1].b==2
+    assert override_changes(cfg, after)=={'data.a.1.b': 5}
+    assert with_item(cfg, ('data', 'a', 0), 3).data.a[0]==3 and with_value_of(cfg, after, ('data', 'a', 1, 'b'))==cfg
+
+def test_search():
+    cfg = Config.fromfile('resnet18_8xb32_in1k')
+    assert [dotted_key(o) for o in search_config(cfg, 'DEPTH 18')]==['model.backbone.depth']
+    assert search_config(cfg, 'nothing like it')==[] and len(search_config(cfg, ''))==len(cfg.leaves())
