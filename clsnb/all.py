@@ -71,6 +71,10 @@ from clsnb.runs.stop import request_stop
 from clsnb.analysis.confusion import confusion_matrix, plot_confusion
 from clsnb.analysis.mistakes import worst_mistakes
 from clsnb.analysis.reliability import plot_reliability, plot_scores
+from clsnb.analysis.result_rows import ResultRows, row_table
+from clsnb.analysis.class_clusters import class_clusters, cluster_table
+from clsnb.analysis.thresholds import best_threshold, class_threshold_table, threshold_table
+from clsnb.analysis.embedding import embedding_map
 from clsnb.runs.log_table import read_log
 from clsnb.runs.logs import plot_curves
 from clsnb.analysis.compare import compare
