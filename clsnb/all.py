@@ -61,6 +61,7 @@ from clsnb.apis.flops import get_flops
 from clsnb.apis.download import download_models
 from clsnb.apis.doctor import doctor
 from clsnb.apis.publish import publish
+from clsnb.apis.export import export
 from clsnb.apis.reparameterize import reparameterize
 from clsnb.apis.vis_cam import vis_cam
 from clsnb.apis.vis_lr import vis_lr

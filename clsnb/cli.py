@@ -18,6 +18,7 @@ from .verbs.analysis import analysis_verbs
 from .verbs.asking import asking_verbs
 from .verbs.configs import config_verbs
 from .verbs.data import data_verbs
+from .verbs.export import export_verbs
 from .verbs.mmcls_scripts import script_name
 from .verbs.models import model_verbs
 from .verbs.pictures import picture_verbs
@@ -35,6 +36,7 @@ verb_groups = {
     'Data': data_verbs,
     'Configs': config_verbs,
     'Models': model_verbs,
+    'Export': export_verbs,
     'This program': system_verbs,
 }
 verbs = {o.name: o for group in verb_groups.values() for o in group}
