@@ -8,6 +8,7 @@ from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError
 
 here = Path(__file__).parent
+user_imports = [line.split(': ') for line in (here/'data/mmcls_imports.txt').read_text().splitlines()]
 photos = here.parent/'clsnb/photos'
 
 @pytest.fixture
@@ -33,6 +34,14 @@ def clsnb(*words, cwd, **env):
                           timeout=300, env=env)
 
 # ---- names
+
+@pytest.mark.parametrize('module,names', user_imports)
+def test_what_users_import_is_there_or_says_what_to_use(compat, module, names):
+    for name in names.split():
+        scope = {}
+        try: exec(f'from {module} import {name}', scope)
+        except ImportError as e: pytest.fail(str(e))
+        assert scope[name] is not None
 
 def test_every_row_of_the_table_leads_somewhere():
     for there,here,names in _rows():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['parts_of_models', 'heads_and_losses', 'backbone_modules', 'more_backbones', 'data_modules', 'core_modules',
-           'mmcv_modules', 'mmcls_version', 'mmcv_version', 'mmcv_cnn', 'mmcv_runner', 'instead', 'tables', 'Place',
-           'parents', 'old_modules', 'find_place', 'advice', 'names_table']
+           'mmcv_modules', 'mmcls_version', 'mmcv_version', 'mmcv_images', 'mmcv_cnn', 'mmcv_bricks', 'mmcv_runner',
+           'mmcv_hooks', 'instead', 'tables', 'Place', 'parents', 'old_modules', 'find_place', 'advice', 'names_table']
 
 # %% ../../nbs/compat/names.ipynb #071d63e2
 from functools import lru_cache
@@ -18,7 +18,8 @@ mmcls.models.builder | core.registry | ATTENTION BACKBONES CLASSIFIERS HEADS LOS
 mmcls.models.builder | models.classifier | build_backbone build_classifier build_head build_loss build_neck
 mmcls.models.classifiers.base | models.classifier | BaseClassifier
 mmcls.models.classifiers.image | models.classifier | ImageClassifier
-mmcls.models.utils.attention | layers.window | ShiftWindowMSA WindowMSA WindowMSAV2
+mmcls.models.utils.attention | layers.window | ShiftWindowMSA
+mmcls.models.utils.attention | compat.model_parts | FlatWindowMSA:WindowMSA FlatWindowMSAV2:WindowMSAV2
 mmcls.models.utils.attention | layers.attention | MultiheadAttention
 mmcls.models.utils.augment.augments | models.batch_augs | Augments
 mmcls.models.utils.augment.builder | models.batch_augs | build_augment
@@ -27,11 +28,14 @@ mmcls.models.utils.augment.cutmix | models.batch_augs | BatchCutMix:BatchCutMixL
 mmcls.models.utils.augment.identity | models.batch_augs | Identity
 mmcls.models.utils.augment.mixup | models.batch_augs | BatchMixup:BatchMixupLayer BatchMixup:BaseMixupLayer
 mmcls.models.utils.augment.resizemix | models.batch_augs | BatchResizeMix:BatchResizeMixLayer
-mmcls.models.utils.augment.utils | models.losses | convert_to_one_hot:one_hot_encoding
+mmcls.models.utils.augment.utils | models.batch_augs | one_hot_rows:one_hot_encoding
 mmcls.models.utils.channel_shuffle | models.backbones.shufflenet | channel_shuffle
-mmcls.models.utils.embed | layers.embed | PatchEmbed resize_pos_embed
+mmcls.models.utils.embed | layers.embed | resize_pos_embed
+mmcls.models.utils.embed | compat.model_parts | FixedPatchEmbed:PatchEmbed HybridEmbed
+mmcls.models.utils.embed | compat.model_parts | resize_relative_position_bias_table
 mmcls.models.utils.embed | models.backbones.swin | PatchMerging
 mmcls.models.utils.helpers | layers.module | to_1tuple to_2tuple to_3tuple to_4tuple to_ntuple to_ntuple:_ntuple
+mmcls.models.utils.helpers | compat.environment | is_tracing
 mmcls.models.utils.inverted_residual | layers.mbconv | InvertedResidual
 mmcls.models.utils.layer_scale | layers.scale | LayerScale
 mmcls.models.utils.make_divisible | layers.module | make_divisible
@@ -123,6 +127,8 @@ mmcls.models.backbones.vision_transformer | models.backbones.vit | TransformerEn
 # %% ../../nbs/compat/names.ipynb #b32f313c
 data_modules = '''
 mmcls.datasets.builder | core.registry | DATASETS PIPELINES SAMPLERS
+mmcls.datasets.builder | compat.environment | worker_init_fn
+mmcls.datasets.builder | compat.runs | build_sampler
 mmcls.datasets.builder | data.sets.wrappers | build_dataset
 mmcls.datasets.builder | data.feed.loader | build_dataloader
 mmcls.datasets.base_dataset | data.sets.dataset | BaseDataset
@@ -160,6 +166,8 @@ mmcls.apis.inference | apis.inference | inference_model
 mmcls.apis.inference | analysis.show | show_result_pyplot
 mmcls.apis.test | apis.test | multi_gpu_test single_gpu_test
 mmcls.apis.train | apis.fit | train_model
+mmcls.apis.train | compat.runs | init_random_seed set_random_seed
+mmcls.apis.test | compat.parallel | collect_results_cpu collect_results_gpu
 mmcls.core.evaluation.eval_hooks | train.evaluation | EvalHook EvalHook:DistEvalHook
 mmcls.core.evaluation.eval_metrics | metrics.single_label | calculate_confusion_matrix f1_score precision
 mmcls.core.evaluation.eval_metrics | metrics.single_label | precision_recall_f1 recall support
@@ -167,12 +175,22 @@ mmcls.core.evaluation.mean_ap | metrics.multi_label | average_precision mAP
 mmcls.core.evaluation.multilabel_eval_metrics | metrics.multi_label | average_performance
 mmcls.core.hook.class_num_check_hook | train.small_hooks | ClassNumCheckHook
 mmcls.core.hook.lr_updater | train.schedules | annealing_cos
+mmcls.core.hook.lr_updater | compat.runs | CosineAnnealingCooldownLrUpdaterHook
 mmcls.core.hook.precise_bn_hook | train.precise_bn | PreciseBNHook update_bn_stats
 mmcls.core.hook.wandblogger_hook | train.trackers | MMClsWandbHook
 mmcls.core.optimizers.lamb | train.lamb | Lamb
 mmcls.core.optimizers.layer_decay_optimizer_constructor | train.layer_decay | LearningRateDecayOptimizerConstructor
+mmcls.core.utils.dist_utils | compat.environment | sync_random_seed
+mmcls.core.utils.dist_utils | compat.runs | allreduce_grads
+mmcls.core.utils.dist_utils | compat.parallel | wrap_distributed_model wrap_non_distributed_model
+mmcls.core.utils.misc | compat.environment | multi_apply
 mmcls.core.visualization.image | view.infos | imshow_infos
+mmcls.utils.collect_env | compat.environment | collect_env
+mmcls.utils.device | compat.environment | auto_select_device
+mmcls.utils.distribution | compat.parallel | wrap_distributed_model wrap_non_distributed_model
 mmcls.utils.logger | core.log | get_root_logger
+mmcls.utils.logger | compat.environment | load_json_log
+mmcls.utils.setup_env | compat.environment | setup_multi_processes
 mmcls.version | compat.names | mmcls_version:__version__
 '''
 
@@ -183,7 +201,12 @@ mmcv.utils.config | config.config | Config
 mmcv.utils.config | config.dict | ConfigDict
 mmcv.utils.config | config.override | DictAction
 mmcv.utils.logging | core.log | get_logger
+mmcv.utils.logging | compat.helpers | print_log
+mmcv.utils.env | compat.environment | collect_env
 mmcv.utils.misc | core.compat | is_list_of is_seq_of is_tuple_of
+mmcv.utils.misc | compat.helpers | check_prerequisites concat_list deprecated_api_warning has_method
+mmcv.utils.misc | compat.helpers | import_modules_from_strings is_method_overridden is_str iter_cast list_cast
+mmcv.utils.misc | compat.helpers | requires_executable requires_package slice_list tuple_cast
 mmcv.utils.misc | layers.module | to_1tuple to_2tuple to_3tuple to_4tuple to_ntuple
 mmcv.utils.parrots_wrapper | layers.norm_act | SyncBatchNorm
 mmcv.utils.parrots_wrapper | torch.nn.modules.batchnorm | _BatchNorm
@@ -193,43 +216,89 @@ mmcv.utils.parrots_wrapper | torch.nn.modules.pooling | _AdaptiveAvgPoolNd _Adap
 mmcv.utils.parrots_wrapper | torch.utils.data | DataLoader DataLoader:PoolDataLoader
 mmcv.utils.parrots_wrapper | torch | __version__:TORCH_VERSION
 mmcv.utils.hub | torch.hub | load_state_dict_from_url:load_url
-mmcv.utils.registry | core.registry | Registry build:build_from_cfg
+mmcv.utils.registry | compat.helpers | ChildRegistry:Registry build_from_cfg
+mmcv.utils.path | compat.files | check_file_exist fopen is_filepath mkdir_or_exist scandir symlink
+mmcv.utils.progressbar | compat.progress | ProgressBar track_iter_progress track_parallel_progress track_progress
+mmcv.utils.timer | compat.progress | Timer TimerError check_time
+mmcv.utils.seed | compat.environment | worker_init_fn
+mmcv.utils.trace | compat.environment | is_jit_tracing
+mmcv.utils.torch_ops | compat.environment | torch_meshgrid
 mmcv.utils.version_utils | core.compat | digit_version
+mmcv.utils.version_utils | compat.environment | get_git_hash
 mmcv.fileio.file_client | data.pixels.file_client | FileClient
 mmcv.fileio.parse | data.sets.dataset | list_from_file
-mmcv.image.geometric | imgops.geometric | imcrop imflip impad imresize imrotate imshear imtranslate
+mmcv.fileio.parse | compat.files | dict_from_file
+mmcv.fileio.io | compat.files | dump load
+'''
+mmcls_version, mmcv_version = '0.25.0', '1.7.2'
+
+# %% ../../nbs/compat/names.ipynb #7c91ff14
+mmcv_images = '''
+mmcv.image.geometric | imgops.geometric | imflip impad imrotate imshear imtranslate
+mmcv.image.geometric | compat.images | bbox_clip bbox_scaling crop_image:imcrop impad_to_multiple imrescale
+mmcv.image.geometric | compat.images | resize_image:imresize imresize_like rescale_size
+mmcv.image.io | compat.images | imfrombytes imread imwrite supported_backends use_backend
+mmcv.image.colorspace | compat.images | bgr2gray bgr2hls bgr2hsv bgr2rgb gray2bgr gray2rgb hls2bgr hsv2bgr imconvert
+mmcv.image.colorspace | compat.images | rgb2bgr rgb2gray
+mmcv.image.misc | compat.images | tensor2imgs
+mmcv.visualization.image | compat.images | imshow
 mmcv.image.photometric | imgops.photometric | adjust_brightness adjust_color adjust_contrast adjust_lighting
 mmcv.image.photometric | imgops.photometric | adjust_sharpness auto_contrast imdenormalize imequalize iminvert
 mmcv.image.photometric | imgops.photometric | imnormalize
+mmcv.image.photometric | compat.images | adjust_hue clahe lut_transform posterize solarize
 mmcv.engine.test | apis.test | multi_gpu_test single_gpu_test
-mmcv.parallel.collate | data.feed.batches | collate
-mmcv.parallel.distributed | torch.nn.parallel | DistributedDataParallel:MMDistributedDataParallel
+mmcv.engine.test | compat.parallel | collect_results_cpu collect_results_gpu
+mmcv.parallel.collate | compat.parallel | collate_containers:collate
+mmcv.parallel.data_container | compat.parallel | DataContainer
+mmcv.parallel.data_parallel | compat.parallel | MMDataParallel
+mmcv.parallel.distributed | compat.parallel | MMDistributedDataParallel
+mmcv.parallel.registry | compat.parallel | MODULE_WRAPPERS
+mmcv.parallel.scatter_gather | compat.parallel | scatter scatter_kwargs
+mmcv.parallel.utils | compat.parallel | is_module_wrapper
+mmcv.device.utils | compat.environment | auto_select_device:get_device
 '''
-mmcls_version, mmcv_version = '0.25.0', '1.7.2'
 
 # %% ../../nbs/compat/names.ipynb #2a1e95ea
 mmcv_cnn = '''
 mmcv.cnn.alexnet | models.backbones.classic | AlexNet
 mmcv.cnn.builder | core.registry | MODELS build:build_model_from_cfg
+mmcv.cnn.bricks.context_block | compat.bricks | ContextBlock
+mmcv.cnn.bricks.non_local | compat.non_local | NonLocal1d NonLocal2d NonLocal3d NonLocalNd:_NonLocalNd
+mmcv.cnn.bricks.padding | compat.bricks | build_padding_layer
+mmcv.cnn.bricks.plugin | compat.bricks | build_plugin_layer plugin_abbr:infer_abbr
+mmcv.cnn.bricks.scale | compat.bricks | Scale
+mmcv.cnn.bricks.upsample | compat.bricks | PixelShufflePack build_upsample_layer
+mmcv.cnn.utils.flops_counter | compat.environment | get_model_complexity_info
 mmcv.cnn.resnet | models.backbones.resnet | ResNet
 mmcv.cnn.vgg | models.backbones.classic | VGG
+'''
+
+# %% ../../nbs/compat/names.ipynb #bf15205a
+mmcv_bricks = '''
 mmcv.cnn.bricks.activation | layers.norm_act | Clamp build_activation_layer
 mmcv.cnn.bricks.activation | torch.nn | GELU
 mmcv.cnn.bricks.conv | layers.conv | build_conv_layer
 mmcv.cnn.bricks.conv2d_adaptive_padding | layers.conv | Conv2dAdaptivePadding
 mmcv.cnn.bricks.conv_module | layers.conv | ConvModule
 mmcv.cnn.bricks.conv_ws | layers.conv | ConvWS2d
+mmcv.cnn.bricks.conv_ws | compat.bricks | ConvAWS2d conv_ws_2d
 mmcv.cnn.bricks.depthwise_separable_conv_module | layers.conv | DepthwiseSeparableConvModule
 mmcv.cnn.bricks.drop | layers.drop | DropPath Dropout build_dropout drop_path
 mmcv.cnn.bricks.hsigmoid | layers.norm_act | HSigmoid
-mmcv.cnn.bricks.hswish | torch.nn | Hardswish:HSwish
+mmcv.cnn.bricks.hswish | compat.bricks | HSwish
 mmcv.cnn.bricks.norm | layers.norm_act | build_norm_layer is_norm norm_abbr:infer_abbr
 mmcv.cnn.bricks.registry | layers.conv | CONV_LAYERS
 mmcv.cnn.bricks.registry | layers.norm_act | ACTIVATION_LAYERS NORM_LAYERS
 mmcv.cnn.bricks.registry | layers.drop | DROPOUT_LAYERS
 mmcv.cnn.bricks.registry | core.registry | ATTENTION
+mmcv.cnn.bricks.registry | compat.bricks | PADDING_LAYERS PLUGIN_LAYERS UPSAMPLE_LAYERS
+mmcv.cnn.bricks.registry | compat.transformer | FEEDFORWARD_NETWORK POSITIONAL_ENCODING TRANSFORMER_LAYER
+mmcv.cnn.bricks.registry | compat.transformer | TRANSFORMER_LAYER_SEQUENCE
 mmcv.cnn.bricks.swish | layers.norm_act | Swish
-mmcv.cnn.bricks.transformer | layers.attention | MultiheadAttention
+mmcv.cnn.bricks.transformer | compat.transformer | BaseTransformerLayer QueryAttention:MultiheadAttention
+mmcv.cnn.bricks.transformer | compat.transformer | TransformerLayerSequence build_attention
+mmcv.cnn.bricks.transformer | compat.transformer | build_feedforward_network build_positional_encoding
+mmcv.cnn.bricks.transformer | compat.transformer | build_transformer_layer build_transformer_layer_sequence
 mmcv.cnn.bricks.transformer | layers.embed | AdaptivePadding PatchEmbed
 mmcv.cnn.bricks.transformer | models.backbones.swin | PatchMerging
 mmcv.cnn.bricks.transformer | layers.mlp | FFN
@@ -238,24 +307,39 @@ mmcv.cnn.utils.fuse_conv_bn | layers.fuse | fuse_conv_bn
 mmcv.cnn.utils.weight_init | core.init | INITIALIZERS constant_init initialize kaiming_init normal_init
 mmcv.cnn.utils.weight_init | core.init | trunc_normal_init uniform_init xavier_init bias_for_prob:bias_init_with_prob
 mmcv.cnn.utils.weight_init | torch.nn.init | trunc_normal_
+mmcv.cnn.utils.weight_init | compat.runs | update_init_info
 '''
 
 # %% ../../nbs/compat/names.ipynb #a967b580
 mmcv_runner = '''
 mmcv.runner.base_module | layers.module | BaseModule ModuleList Sequential
+mmcv.runner.base_module | compat.runs | ModuleDict
 mmcv.runner.builder | core.registry | RUNNERS
+mmcv.runner.builder | compat.runs | runner_from_cfg:build_runner
 mmcv.runner.checkpoint | core.checkpoint | save_checkpoint read_checkpoint:_load_checkpoint
 mmcv.runner.checkpoint | core.load | load_checkpoint load_state_dict
+mmcv.runner.checkpoint | compat.runs | load_checkpoint_with_prefix:_load_checkpoint_with_prefix weights_to_cpu
 mmcv.runner.dist_utils | core.dist | get_dist_info init_dist master_only
+mmcv.runner.dist_utils | compat.runs | allreduce_grads allreduce_params
+mmcv.runner.fp16_utils | compat.precision | auto_fp16 cast_tensor_type force_fp32 wrap_fp16_model
 mmcv.runner.epoch_based_runner | train.loop | Runner Runner:EpochBasedRunner
 mmcv.runner.base_runner | train.loop | Runner:BaseRunner
 mmcv.runner.iter_based_runner | train.loop | IterBasedRunner
+mmcv.runner.iter_based_runner | compat.runs | IterLoader
 mmcv.runner.log_buffer | train.log_buffer | LogBuffer
 mmcv.runner.priority | train.hooks | get_priority
+mmcv.runner.priority | compat.runs | Priority
+mmcv.runner.utils | compat.runs | get_host_info get_time_str obj_from_dict set_random_seed
 mmcv.runner.optimizer.builder | core.registry | OPTIMIZERS OPTIMIZER_BUILDERS
 mmcv.runner.optimizer.builder | train.optim | build_optimizer
+mmcv.runner.optimizer.builder | compat.runs | build_optimizer_constructor
 mmcv.runner.optimizer.default_constructor | train.optim | DefaultOptimizerConstructor
+'''
+
+# %% ../../nbs/compat/names.ipynb #1a969b83
+mmcv_hooks = '''
 mmcv.runner.hooks.checkpoint | train.checkpoint_hook | CheckpointHook
+mmcv.runner.hooks.closure | compat.runs | ClosureHook
 mmcv.runner.hooks.ema | train.ema | EMAHook
 mmcv.runner.hooks.evaluation | train.evaluation | EvalHook EvalHook:DistEvalHook
 mmcv.runner.hooks.hook | train.hooks | Hook
@@ -270,8 +354,15 @@ mmcv.runner.hooks.logger.text | train.loggers | TextLoggerHook
 mmcv.runner.hooks.logger.wandb | train.trackers | WandbLoggerHook
 mmcv.runner.hooks.lr_updater | train.schedule_hooks | LrUpdaterHook
 mmcv.runner.hooks.lr_updater | train.schedules | annealing_cos annealing_linear
+mmcv.runner.hooks.lr_updater | compat.runs | CosineAnnealingLrUpdaterHook CosineRestartLrUpdaterHook CyclicLrUpdaterHook
+mmcv.runner.hooks.lr_updater | compat.runs | ExpLrUpdaterHook FixedLrUpdaterHook FlatCosineAnnealingLrUpdaterHook
+mmcv.runner.hooks.lr_updater | compat.runs | InvLrUpdaterHook LinearAnnealingLrUpdaterHook OneCycleLrUpdaterHook
+mmcv.runner.hooks.lr_updater | compat.runs | PolyLrUpdaterHook StepLrUpdaterHook
 mmcv.runner.hooks.memory | train.small_hooks | EmptyCacheHook
 mmcv.runner.hooks.momentum_updater | train.schedule_hooks | MomentumUpdaterHook
+mmcv.runner.hooks.momentum_updater | compat.runs | CosineAnnealingMomentumUpdaterHook CyclicMomentumUpdaterHook
+mmcv.runner.hooks.momentum_updater | compat.runs | LinearAnnealingMomentumUpdaterHook OneCycleMomentumUpdaterHook
+mmcv.runner.hooks.momentum_updater | compat.runs | StepMomentumUpdaterHook
 mmcv.runner.hooks.optimizer | train.optimizer_hook | GradientCumulativeOptimizerHook OptimizerHook
 mmcv.runner.hooks.optimizer | train.amp | Fp16OptimizerHook GradientCumulativeFp16OptimizerHook
 mmcv.runner.hooks.profiler | train.small_hooks | ProfilerHook
@@ -293,7 +384,7 @@ instead = { # A module or name there -> what to use
 
 # %% ../../nbs/compat/names.ipynb #87c86e55
 tables = [parts_of_models, heads_and_losses, backbone_modules, more_backbones, data_modules, core_modules]
-tables += [mmcv_modules, mmcv_cnn, mmcv_runner]
+tables += [mmcv_modules, mmcv_images, mmcv_cnn, mmcv_bricks, mmcv_runner, mmcv_hooks]
 
 class Place(NamedTuple):
     "Where a name is"
