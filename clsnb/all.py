@@ -69,6 +69,7 @@ from clsnb.apis.vis_pipeline import vis_pipeline
 from clsnb.runs.folder import Run
 from clsnb.runs.results import Results
 from clsnb.runs.stop import request_stop
+from clsnb.runs.watched import watch_run, watch_runs
 from clsnb.analysis.confusion import confusion_matrix, plot_confusion
 from clsnb.analysis.mistakes import worst_mistakes
 from clsnb.analysis.reliability import plot_reliability, plot_scores
@@ -80,6 +81,7 @@ from clsnb.runs.log_table import read_log
 from clsnb.runs.logs import plot_curves
 from clsnb.analysis.compare import compare
 from clsnb.analysis.curves import plot_curve
+from clsnb.analysis.run_curves import plot_training
 from clsnb.analysis.train_time import cal_train_time
 from clsnb.analysis.figures import plot_mistakes, plot_predictions
 from clsnb.analysis.cam import draw_cam, plot_cams

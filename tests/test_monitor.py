@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from clsnb.analysis.run_curves import plot_training
 from clsnb.apis.continue_run import continue_in_background, continue_run
 from clsnb.cli import main
-from clsnb.core.errors import DataError
+from clsnb.core.errors import ConfigError, DataError
 from clsnb.core.work_dir import WorkFiles
 from clsnb.runs.folder import Run
 from clsnb.runs.stop import request_stop
+from clsnb.runs.watched import WatchedRun, run_folder, watch_runs
 from clsnb.train.progress import process_born
 
 ENV = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
@@ -137,3 +139,71 @@ def test_a_run_of_two_processes_continues_in_two(tmp_path):
     wait_until(lambda: Run(tmp_path).progress.get('world_size')==2 or child.poll() is not None)
     assert request_stop(tmp_path)['state']=='interrupted'
     assert child.wait(60)==130, (tmp_path/WorkFiles.continued).read_text()
+
+# ---- Watch
+
+def leave_log(folder, epochs=3, steps=8, **last):
+    "A log of training and evaluation"
+    lines = [dict(mode='train', epoch=e, iter=i, loss=1/(e+i), lr=.1/e, time=.2, data_time=.05)
+             for e in range(1, epochs+1) for i in range(1, steps+1)]
+    lines += [dict(mode='val', epoch=e, iter=4, accuracy=10.*min(e, 2), loss=1/e) for e in range(1, epochs+1)]
+    lines.sort(key=lambda o: (o['epoch'], o['mode']=='val'))
+    file = Path(folder)/'20260101_000000.log.json'
+    file.write_text('\n'.join(map(json.dumps, lines))+'\n')
+    return file
+
+def test_a_row_for_each_run(tmp_path):
+    for name in 'ab':
+        (tmp_path/name).mkdir()
+        leave_log(tmp_path/name)
+    leave(tmp_path/'a', wait=.25, speed=120.)
+    rows = watch_runs([tmp_path/'a', Run(tmp_path/'b'), tmp_path/'c'])
+    assert list(rows.index)==['a', 'b', 'c'] and list(rows.state)==['running', 'unknown', 'waiting']
+    assert rows.loc['a', ['data_wait', 'images_per_second', 'seconds_left']].tolist()==[.25, 120., 120]
+    assert rows.loc['b', ['metric', 'best', 'best_at']].tolist()==['accuracy', 20., 3] # of equal ones the lower loss
+    assert rows.loc['c', 'problems']=='there is no such folder yet'
+
+@pytest.mark.parametrize('damage, problem', [
+    (b'{"mode": "train", "ep', 'the log ends in half a line'),
+    (b'\x00\xff\n{"mode": 3}\n', '2 damaged lines of the log left out'),
+])
+def test_a_damaged_log_is_named(damage, problem, tmp_path):
+    file = leave_log(tmp_path)
+    watched = WatchedRun(tmp_path)
+    watched.read()
+    rows = len(watched.table)
+    with open(file, 'ab') as opened: opened.write(damage)
+    assert watched.read() and watched.problems==[problem] and len(watched.table)==rows
+    (tmp_path/WorkFiles.progress).write_text('{')
+    assert watched.read() and watched.problems==[problem, 'progress.json is damaged']
+    file.write_bytes(b'')
+    (tmp_path/WorkFiles.progress).unlink()
+    watched.read()
+    assert watched.problems==[] and not watched.read()
+
+def test_a_log_that_vanishes(tmp_path):
+    file = leave_log(tmp_path)
+    watched = WatchedRun(file)
+    assert watched.read() and len(watched.table)
+    file.unlink()
+    watched.read()
+    assert 'cannot be read' in watched.problems[0]
+    leave_log(tmp_path, epochs=1)
+    assert watched.read() and watched.problems==[] and watched.table.epoch.max()==1
+
+def test_what_is_no_run(tmp_path, monkeypatch):
+    for wrong in (3, None, [None], []):
+        with pytest.raises(DataError): watch_runs(wrong)
+    with pytest.raises(ConfigError, match="Did you mean 'loss'"): plot_training(tmp_path, ['los'])
+    with pytest.raises(ConfigError, match='smooth'): plot_training(tmp_path, smooth=-1)
+    monkeypatch.chdir(tmp_path)
+    Path('work_dirs/mine').mkdir(parents=True)
+    (tmp_path/'mine.py').write_text('a = 1')
+    assert {run_folder('mine'), run_folder('mine.py'), run_folder(Path('work_dirs/mine'))}=={Path('work_dirs/mine')}
+
+def test_a_figure_of_runs_in_any_state(tmp_path):
+    (tmp_path/'a').mkdir()
+    leave_log(tmp_path/'a')
+    axes = plot_training([tmp_path/'a', tmp_path/'nowhere'], smooth=3).axes
+    assert [ax.get_title(loc='left') for ax in axes][:2]==['Loss', 'accuracy']
+    assert len(axes[0].lines)==3 and len(axes[2].lines)==1 and not axes[5].lines # values behind the smoothed loss

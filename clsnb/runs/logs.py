@@ -49,6 +49,7 @@ class GrowingLog:
         self._begin()
     def _begin(self):
         self.facts, self.position, self.unfinished = {}, 0, b''
+        self.damaged = 0 # lines that are left out
         self.kept, self.group, self.each = [], [], 1
     @property
     def rows(self)->list[dict]:
@@ -66,7 +67,9 @@ class GrowingLog:
         return self.position>before
     def _take(self, line):
         row = log_row(line)
-        if row is None: return
+        if row is None:
+            self.damaged += bool(line.strip())
+            return
         if 'mode' in row: self.add(row)
         else: self.facts.update(row)
     def add(self, row: dict)->None:

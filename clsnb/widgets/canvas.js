@@ -415,16 +415,23 @@ class CurveView {
       name: line.name,
       x: column(line.x),
       y: column(line.y),
-      index: i,
+      index: line.color ?? i,
+      dashed: line.dashed ?? (line.color ?? i) >= 6,
+      faint: line.faint ?? false,
     }));
     const before = this.full;
     this.full = this.fullRange();
-    const same = before && this.shown && before[0] === this.full[0] && before[1] === this.full[1];
-    if (!same) this.shown = [...this.full];
+    if (!this.staysZoomed(before)) this.shown = [...this.full];
     this.band = this.model.get("brush")?.length === 2 ? [...this.model.get("brush")] : null;
     this.cursor = null;
     this.fillLegend();
     this.frame.redraw();
+  }
+
+  // The zoom outlives new values at the same positions, and values that are added behind the others
+  staysZoomed(before) {
+    if (!before || !this.shown || before[0] !== this.full[0] || before[1] > this.full[1]) return false;
+    return before[1] === this.full[1] || this.shown[0] !== before[0] || this.shown[1] !== before[1];
   }
 
   readBrush() {
@@ -436,17 +443,18 @@ class CurveView {
   fillLegend() {
     const legend = this.frame.legend;
     legend.replaceChildren();
-    for (const line of this.lines) {
+    const named = this.lines.filter(line => !line.faint);
+    for (const line of named) {
       const button = make("button", "cvs-key", { type: "button", "aria-pressed": !this.hidden.has(line.name), ...OWN_KEYS });
       const swatch = make("span", "cvs-swatch", { "aria-hidden": "true" });
       swatch.style.setProperty("--swatch", `var(--cvs-series-${line.index % 6})`);
-      swatch.style.borderTopStyle = line.index < 6 ? "solid" : "dashed";
+      swatch.style.borderTopStyle = line.dashed ? "dashed" : "solid";
       button.append(swatch, line.name);
       button.title = `Show or hide ${line.name}`;
       button.addEventListener("click", () => this.toggleLine(line.name, button));
       legend.append(button);
     }
-    legend.hidden = this.lines.length < 2;
+    legend.hidden = named.length < 2;
   }
 
   toggleLine(name, button) {
@@ -597,15 +605,17 @@ class CurveView {
     const [first, last] = this.shownPart(line);
     base.strokeStyle = this.frame.colors.series[line.index % 6];
     base.fillStyle = base.strokeStyle;
-    base.lineWidth = 2;
+    base.globalAlpha = line.faint ? 0.35 : 1;
+    base.lineWidth = line.faint ? 1 : 2;
     base.lineJoin = "round";
-    base.setLineDash(line.index < 6 ? [] : [6, 4]);
+    base.setLineDash(line.dashed ? [6, 4] : []);
     base.beginPath();
     if (last - first > 2 * this.plotWidth()) this.traceThinned(line, first, last);
     else this.traceAll(line, first, last);
     base.stroke();
     base.setLineDash([]);
     if (first === last) this.drawDot(base, line, first);
+    base.globalAlpha = 1;
   }
 
   traceAll(line, first, last) {
@@ -671,7 +681,7 @@ class CurveView {
     overlay.strokeStyle = frame.colors.muted;
     overlay.lineWidth = 1;
     this.strokeSegment(overlay, x, this.margin.top, x, frame.height - this.margin.bottom);
-    const read = this.visibleLines().filter(line => line.x.length);
+    const read = this.visibleLines().filter(line => line.x.length && !line.faint);
     for (const line of read) this.drawDot(overlay, line, this.nearest(line, this.cursor));
     frame.say(this.readOut(read));
   }
@@ -696,7 +706,7 @@ class CurveView {
 
   // A position is that of the nearest sample of the line with most samples
   snap(position) {
-    const lines = this.visibleLines().filter(line => line.x.length);
+    const lines = this.visibleLines().filter(line => line.x.length && !line.faint);
     if (!lines.length) return null;
     const densest = lines.reduce((a, b) => (b.x.length > a.x.length ? b : a));
     return this.toX(densest.x[this.nearest(densest, position)]);
@@ -798,7 +808,7 @@ class CurveView {
   }
 
   step(count, marking) {
-    const lines = this.visibleLines().filter(line => line.x.length);
+    const lines = this.visibleLines().filter(line => line.x.length && !line.faint);
     if (!lines.length) return;
     const densest = lines.reduce((a, b) => (b.x.length > a.x.length ? b : a));
     const before = this.cursor ?? this.shown[0];

@@ -104,7 +104,7 @@ def _pack_lines(lines):
     "All numbers one after the other, and where each line's begin; equal positions are stored once"
     parts,rows = [],[]
     places,start = {},0
-    for name,(x,y) in lines.items():
+    for name,(x,y,*look) in lines.items():
         x,y = (np.asarray(o, 'f8').ravel() for o in (x, y))
         if len(x)!=len(y): raise ValueError(f'line {name!r}: {len(x)} positions, {len(y)} values')
         place = []
@@ -115,7 +115,7 @@ def _pack_lines(lines):
                 parts.append(key)
                 start += len(values)
             place.append(places[key])
-        rows.append(dict(name=str(name), x=place[0], y=place[1]))
+        rows.append(dict(name=str(name), x=place[0], y=place[1]) | dict(*look))
     return rows,b''.join(parts)
 
 # %% ../../nbs/widgets/canvas.ipynb #73266021
@@ -125,7 +125,7 @@ class CurveCanvas(Canvas):
     brush = T.List().tag(sync=True) # Lowest and highest position of the marked range, or nothing
     def __init__(
         self,
-        lines:dict[str, tuple], # Name -> positions (rising) and values
+        lines:dict[str, tuple], # Name -> positions (rising), values, and perhaps a dict: color, dashed, faint, name
         x_label:str='', # What the positions are
         y_label:str='', # What the values are
         log:bool=False, # Logarithmic values?
@@ -160,7 +160,7 @@ class CurveCanvas(Canvas):
         self._call('brush', *(ends or (None, None)))
     def picture(self)->Any:
         fig,ax = new_chart(8, self.height/90, self.label)
-        for name,(x,y) in self.lines.items(): ax.plot(x, y, label=str(name))
+        for name,(x,y,*_) in self.lines.items(): ax.plot(x, y, label=str(name))
         if self._axes['log']: ax.set_yscale('log')
         if self._axes['log_x']: ax.set_xscale('log')
         style_axes(ax, '', self._axes['x_label'], self._axes['y_label'])
