@@ -86,7 +86,7 @@ def run_curves(
             rows = table[(table['mode']=='train')==(mode=='train')]
             y = panel_values(panel, rows, metric, batch)
             known = np.isfinite(y)
-            label = mode if len(runs)==1 else f'{watched.name} {mode}' if len(modes)==2 else watched.name
+            label = mode if len(runs)==1 else ' '.join([watched.name, mode][:len(modes)])
             if known.any(): found.append(RunCurve(label, rows['at'].to_numpy(float)[known], y[known], i, mode))
     return found
 
