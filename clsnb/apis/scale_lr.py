@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..config.config import Config
 from ..config.keys import KEYS
 from ..core.errors import ConfigError
+from ..train.schedule_options import scale_rates
 
 # %% ../../nbs/apis/scale_lr.ipynb #c45d6c5c
 @dataclass
@@ -86,9 +87,6 @@ def scale_lr(
     if scaling is None:
         raise ConfigError("auto_scale_lr: the batch size that the learning rate is meant for is unknown. "
                           "Set auto_scale_lr=dict(enable=True, base_batch_size=256), and optimizer.lr.")
-    cfg.optimizer['lr'] = scaling.new_lr
-    schedule = cfg.facts.part('lr_config')
-    if isinstance(schedule.get('max_lr'), (int, float)):
-        schedule['max_lr'] *= scaling.batch/scaling.base_batch
+    scale_rates(cfg, scaling.batch, scaling.base_batch)
     cfg['auto_scale_lr'] = cfg.facts.part('auto_scale_lr') | dict(enable=True, base_batch_size=scaling.batch)
     return f'learning rate: {scaling}'

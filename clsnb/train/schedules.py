@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['warm_ups', 'annealing_cos', 'annealing_linear', 'fixed', 'step', 'exp', 'poly', 'inv', 'cosine', 'flat_cosine',
-           'linear', 'cosine_cooldown', 'cosine_restart', 'cyclic', 'one_cycle', 'warm_up', 'Schedule', 'lr_curve']
+           'linear', 'cosine_cooldown', 'cosine_restart', 'cyclic', 'one_cycle', 'warm_up', 'Schedule',
+           'policy_function', 'lr_curve']
 
 # %% ../../nbs/train/schedules.ipynb #1b3c06d3
 import math
@@ -177,9 +178,8 @@ class Schedule:
         self.key = 'momentum_config' if momentum else 'lr_config'
         if self.name is None:
             raise ConfigError(f"{self.key}: there is no policy {policy!r}.{near(policy, SCHEDULES)}")
-        self.f = policy if callable(policy) else SCHEDULES.get(self.name)
+        self.f = policy if callable(policy) else policy_function(self.name, momentum)
         kw = {_momentum_names.get(k, k): v for k,v in kw.items()}
-        if momentum and self.name=='OneCycle': self.f = _one_cycle_momentum
         known = accepted_args(self.f)-{'base','t','T'}
         for k in kw:
             if k not in known:
@@ -245,6 +245,13 @@ def _one_cycle_momentum(
         [(0, max_momentum), (up, base_momentum), *tail, (T-1, max_momentum)],
         _anneal[anneal_strategy],
     )
+
+def policy_function(
+    policy:str, # Registered name
+    momentum:bool=False, # Of a `momentum_config`
+)->object: # A function of (base, t, T) and options
+    "What computes a policy"
+    return _one_cycle_momentum if momentum and policy=='OneCycle' else SCHEDULES.get(policy)
 
 def lr_curve(
     lr_config:dict, # As in a config
