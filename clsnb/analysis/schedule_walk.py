@@ -43,6 +43,7 @@ class _StandIn(nn.Module):
 def _momentum_of(group):
     return group['momentum'] if 'momentum' in group else group.get('betas', (None,))[0]
 
+# %% ../../nbs/analysis/schedule_walk.ipynb #6d0f3b91
 def distinct_groups(
     optimizer, # Or several in a dict
     keep_all:bool=False, # Also those that begin alike
@@ -56,6 +57,13 @@ def distinct_groups(
             new = {k: v for k,v in group.items() if k!='params'} | dict(name=name, count=0)
             found.setdefault(key, new)['count'] += sum(p.numel() for p in group['params'] if not hasattr(p, 'stand_in'))
     return list(found.values())
+
+def group_kinds(
+    cfg:dict, # A config with an optimizer
+)->list[dict]: # From `distinct_groups`
+    "The parameter groups whose rates differ; raises `ConfigError`"
+    keep_all = isinstance(Facts(cfg).lr_config.get('max_lr'), (list, tuple)) # a rate for each group by its place
+    return distinct_groups(config_optimizer(cfg), keep_all)
 
 # %% ../../nbs/analysis/schedule_walk.ipynb #ba62c045
 def _walker(cfg, groups, epoch_len):
@@ -78,13 +86,6 @@ def _schedule_hooks(cfg, runner):
     return [HOOKS.build(hook) for hook in hooks]
 
 # %% ../../nbs/analysis/schedule_walk.ipynb #5b1e9c07
-def group_kinds(
-    cfg:dict, # A config with an optimizer
-)->list[dict]: # From `distinct_groups`
-    "The parameter groups whose rates differ; raises `ConfigError`"
-    keep_all = isinstance(Facts(cfg).lr_config.get('max_lr'), (list, tuple)) # a rate for each group by its place
-    return distinct_groups(config_optimizer(cfg), keep_all)
-
 def schedule_table(
     cfg:dict, # A config with optimizer, runner and lr_config
     epoch_len:int, # Iterations in an epoch
