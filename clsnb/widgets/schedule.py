@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['run_controls', 'run_changes', 'readout_table', 'steps_in_words', 'ScheduleControls', 'show_effect', 'show_plan',
-           'schedule_picture', 'overlay_controls', 'ScheduleExplorer']
+           'look_at', 'schedule_picture', 'schedule_canvases', 'fill_canvases', 'unique_label', 'overlay_controls',
+           'ScheduleExplorer']
 
 # %% ../../nbs/widgets/schedule.ipynb #34b74f8c
 import os
@@ -19,6 +20,7 @@ from ..config.config import pretty
 from ..core.errors import ClsnbError, ConfigError
 from ..core.markup import element, table_element
 from ..runs.folder import Run
+from .canvas import CurveCanvas
 from .explorer import Explorer
 from .schedule_controls import (
     ScheduleForm, effective_controls, form_changes, number_control)
@@ -185,6 +187,24 @@ def show_plan(
     settings = {key: value for key,value in plan.settings.items() if key!='data' or plan.settings!=desk.source.settings}
     explorer.line.value = element('pre', pretty(settings), style='line-height:1.35;margin:0;white-space:pre-wrap')
 
+def look_at(
+    explorer:'Explorer', # A `ScheduleExplorer`
+    state:dict, # Values of its controls
+)->None:
+    "Compute the plan for the controls, unless it is there; raises what is wrong with them"
+    if explorer.problem: raise explorer.problem
+    note,explorer.note = explorer.note,None
+    if note: raise note
+    if state==explorer.shown: return
+    explorer.plan = explorer.desk.plan(state)
+    explorer.table = explorer.plan.table(800)
+    first = explorer.table[explorer.table.group==0]
+    explorer.its,explorer.lrs = first.iter.to_numpy(),first.lr.to_numpy()
+    explorer._held = True # the controls that follow from the plan do not draw again
+    try: show_plan(explorer, state)
+    finally: explorer._held = False
+    explorer.shown = explorer.state
+
 def schedule_picture(
     explorer:'Explorer', # A `ScheduleExplorer` with a `table`
     state:dict, # Values of its controls
@@ -196,6 +216,41 @@ def schedule_picture(
     total = explorer.table.attrs['max_iters']
     return panels,f"{state['axis']} ({total:,} iterations in all)",state['log_scale'],state['cursor']/unit or None
 
+# %% ../../nbs/widgets/schedule.ipynb #e879259c
+def schedule_canvases(
+    explorer:'Explorer', # A `ScheduleExplorer`
+)->list[CurveCanvas]:
+    "A canvas for the learning rate and one for the momentum; a click moves the cursor"
+    canvases = [CurveCanvas({}, height=300), CurveCanvas({}, height=150)]
+    def move(x):
+        unit = explorer.plan.epoch_len if explorer.state['axis']=='epoch' else 1
+        explorer.cursor = int(np.clip(round(x*unit), 0, explorer.plan.max_iters-1))
+    for canvas in canvases: canvas.on_click(explorer.guarded(move))
+    return canvases
+
+def fill_canvases(
+    canvases:list[CurveCanvas], # Of the learning rate and of the momentum
+    panels:dict, # From `schedule_panels`
+    xlabel:str,
+    log:bool, # Scale of the learning rate
+)->None:
+    "Give canvases what they show; that of a momentum that stays is hidden"
+    for canvas,title in zip(canvases, ('Learning rate', 'Momentum')):
+        lines = {}
+        for line in panels.get(title, ()): lines[unique_label(line.label, lines)] = line.x,line.y
+        canvas.layout.display = None if lines else 'none'
+        canvas.label = f'{title}: {", ".join(lines)}'
+        canvas.set_lines(lines, x_label=xlabel, y_label=title, log=log and title=='Learning rate')
+
+def unique_label(
+    label:str,
+    taken:dict, # By label
+)->str:
+    "A label that is not taken"
+    numbered = (f'{label} ({i})' for i in range(2, len(taken)+3))
+    return label if label not in taken else next(o for o in numbered if o not in taken)
+
+# %% ../../nbs/widgets/schedule.ipynb #9f6890fb
 def overlay_controls(
     explorer:'Explorer', # A `ScheduleExplorer`
 )->list[W.Widget]:
@@ -209,7 +264,7 @@ def overlay_controls(
     remove.on_click(lambda _: explorer.clear())
     return [field, W.HBox([keep, remove])]
 
-# %% ../../nbs/widgets/schedule.ipynb #22e2c091
+# %% ../../nbs/widgets/schedule.ipynb #2206a3be
 class ScheduleExplorer(Explorer):
     "Learning rate and momentum of a run, by the real hooks"
     title = 'Learning rate'
@@ -225,9 +280,9 @@ class ScheduleExplorer(Explorer):
         trust:bool=False, # Run a config file as Python, and import what it names
         **start, # Values to start with, by name of control
     ):
-        self._problem, self._note, self._shown, self.overlays = None, None, None, []
+        self.problem, self.note, self.shown, self.overlays = None, None, None, []
         try: self.desk = ScheduleControls(schedule_plan(cfg, samples, ranks, iters_per_epoch, epochs, base, trust=trust))
-        except (ClsnbError, OSError) as e: self._problem, self.desk = e, ScheduleControls(schedule_plan())
+        except (ClsnbError, OSError) as e: self.problem, self.desk = e, ScheduleControls(schedule_plan())
         self.plan, self.chart = self.desk.source, ScheduleChart()
         self.readout, self.line = W.HTML().add_class('clsnb-readout'), W.HTML().add_class('clsnb-line')
         super().__init__(**{**self.desk.start, **start})
@@ -238,6 +293,9 @@ class ScheduleExplorer(Explorer):
     def controls(self)->dict: return self.desk.specs
     def extras(self)->list: return overlay_controls(self)
     def below(self)->list: return [self.readout, self.line]
+    def canvases(self)->list:
+        self.views = schedule_canvases(self)
+        return self.views
     @property
     def lr_config(self)->dict: return self.plan.cfg.facts.lr_config
     def save(self, path:str|os.PathLike, base:str|None=None)->None: # See `save_schedule`
@@ -246,7 +304,7 @@ class ScheduleExplorer(Explorer):
     def compare(self, other:object, label:str|None=None)->None: # See `schedule_overlay`
         "Lay another curve over it"
         try: self.overlays.append(schedule_overlay(other, label))
-        except (ClsnbError, OSError) as e: self._note = e
+        except (ClsnbError, OSError) as e: self.note = e
         self.redraw()
     def clear(self)->None:
         "Remove the other curves"
@@ -254,22 +312,12 @@ class ScheduleExplorer(Explorer):
         self.redraw()
     def keep(self)->None: self.compare(self.plan, f'kept {len(self.overlays)+1}: {self.state["policy"]}')
 
-    def look(self, state:dict)->None: # Values of the controls
-        "Compute the plan for the controls, and show what is said of it in words"
-        if self._problem: raise self._problem
-        note,self._note = self._note,None
-        if note: raise note
-        if state==self._shown: return
-        self.plan = self.desk.plan(state)
-        self.table = self.plan.table(800)
-        self.its, self.lrs = (self.table[self.table.group==0][key].to_numpy() for key in ('iter', 'lr'))
-        self._held = True
-        try: show_plan(self, state)
-        finally: self._held = False
-        self._shown = self.state
     def draw(self, **state)->object:
-        self.look(state)
+        look_at(self, state)
         return self.chart.image(*schedule_picture(self, state))
+    def update(self, **state)->None:
+        look_at(self, state)
+        fill_canvases(self.views, *schedule_picture(self, state)[:3])
     def describe(self, policy, **state)->str:
         k,facts = int(np.argmax(self.lrs)),self.plan.cfg.facts
         return (f'{policy}: starts at {self.lrs[0]:.3g}, highest {self.lrs[k]:.3g} at iteration {self.its[k]:,}, '

@@ -9,4 +9,5 @@ __all__ = ['LRExplorer']
 from .schedule import ScheduleExplorer
 
 # %% ../../nbs/widgets/training.ipynb #381cc68b
-LRExplorer = ScheduleExplorer
+class LRExplorer(ScheduleExplorer):
+    "Learning rate and momentum of a run, by the real hooks; a `ScheduleExplorer`"
