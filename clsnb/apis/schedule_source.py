@@ -128,16 +128,18 @@ def schedule_overlay(
     "What can lie over a schedule: a curve, recorded or planned, or the level that a sweep suggests"
     import pandas as pd
     if isinstance(source, Overlay): return source
-    if isinstance(source, LrFind):
-        if source.suggestion is None: raise DataError(f"{source!r}: there is no learning rate to compare with.")
-        return level_overlay(label or f'LR finder: {source.suggestion:.1e}', source.suggestion)
+    if isinstance(source, LrFind): return _sweep_overlay(source, label)
     if isinstance(source, (int, float)): return level_overlay(label or f'{source:g}', source)
     if isinstance(source, pd.DataFrame):
         return (run_overlay if 'mode' in source else plan_overlay)(label or 'saved', source)
-    is_path = isinstance(source, (str, os.PathLike)) and not isinstance(source, Run)
-    if is_path and Path(source).is_dir(): source = Run(source)
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir(): source = Run(source)
     if isinstance(source, Run): return run_overlay(label or source.name, source.log)
-    if is_path and Path(source).suffix=='.csv' or str(source).endswith('.log.json'):
-        return _file_overlay(Path(source), label or Path(source).stem)
+    if str(source).endswith(('.csv', '.log.json')): return _file_overlay(Path(source), label or Path(source).stem)
     plan = schedule_plan(source)
     return plan_overlay(label or Path(plan.cfg.filename or 'config').stem, plan.table())
+
+def _sweep_overlay(sweep, label):
+    "The rate that a sweep suggests"
+    lr = sweep.suggestion
+    if lr is None: raise DataError(f"{sweep!r}: there is no learning rate to compare with.")
+    return level_overlay(label or f'LR finder: {lr:.1e}', lr)

@@ -97,7 +97,8 @@ def steps_in_words(
         n += 'process)' if plan.ranks==1 else 'processes)'
     if facts.accumulation>1: n += f', {plan.epoch_len//facts.accumulation:,} steps of the optimiser'
     if plan.base_batch:
-        n += f'; learning rate {facts.lr:g} for batch {plan.base_batch} becomes {plan.run_config.facts.lr:g} for {plan.batch}'
+        scaled = plan.run_config.facts.lr
+        n += f'; learning rate {facts.lr:g} for batch {plan.base_batch} becomes {scaled:g} for {plan.batch}'
     return n
 
 # %% ../../nbs/widgets/schedule.ipynb #b95ee929
@@ -149,7 +150,8 @@ class ScheduleControls:
         if self.has_momentum: names |= effective_controls(self.momentum_form, state)
         off = set() if state['scale_lr'] else {'base_batch'}
         off |= {'iters_per_epoch'} if state['samples'] else {'ranks', 'batch_size', 'accumulation'}-self._scaled(state)
-        if self.source.cfg.facts.lr is None or state['policy']=='OneCycle' and state['max_lr'].strip(): off.add('base_lr')
+        has_peak = state['policy']=='OneCycle' and state['max_lr'].strip()
+        if has_peak or self.source.cfg.facts.lr is None: off.add('base_lr')
         return names-off
     def _scaled(self, state): return {'ranks', 'batch_size', 'accumulation'} if state['scale_lr'] else {'accumulation'}
 
@@ -184,7 +186,8 @@ def show_plan(
     explorer.marks = pd.concat([marks, at_cursor])
     words = [steps_in_words(plan), f'. In all: {length_in_words(table)}.']
     explorer.readout.value = element('div', readout_table(explorer.marks, plan.epoch_len), element('p', *words))
-    settings = {key: value for key,value in plan.settings.items() if key!='data' or plan.settings!=desk.source.settings}
+    settings = plan.settings
+    if settings.get('data')==desk.source.settings.get('data'): settings.pop('data', None)
     explorer.line.value = element('pre', pretty(settings), style='line-height:1.35;margin:0;white-space:pre-wrap')
 
 def look_at(
@@ -280,8 +283,10 @@ class ScheduleExplorer(Explorer):
         trust:bool=False, # Run a config file as Python, and import what it names
         **start, # Values to start with, by name of control
     ):
-        self.problem, self.note, self.shown, self.overlays = None, None, None, []
-        try: self.desk = ScheduleControls(schedule_plan(cfg, samples, ranks, iters_per_epoch, epochs, base, trust=trust))
+        self.problem = self.note = self.shown = None
+        self.overlays = []
+        asked = samples,ranks,iters_per_epoch,epochs,base
+        try: self.desk = ScheduleControls(schedule_plan(cfg, *asked, trust=trust))
         except (ClsnbError, OSError) as e: self.problem, self.desk = e, ScheduleControls(schedule_plan())
         self.plan, self.chart = self.desk.source, ScheduleChart()
         self.readout, self.line = W.HTML().add_class('clsnb-readout'), W.HTML().add_class('clsnb-line')
@@ -296,8 +301,7 @@ class ScheduleExplorer(Explorer):
     def canvases(self)->list:
         self.views = schedule_canvases(self)
         return self.views
-    @property
-    def lr_config(self)->dict: return self.plan.cfg.facts.lr_config
+    lr_config = property(lambda self: self.plan.cfg.facts.lr_config, doc="The `lr_config` that is shown")
     def save(self, path:str|os.PathLike, base:str|None=None)->None: # See `save_schedule`
         "Write the schedule as a config file"
         save_schedule(self.plan.cfg, path, base)
@@ -306,8 +310,7 @@ class ScheduleExplorer(Explorer):
         try: self.overlays.append(schedule_overlay(other, label))
         except (ClsnbError, OSError) as e: self.note = e
         self.redraw()
-    def clear(self)->None:
-        "Remove the other curves"
+    def clear(self)->None: # Without other curves
         self.overlays.clear()
         self.redraw()
     def keep(self)->None: self.compare(self.plan, f'kept {len(self.overlays)+1}: {self.state["policy"]}')
