@@ -91,13 +91,17 @@ def schedule_plan(
     "The schedule of a config as a run would have it; raises `ConfigError`"
     if isinstance(source, SchedulePlan): return source
     cfg = _complete(_config_with_schedule(source, options, trust), epochs, base)
-    if samples is None and epoch_len is None: samples = training_samples(cfg)
-    if samples is not None and epoch_len is None: epoch_len = steps_in_epoch(cfg, samples, ranks)
-    scaled = cfg.facts.part('auto_scale_lr').get('enable', False) if scale is None else scale
-    meant_for = base_batch_size(cfg) if scaled else None
-    if scaled and not meant_for: raise ConfigError(
-        "The batch size that the learning rate is meant for is unknown; set auto_scale_lr.base_batch_size.")
-    return SchedulePlan(cfg, epoch_len or 100, samples, ranks, meant_for)
+    if epoch_len is None:
+        samples = training_samples(cfg) if samples is None else samples
+        epoch_len = 100 if samples is None else steps_in_epoch(cfg, samples, ranks)
+    return SchedulePlan(cfg, epoch_len, samples, ranks, _meant_batch(cfg, scale))
+
+def _meant_batch(cfg, scale):
+    "The batch to scale the rate from; None where it is not scaled"
+    if scale is None: scale = cfg.facts.part('auto_scale_lr').get('enable', False)
+    if not scale: return None
+    if base := base_batch_size(cfg): return base
+    raise ConfigError("The batch size that the learning rate is meant for is unknown; set auto_scale_lr.base_batch_size.")
 
 # %% ../../nbs/apis/schedule_source.ipynb #b521cf6d
 def run_overlay(
