@@ -101,7 +101,9 @@ def _meant_batch(cfg, scale):
     if scale is None: scale = cfg.facts.part('auto_scale_lr').get('enable', False)
     if not scale: return None
     if base := base_batch_size(cfg): return base
-    raise ConfigError("The batch size that the learning rate is meant for is unknown; set auto_scale_lr.base_batch_size.")
+    raise ConfigError(
+        "The batch size that the learning rate is meant for is unknown; set auto_scale_lr.base_batch_size."
+    )
 
 # %% ../../nbs/apis/schedule_source.ipynb #b521cf6d
 def run_overlay(
@@ -136,11 +138,17 @@ def schedule_overlay(
     if isinstance(source, (int, float)): return level_overlay(label or f'{source:g}', source)
     if isinstance(source, pd.DataFrame):
         return (run_overlay if 'mode' in source else plan_overlay)(label or 'saved', source)
-    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir(): source = Run(source)
-    if isinstance(source, Run): return run_overlay(label or source.name, source.log)
-    if str(source).endswith(('.csv', '.log.json')): return _file_overlay(Path(source), label or Path(source).stem)
+    if isinstance(source, (str, os.PathLike)): return _named_overlay(source, label)
     plan = schedule_plan(source)
     return plan_overlay(label or Path(plan.cfg.filename or 'config').stem, plan.table())
+
+def _named_overlay(source, label):
+    "The curve of a run, of a file or of a config"
+    if Path(source).is_dir(): source = Run(source)
+    if isinstance(source, Run): return run_overlay(label or source.name, source.log)
+    label = label or Path(source).stem
+    if str(source).endswith(('.csv', '.log.json')): return _file_overlay(Path(source), label)
+    return plan_overlay(label, schedule_plan(source).table())
 
 def _sweep_overlay(sweep, label):
     "The rate that a sweep suggests"
