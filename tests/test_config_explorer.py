@@ -2,7 +2,9 @@
 import shlex
 from pathlib import Path
 import pytest
+from clsnb.analysis.model_blocks import draw_blocks, model_blocks
 from clsnb.apis.edited_config import EditedConfig, typed_value
+from clsnb.apis.edited_tree import compared_config, edited_tree, own_bases
 from clsnb.config.changes import override_changes
 from clsnb.config.config import Config
 from clsnb.config.config_export import ConfigExport
@@ -215,3 +217,50 @@ def test_search():
     cfg = Config.fromfile('resnet18_8xb32_in1k')
     assert [dotted_key(o) for o in search_config(cfg, 'DEPTH 18')]==['model.backbone.depth']
     assert search_config(cfg, 'nothing like it')==[] and len(search_config(cfg, ''))==len(cfg.leaves())
+
+# ---- The tree and the blocks
+
+def test_tree_shows_types_origins_changes_and_findings(edited):
+    edited.set('model.backbone.depth', 50)
+    edited.remove('optimizer.momentum')
+    page = edited_tree(edited, key=('model', 'backbone', 'depth'))
+    for text in ('<i>int</i>', 'resnet18.py:', 'was 18', 'in_channels is 512', 'optimizer.momentum = 0.9', 'chosen'):
+        assert text in page, text
+    only = edited_tree(edited, differs=True)
+    assert 'depth' in only and 'a key is gone' in only and '<b>num_stages' not in only
+    found = edited_tree(edited, search='momentum')
+    assert 'nothing contains' in found
+    assert 'there 34' in edited_tree(edited, against='resnet34_8xb32_in1k')
+    assert 'was' not in edited_tree(EditedConfig('resnet18_8xb32_in1k'), against=own_bases)
+    with pytest.raises(ConfigError, match='Did you mean'): compared_config(edited, 'resnet34_8xb32_in1kk')
+
+def test_tree_escapes_what_a_config_says():
+    edited = EditedConfig(dict(model={}, work_dir='<img src=x onerror=alert(1)>', custom_hooks=[dict(type='<script>')]))
+    page = edited_tree(edited, search='<')
+    assert '<img' not in page and '<script' not in page and '&lt;script&gt;' in page
+
+def test_every_packaged_config_has_a_tree():
+    for name in list_configs()[::10]:
+        edited = EditedConfig(name)
+        page = edited_tree(edited)
+        assert page.count('<b>')>=len(edited.original), name
+
+@pytest.mark.parametrize('name', [
+    'resnet50_8xb32_in1k', 'vit-base-p16_ft-64xb64_in1k-384', 'swin-tiny_16xb64_in1k', 'vgg11_8xb32_in1k',
+    'mobilenet-v2_8xb32_in1k', 'conformer-tiny-p16_8xb128_in1k', 'efficientformer-l1_8xb128_in1k', 'lenet5_mnist',
+])
+def test_blocks_hold_all_parameters(name):
+    import torch
+    from clsnb.core.registry import MODELS
+    cfg = Config.fromfile(name)
+    with torch.device('meta'): model = MODELS.build(cfg.model)
+    blocks = model_blocks(cfg)
+    assert sum(o.params for o in blocks)==sum(p.numel() for p in model.parameters())
+    assert all(o.shape for o in blocks if o.kind!='Parameter') and 2<=len(blocks)<40
+    assert f'{len(blocks)} blocks' in draw_blocks(blocks).alt
+
+def test_a_model_that_cannot_be_built_says_why():
+    cfg = Config.fromfile('resnet18_8xb32_in1k')
+    cfg.model.backbone.depth = 19
+    with pytest.raises(ConfigError, match='ResNet has no depth 19'): model_blocks(cfg)
+    with pytest.raises(ConfigError, match='no model'): model_blocks(Config(dict(data={})))

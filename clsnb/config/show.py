@@ -66,6 +66,7 @@ class ConfigTree:
     note:Callable|None=None # Function of a path and its value that returns what else stands beside it
     shown:Container|None=None # Paths to draw; None: all
     opened:Container=() # Paths of parts that are open
+    fold:bool=True # Draw short dicts on one line
 
     def node(self, key:object, value:object, path:tuple, around:str='' # Place of the part around it
              )->Markup:
@@ -73,7 +74,8 @@ class ConfigTree:
         here = self.place(path) if self.place else ''
         notes = [_place_note(here, around), self.note(path, value) if self.note else None]
         name = element('b', key)
-        if _fits_line(value) and len(self.files_in(value, path)) < 2:
+        foldable = self.fold or not isinstance(value, dict) or not value
+        if foldable and _fits_line(value) and len(self.files_in(value, path)) < 2:
             return element('p', name, ' = ', _cut_text(literal(value), 200), notes)
         inner = self.nodes(value, path, here or around)
         head = element('summary', name, ' ', element('u', _summary(value)), notes)
