@@ -77,9 +77,12 @@ def show_images(
     rows = max(1, math.ceil(len(imgs)/cols))
     out = Image.new('RGB', (cols*w, rows*h), 'white')
     draw = ImageDraw.Draw(out)
+    photos = out.info['photos'] = [] # left, top, width, height: dark pages invert the rest
     for i,o in enumerate(imgs):
         x,y = i%cols*w,i//cols*h
-        out.paste(o, (x+(size-o.width)//2, y+head+(size-o.height)//2))
+        left,top = x+(size-o.width)//2,y+head+(size-o.height)//2
+        out.paste(o, (left, top))
+        photos.append((left, top, *o.size))
         if titles:
             title = _fitting(str(titles[i]), size-1)
             draw.text((x+1, y+10), title, fill='black', font=pil_font(title), anchor='ls')

@@ -118,7 +118,7 @@ function themeColors(dark) {
   const style = getComputedStyle(document.body);
   const pick = (name, light, black) => style.getPropertyValue(name).trim() || (dark ? black : light);
   return {
-    ground: pick("--jp-layout-color1", "#ffffff", "#111418"),
+    ground: pick("--jp-layout-color0", "#ffffff", "#111111"),
     ink: pick("--jp-content-font-color1", dark ? "#e6e6e6" : "#202020", "#e6e6e6"),
     muted: dark ? "#b4bcc4" : "#57616b",
     line: dark ? "#4a525a" : "#d5dae0",
@@ -1883,11 +1883,57 @@ class GridView {
   }
 }
 
+// ---- Names for the controls of an explorer: ipywidgets gives none to handles of sliders and to buttons with a symbol
+
+function nameControls(root) {
+  for (const box of root.querySelectorAll(".widget-inline-hbox")) {
+    const name = box.querySelector(".widget-label")?.textContent.trim();
+    if (!name) continue;
+    const handles = [...box.querySelectorAll(".noUi-handle")];
+    handles.forEach((handle, i) => setName(handle, handles.length > 1 ? `${name}, ${i ? "high" : "low"}` : name));
+    for (const readout of box.querySelectorAll(".widget-readout")) setName(readout, `${name}, value`);
+  }
+  for (const button of root.querySelectorAll("button[title]")) {
+    if (button.title && !/\w/.test(button.textContent)) setName(button, button.title);
+  }
+}
+
+function setName(element, name) {
+  if (element.getAttribute("aria-label") !== name) element.setAttribute("aria-label", name);
+}
+
+// Controls come and go, so the explorer is watched; `el` is put into the page after this function ends
+function keepNaming(model, el) {
+  const selector = `.${model.get("meta").root}`;
+  let pending = null;
+  let tries = 0;
+  const watcher = new MutationObserver(() => later());
+  function name() {
+    pending = null;
+    const root = el.closest(selector);
+    if (!root && tries++ < 300) return later();
+    if (!root) return;
+    watcher.disconnect();
+    nameControls(root);
+    root.dataset.named = "yes";
+    watcher.observe(root, { childList: true, subtree: true });
+  }
+  function later() {
+    pending ??= requestAnimationFrame(name);
+  }
+  later();
+  return () => {
+    watcher.disconnect();
+    cancelAnimationFrame(pending);
+  };
+}
+
 // ---- For anywidget
 
 const VIEWS = { curve: CurveView, heat: HeatView, scatter: ScatterView, grid: GridView };
 
 function render({ model, el }) {
+  if (model.get("kind") === "names") return keepNaming(model, el);
   try {
     const frame = new Frame(model, el);
     const View = VIEWS[model.get("kind")];

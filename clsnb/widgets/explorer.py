@@ -13,13 +13,13 @@ from typing import Any
 import ipywidgets as W
 from ..core.io import atomic_write
 from ..core.markup import Markup, element
-from .canvas import Canvas, has_canvas
-from .still import Still, jpeg_bytes, show_live, widget_bundle
+from .canvas import Canvas, control_names, has_canvas
+from .still import Still, jpeg_bytes, paper_css, photo_boxes, show_live, widget_bundle
 
 # %% ../../nbs/widgets/explorer.ipynb #d70cd836
 _grid = dict(
     grid_template_columns='repeat(auto-fill, minmax(min(395px, 100%), 1fr))',
-    max_width='900px',
+    max_width='1300px',
     margin='0 0 8px',
 )
 _wide = dict(style=dict(description_width='95px'), layout=dict(width='300px', max_width='100%'))
@@ -80,7 +80,7 @@ def _stepper(slider):
     return W.HBox([slider, button('◀', -1, 'one back'), button('▶', 1, 'one on')])
 
 # %% ../../nbs/widgets/explorer.ipynb #90710e08
-_css = (files('clsnb.widgets')/'explorer.css').read_text(encoding='utf-8')
+_css = (files('clsnb.widgets')/'explorer.css').read_text(encoding='utf-8')+paper_css
 
 def _with_descendants(w):
     "A widget and all widgets in it"
@@ -94,9 +94,11 @@ def _close_inside(box):
             if isinstance(part, W.Widget): part.close()
         if w is not box: w.close()
 
-def _style_html(still_id):
-    "The style of an explorer; while it is in the page, the still picture of the next output is not"
-    return W.HTML(element('style', Markup(f'{_css}\n#{still_id} {{ display: none }}')), layout=dict(display='none'))
+def _unseen(explorer_class):
+    "The style of an explorer, which also hides the still picture of the next output, and the names of its controls"
+    style = Markup(f'{_css}\n#{explorer_class}-still {{ display: none }}')
+    parts = [W.HTML(element('style', style), layout=dict(display='none'))]
+    return [*parts, control_names(explorer_class)] if has_canvas() else parts
 
 # %% ../../nbs/widgets/explorer.ipynb #b28e171f
 class StatusLine(W.HTML):
@@ -144,8 +146,9 @@ class StillPicture(W.HTML):
     def is_hidden(self)->bool: return bool(self.views) and all(view.shown for view in self.views)
     def make(self, state:dict, draw:Callable, describe:Callable)->None:
         "Draw the picture of a state"
-        jpeg,px = jpeg_bytes(draw(**state))
-        self.still = Still(self.title, state, jpeg, px, describe(**state), self.scale)
+        made = draw(**state)
+        jpeg,px = jpeg_bytes(made)
+        self.still = Still(self.title, state, jpeg, px, describe(**state), self.scale, photo_boxes(made))
         self.is_old = False
         self.value = self.still.img
 
@@ -171,6 +174,8 @@ class Explorer(W.VBox):
         for w in self._ctl.values(): w.observe(self._changed, 'value')
         self.redraw()
 
+    @classmethod
+    def accepts(cls, x:object)->bool: return False # Is this what `explore(x)` should open?
     def controls(self)->dict[str, object]: return {} # What can be chosen, by argument of `draw`
     def extras(self)->list[W.Widget]: return [] # More widgets beside the controls
     def canvases(self)->list[W.Widget]: return [] # Canvases in place of the picture, where a browser can draw them
@@ -187,7 +192,7 @@ class Explorer(W.VBox):
         grid = W.GridBox(rows+self.extras(), layout=_grid)
         canvases = self.canvases() if has_canvas() else []
         self._img.give_way(canvases, self._uid, self.errors)
-        return [_style_html(self._uid+'-still'), *head, grid, self._img, *canvases, *self.below(), self._status]
+        return [*head, grid, self._img, *canvases, *self.below(), self._status, *_unseen(self._uid)]
 
     @property
     def state(self)->dict[str, Any]: return {k: w.value for k,w in self._ctl.items()}
