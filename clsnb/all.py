@@ -94,7 +94,7 @@ from clsnb.zoo.index import list_models, search_models, zoo
 
 
 class _Later:
-    "A class or function whose module is imported at its first use; it has the signature and documentation of the original"
+    "A class of a module that is imported when the class is first used; it has the signature and documentation of the class"
     def __init__(self, module: str, name: str):
         self._module = module
         self._name = name
@@ -105,23 +105,22 @@ class _Later:
     def __signature__(self): return _inspect.signature(self._real)
     @property
     def __doc__(self): return self._real.__doc__
-    @property
-    def __call__(self): return self._real  # calls it, and notebooks show its signature
+    def __call__(self, *args, **kwargs): return self._real(*args, **kwargs)
     def __getattr__(self, name: str):
         if name.startswith('_'): raise AttributeError(name)
         return getattr(self._real, name)
     def __mro_entries__(self, bases: tuple) -> tuple: return (self._real,)
     def __instancecheck__(self, instance: object) -> bool: return isinstance(instance, self._real)
-    def __repr__(self): return f'<{self._module}.{self._name}>'
+    def __repr__(self): return f'<class {self._module}.{self._name}>'
 
 
 if _TYPE_CHECKING:
-    from clsnb.widgets.explore import explore
+    from clsnb.widgets.cleaner import Cleaner
     from clsnb.widgets.pipeline import PipelineExplorer
     from clsnb.widgets.schedule import ScheduleExplorer
     from clsnb.widgets.training import LRExplorer
 else:
-    explore = _Later('clsnb.widgets.explore', 'explore')
+    Cleaner = _Later('clsnb.widgets.cleaner', 'Cleaner')
     LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
     ScheduleExplorer = _Later('clsnb.widgets.schedule', 'ScheduleExplorer')
     PipelineExplorer = _Later('clsnb.widgets.pipeline', 'PipelineExplorer')

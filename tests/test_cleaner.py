@@ -331,3 +331,104 @@ def test_several_labels(folder, tmp_path):
     journal = journal_for(folder, (cat, 'relabel', ['cat', 'dog']))
     cleaned = ds.apply(journal)
     assert cleaned.get_gt_labels().tolist() == [[1, 1], [0, 1]] and cleaned.get_cat_ids(0) == [0, 1]
+
+# ---- the explorer, without a browser
+
+@pytest.fixture
+def plain():
+    from clsnb.widgets.canvas import use_canvas
+    use_canvas(False)
+    yield
+    use_canvas(None)
+
+def test_buttons_mark_and_undo(folder, plain):
+    from clsnb.widgets.cleaner import Cleaner
+    ex = Cleaner(folder)
+    assert ex.journal.path == folder.with_name('pets.journal.csv') and ex.alt == '8 of 8 pictures'
+    ex.set(count=2)
+    ex.panel.buttons['remove'].click()
+    assert [o.action for o in ex.journal.marks.values()] == ['remove']*2
+    ex.set(label='dog', first=1, count=1)
+    ex.panel.label.value = 'cat'
+    ex.panel.buttons['relabel'].click()
+    assert ex.journal.marks[dog].label == 'cat' and ex.journal.marks[dog].was == 'dog'
+    ex.set(label=None, marked='remove', first=0)
+    assert ex.shown.tolist() == [0, 1]
+    ex.panel.buttons['undo'].click()
+    ex.panel.buttons['undo'].click()
+    assert not ex.journal.marks and len(ex.shown) == 0 and not ex.errors
+    ex.panel.buttons['undo'].click()
+    assert 'nothing to take back' in ex.panel.status.value
+    ex.panel.buttons['keep'].click()
+    assert 'No picture is chosen' in ex.panel.status.value and len(ex.panel.errors) == 1
+    ex.close()
+
+def test_marks_survive_switching_and_restarting(folder, plain):
+    from clsnb.widgets.cleaner import Cleaner
+    one, two = Cleaner(folder), Cleaner(folder)
+    one.panel.act('remove', [0])
+    two.panel.act('unsure', [5])
+    one.set(label='dog', search='1')
+    one.set(label=None, search='')
+    again = Cleaner(pets(folder))
+    assert {k: o.action for k, o in again.journal.marks.items()} == {cat: 'remove', dog: 'unsure'}
+    assert len(again.pictures.select(again.journal.marks, marked='not yet')) == 6
+    for ex in (one, two, again): ex.close()
+
+def test_canvas_keys(folder):
+    from clsnb.widgets.canvas import use_canvas
+    from clsnb.widgets.cleaner import Cleaner
+    use_canvas(True)
+    ex = Cleaner(folder)
+    use_canvas(None)
+    def press(key, current=0): ex.grid._handle_custom_msg(dict(type='key', key=key, current=current), [])
+    press('x', 3)
+    assert list(ex.journal.marks) == ['cat/3 ä,"b".png']
+    ex.grid.selection = [0, 1]
+    press('2')
+    assert [o.label for o in ex.journal.marks.values() if o.action=='relabel'] == ['dog', 'dog']
+    ex.panel.buttons['unsure'].click()
+    assert sum(o.action=='unsure' for o in ex.journal.marks.values()) == 2
+    press('z'), press('z'), press('z'), press('q'), press('9')
+    assert not ex.journal.marks and not ex.errors and not ex.panel.errors
+    assert 'keep' not in ex._caption(0)
+    press('k')
+    assert ex._caption(0).startswith('✓ keep | cat: 0')
+    ex.close()
+
+def test_bad_pictures_and_journals_are_shown(folder, tmp_path, plain):
+    from clsnb.widgets.cleaner import Cleaner
+    (folder/'cat'/'0 ä,"b".png').write_bytes(b'no picture')
+    ex = Cleaner(pets(folder))
+    (folder/'cat'/'1 ä,"b".png').unlink()
+    ex.redraw()
+    assert not ex.errors and ex.snapshot().jpeg
+    ex.panel.act('remove', [0])
+    ex.journal.path.write_bytes(ex.journal.path.read_bytes()[:-20])
+    ex.panel.act('keep', [2])
+    assert 'line 2 was cut off' in ex.panel.status.value or 'line 2 is damaged' in ex.panel.status.value
+    ex.journal.path.unlink()
+    ex.journal.path.mkdir()
+    ex.panel.act('keep', [3])
+    assert 'cannot be' in ex.panel.status.value and len(ex.panel.errors) == 1
+    ex.close()
+
+def test_a_clean_close(folder, plain):
+    from ipywidgets.widgets.widget import _instances
+    from clsnb.widgets.cleaner import Cleaner
+    n = len(_instances)
+    for _ in range(3): Cleaner(folder).close()
+    assert len(_instances) == n
+
+def test_it_takes_what_people_have(folder, tmp_path, plain, monkeypatch):
+    from clsnb.runs.results import Results
+    from clsnb.widgets.cleaner import Cleaner
+    monkeypatch.chdir(tmp_path)
+    results = Results.from_dataset(np.eye(2)[[0]*8], pets(folder))
+    results.save('results.json')
+    for source in (results, 'results.json', pets(folder), str(folder), RepeatDataset(pets(folder), 1), Digits('val', [])):
+        ex = Cleaner(source, tmp_path/'j.csv')
+        assert not ex.errors and ex.snapshot().jpeg, source
+        ex.close()
+    assert Cleaner.accepts(folder) and Cleaner.accepts(results) and Cleaner.accepts(pets(folder)) and not Cleaner.accepts(7)
+    with pytest.raises(DataError, match='no such file'): Cleaner(tmp_path/'nowhere')

@@ -174,6 +174,7 @@ class Journal:
             self._write([Mark('undo', stroke=stroke, when=utc_now())])
             return self._log.strokes[stroke]
     def _write(self, marks):
+        self.refresh() # a file that was cut or replaced is noticed before it grows
         try: _append_lines(self.path, [journal_line(mark) for mark in marks])
         except OSError as e: raise DataError(f"{self.path} cannot be written ({e.strerror or e}).") from None
         self.refresh()
