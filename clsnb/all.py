@@ -64,8 +64,6 @@ from clsnb.apis.publish import publish
 from clsnb.apis.export import export
 from clsnb.apis.reparameterize import reparameterize
 from clsnb.apis.vis_cam import vis_cam
-from clsnb.apis.schedule_source import schedule_plan
-from clsnb.analysis.schedule_chart import plot_plan
 from clsnb.apis.vis_lr import vis_lr
 from clsnb.apis.vis_pipeline import vis_pipeline
 from clsnb.runs.folder import Run
@@ -115,13 +113,11 @@ class _Later:
 
 
 if _TYPE_CHECKING:
-    from clsnb.widgets.cleaner import Cleaner
+    from clsnb.widgets.monitor import TrainingMonitor
     from clsnb.widgets.pipeline import PipelineExplorer
-    from clsnb.widgets.schedule import ScheduleExplorer
     from clsnb.widgets.training import LRExplorer
 else:
-    Cleaner = _Later('clsnb.widgets.cleaner', 'Cleaner')
     LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
-    ScheduleExplorer = _Later('clsnb.widgets.schedule', 'ScheduleExplorer')
     PipelineExplorer = _Later('clsnb.widgets.pipeline', 'PipelineExplorer')
+    TrainingMonitor = _Later('clsnb.widgets.monitor', 'TrainingMonitor')
 __all__ = [o for o in dir() if not o.startswith('_')]

@@ -1,5 +1,5 @@
 "A run that is stopped, continued and watched from outside its process"
-import json, os, socket, subprocess, sys, time
+import json, os, socket, subprocess, sys, threading, time
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from clsnb.runs.folder import Run
 from clsnb.runs.stop import request_stop
 from clsnb.runs.watched import WatchedRun, run_folder, watch_runs
 from clsnb.train.progress import process_born
+from clsnb.widgets.monitor import TrainingMonitor
 
 ENV = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
 OPTIONS = [
@@ -207,3 +208,107 @@ def test_a_figure_of_runs_in_any_state(tmp_path):
     axes = plot_training([tmp_path/'a', tmp_path/'nowhere'], smooth=3).axes
     assert [ax.get_title(loc='left') for ax in axes][:2]==['Loss', 'accuracy']
     assert len(axes[0].lines)==3 and len(axes[2].lines)==1 and not axes[5].lines # values behind the smoothed loss
+
+# ---- The monitor
+
+def open_monitor(runs, **options): return TrainingMonitor(runs, live=False, **options)
+
+def test_buttons_follow_the_state(tmp_path):
+    leave_log(tmp_path)
+    monitor = open_monitor(tmp_path)
+    enabled = {}
+    for state in ('running', 'interrupted', 'finished', 'failed', 'died'):
+        leave(tmp_path, state=state.replace('died', 'running'), born='1' if state=='died' else process_born(os.getpid()))
+        monitor.look()
+        enabled[state] = not monitor.stop_button.disabled, not monitor.continue_button.disabled
+        assert state in monitor.cards.value or state=='running'
+    stops, continues = (True, False), (False, True)
+    assert enabled==dict(running=stops, interrupted=continues, finished=(False, False), failed=continues, died=continues)
+    assert not monitor.errors
+    monitor.close()
+
+def test_a_click_asks_the_run_to_stop(tmp_path):
+    leave_log(tmp_path)
+    leave(tmp_path)
+    monitor = open_monitor(tmp_path)
+    monitor.stop_button.click()
+    assert (tmp_path/WorkFiles.stop_request).is_file() and monitor.stop_button.disabled
+    assert 'asked to stop after this step' in monitor.cards.value
+    leave(tmp_path, state='interrupted', why='request')
+    monitor.look()
+    assert 'asked to stop' not in monitor.cards.value and not monitor.continue_button.disabled
+    monitor.continue_button.click() # there is no checkpoint
+    assert 'no config' in str(monitor.errors[-1]) and 'no config' in monitor._status.value
+    monitor.close()
+
+def test_a_process_that_cannot_continue_is_named(tmp_path):
+    from clsnb.apis.fit import fit
+    options = {'data.workers_per_gpu': 0, 'data.samples_per_gpu': 256, 'runner.max_epochs': 1, 'results': False}
+    run = fit('lenet5_1xb32_digits', tmp_path, options | {'log_level': 'ERROR'}, device='cpu')
+    text = run.config_file.read_text()
+    leave(tmp_path, state='interrupted', why='request')
+    monitor = open_monitor(tmp_path)
+    run.config_file.write_text(text.replace('LeNet5', 'LeNet6'))
+    monitor.continue_button.click()
+    assert 'a new process is starting' in monitor.cards.value and monitor.continue_button.disabled, monitor.errors
+    monitor.chosen.process.wait(60)
+    monitor.look()
+    assert 'LeNet6' in monitor.cards.value and not monitor.continue_button.disabled and not monitor.errors
+    monitor.close()
+
+def test_the_monitor_of_odd_places(tmp_path):
+    monitor = open_monitor([tmp_path/'nowhere', tmp_path], run=tmp_path.name)
+    assert 'no such folder yet' in monitor.cards.value and 'waiting for a run' in repr(monitor) and not monitor.errors
+    monitor.stop_button.click()
+    assert 'no run has begun' in str(monitor.errors[-1])
+    monitor.panel, monitor.log_scale, monitor.smoothing = 'memory', True, 30
+    assert len(monitor.errors)==1 and monitor.snapshot().jpeg
+    monitor.close()
+    with pytest.raises(DataError): TrainingMonitor(3)
+    assert TrainingMonitor.accepts(Run(tmp_path)) and not TrainingMonitor.accepts(tmp_path)
+
+def test_a_monitor_looks_at_most_twice_a_second(tmp_path):
+    leave_log(tmp_path)
+    leave(tmp_path)
+    monitor = TrainingMonitor(tmp_path, every=.01, live=True)
+    drawn, end, i = monitor.drawn, time.time()+2.2, 0
+    while time.time()<end:
+        i += 1
+        leave(tmp_path, iter=24+i)
+        time.sleep(.02)
+    assert 1<=monitor.drawn-drawn<=5
+    monitor.close()
+    drawn = monitor.drawn
+    leave(tmp_path, iter=1)
+    time.sleep(.8)
+    assert monitor.drawn==drawn
+
+def test_monitors_leave_nothing_behind(tmp_path):
+    import gc, weakref
+    from ipywidgets.widgets.widget import _instances
+    leave_log(tmp_path)
+    count, threads, dead = len(_instances), threading.active_count(), []
+    for i in range(100):
+        monitor = TrainingMonitor(tmp_path, live=i<3)
+        dead.append(weakref.ref(monitor))
+        monitor.close()
+    del monitor
+    gc.collect()
+    wait_until(lambda: threading.active_count()<=threads, 5)
+    gc.collect()
+    assert len(_instances)==count and not any(ref() for ref in dead)
+
+def test_the_monitor_of_a_real_run_stops_and_continues_it(tmp_path):
+    process = start([*START, 'checkpoint_config.interval=1', '--work-dir', str(tmp_path)], tmp_path)
+    monitor = open_monitor(tmp_path, smoothing=5)
+    monitor.stop_button.click()
+    def looked(state): return monitor.look() or monitor.runs[0].state==state
+    wait_until(lambda: looked('interrupted'))
+    assert process.wait(60)==130
+    rows = len(monitor.runs[0].table)
+    monitor.continue_button.click()
+    wait_until(lambda: looked('running'))
+    monitor.stop_button.click()
+    wait_until(lambda: looked('interrupted'))
+    assert monitor.chosen.process.wait(60)==130 and len(monitor.runs[0].table)>rows and not monitor.errors
+    monitor.close()

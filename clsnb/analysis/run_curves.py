@@ -103,7 +103,7 @@ def panel_title(
     return run_panels[panel]
 
 # %% ../../nbs/analysis/run_curves.ipynb #bc434ae4
-_hues = [chart_colors[name] for name in ('blue', 'orange', 'green', 'purple', 'sky', 'yellow')]
+_run_hues = [chart_colors[name] for name in ('blue', 'orange', 'green', 'purple', 'sky', 'yellow')]
 
 def curve_hue(
     curve:RunCurve,
@@ -121,7 +121,7 @@ def is_smoothed(
 
 def _draw_run_curve(ax, curve, several, smooth):
     "One curve, over its own values where it is smoothed"
-    look = dict(color=_hues[curve_hue(curve, several)%6], ls='--' if curve.mode=='val' and several else '-')
+    look = dict(color=_run_hues[curve_hue(curve, several)%6], ls='--' if curve.mode=='val' and several else '-')
     marked = dict(marker='o', ms=3) if len(curve.x)<=40 else {}
     y = curve.y
     if smooth>0:

@@ -68,13 +68,13 @@ def continue_in_background(
     for name, value in (('device', device), ('nprocs', nprocs)):
         if value is not None: words += [f'--{name}', str(value)]
     if trust: words.append('--trust')
-    place = (run.progress or {}).get('cwd', '')
+    place = (run.progress or {}).get('cwd') or '.'
     try: output = open(run.folder/WorkFiles.continued, 'wb')
     except OSError as e: raise DataError(f"The run cannot be continued: {system_error_text(e)}.") from None
     with output:
         return subprocess.Popen(
             [sys.executable, '-m', 'clsnb', *words],
-            cwd=place if Path(place).is_dir() else None,
+            cwd=place if Path(place).is_dir() else '.',
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
