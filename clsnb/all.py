@@ -64,6 +64,8 @@ from clsnb.apis.publish import publish
 from clsnb.apis.export import export
 from clsnb.apis.reparameterize import reparameterize
 from clsnb.apis.vis_cam import vis_cam
+from clsnb.apis.schedule_source import schedule_plan
+from clsnb.analysis.schedule_chart import plot_plan
 from clsnb.apis.vis_lr import vis_lr
 from clsnb.apis.vis_pipeline import vis_pipeline
 from clsnb.runs.folder import Run
@@ -88,11 +90,15 @@ from clsnb.analysis.cam import draw_cam, plot_cams
 from clsnb.analysis.attach import attach
 from clsnb.analysis.report import make_report
 from clsnb.analysis.show import show_result_pyplot
+from clsnb.analysis.zoo_chart import plot_zoo
+from clsnb.apis.zoo_card import zoo_card
+from clsnb.apis.zoo_latency import measure_zoo
+from clsnb.zoo.filtered import filter_zoo
 from clsnb.zoo.index import list_models, search_models, zoo
 
 
 class _Later:
-    "A class of a module that is imported when the class is first used; it has the signature and documentation of the class"
+    "A class or function whose module is imported at its first use; it has the signature and documentation of the original"
     def __init__(self, module: str, name: str):
         self._module = module
         self._name = name
@@ -103,21 +109,26 @@ class _Later:
     def __signature__(self): return _inspect.signature(self._real)
     @property
     def __doc__(self): return self._real.__doc__
-    def __call__(self, *args, **kwargs): return self._real(*args, **kwargs)
+    @property
+    def __call__(self): return self._real  # calls it, and notebooks show its signature
     def __getattr__(self, name: str):
         if name.startswith('_'): raise AttributeError(name)
         return getattr(self._real, name)
     def __mro_entries__(self, bases: tuple) -> tuple: return (self._real,)
     def __instancecheck__(self, instance: object) -> bool: return isinstance(instance, self._real)
-    def __repr__(self): return f'<class {self._module}.{self._name}>'
+    def __repr__(self): return f'<{self._module}.{self._name}>'
 
 
 if _TYPE_CHECKING:
-    from clsnb.widgets.monitor import TrainingMonitor
+    from clsnb.widgets.explore import explore
     from clsnb.widgets.pipeline import PipelineExplorer
+    from clsnb.widgets.schedule import ScheduleExplorer
     from clsnb.widgets.training import LRExplorer
+    from clsnb.widgets.zoo import ZooExplorer
 else:
+    explore = _Later('clsnb.widgets.explore', 'explore')
     LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
+    ScheduleExplorer = _Later('clsnb.widgets.schedule', 'ScheduleExplorer')
+    ZooExplorer = _Later('clsnb.widgets.zoo', 'ZooExplorer')
     PipelineExplorer = _Later('clsnb.widgets.pipeline', 'PipelineExplorer')
-    TrainingMonitor = _Later('clsnb.widgets.monitor', 'TrainingMonitor')
 __all__ = [o for o in dir() if not o.startswith('_')]
