@@ -19,6 +19,7 @@ from .verbs.asking import asking_verbs
 from .verbs.configs import config_verbs
 from .verbs.data import data_verbs
 from .verbs.export import export_verbs
+from .verbs.migrating import migration_verbs
 from .verbs.mmcls_scripts import script_name
 from .verbs.models import model_verbs
 from .verbs.pictures import picture_verbs
@@ -34,7 +35,7 @@ verb_groups = {
     'Logs, results and reports': analysis_verbs,
     'Pictures of pipelines, schedules and models': picture_verbs,
     'Data': data_verbs,
-    'Configs': config_verbs,
+    'Configs': [*config_verbs, *migration_verbs],
     'Models': model_verbs,
     'Export': export_verbs,
     'This program': system_verbs,

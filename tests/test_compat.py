@@ -1,9 +1,11 @@
 "Code for mmcls and mmcv under `clsnb.compat`: every import, and the custom parts of the tutorials in a training"
-import json, os, subprocess, sys
+import json, os, re, subprocess, sys
 from pathlib import Path
 import pytest
 from clsnb.compat import finder
+from clsnb.compat.migrate import migrate
 from clsnb.compat.names import Place, _rows
+from clsnb.compat.rewrite import rewrite_imports
 from clsnb.config.config import Config
 from clsnb.core.errors import ConfigError
 
@@ -407,3 +409,82 @@ def test_a_file_under_the_name_of_a_module_of_clsnb_is_passed_over(compat, tmp_p
     Config.fromfile(tmp_path/'a.py', trust=True)
     from mmcls.models.necks.gap import GlobalAveragePooling
     assert GlobalAveragePooling.__module__.startswith('clsnb') and 'another name' in caplog.text
+
+# ---- clsnb migrate
+
+def migrated(folder, *words):
+    done = clsnb('migrate', folder, '--json', *words, cwd=folder)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode,json.loads(done.stdout.splitlines()[-1])
+
+def test_a_project_is_rewritten_and_trains_without_the_names(tmp_path):
+    "After `--write` nothing imports mmcls or mmcv; what was written has the same effect"
+    tutorial_project(tmp_path)
+    write_files(tmp_path, {'run.sh': 'bash tools/dist_train.sh configs/mine.py 2\n'})
+    status,found = migrated(tmp_path)
+    assert status==1 and found['counts']['change'] >= 9 and not found['written']
+    assert (tmp_path/'mmcls/datasets/filelist.py').read_text()==tutorials['mmcls/datasets/filelist.py']
+    assert any(o['file']=='configs/mine.py' and 'Filelist' in o['text'] for o in found['notes'])
+    status,found = migrated(tmp_path, '--write')
+    assert status==0 and (tmp_path/'run.sh').read_text()=='clsnb dist-train configs/mine.py 2\n'
+    assert (tmp_path/'run.sh.bak').exists()
+    for path in tmp_path.rglob('*.py'):
+        assert path.name=='__init__.py' or not re.search(r'(from|import) (mmcls|mmcv|\.)', path.read_text()), path
+        compile(path.read_text(), path, 'exec')
+    assert migrated(tmp_path)[1]['counts'].get('change', 0)==0
+    done = clsnb('train', 'configs/mine.py', '--trust', '--compat', '--work-dir', 'out', '--cfg-options',
+                 'runner.max_epochs=1', cwd=tmp_path)
+    assert done.returncode==0, done.stderr[-2000:]
+    assert json.loads((tmp_path/'out/facts.json').read_text())['stem']==[3, 3]
+
+def git(folder, *words):
+    subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b', *words], cwd=folder, check=True, capture_output=True)
+
+def test_changes_that_are_not_committed_are_not_written_over(tmp_path):
+    write_files(tmp_path, {'a.py': hook_file, 'run.sh': 'python tools/train.py a.py\n'})
+    git(tmp_path, 'init')
+    git(tmp_path, 'add', 'a.py')
+    git(tmp_path, 'commit', '-m', 'first')
+    (tmp_path/'a.py').write_text(hook_file+'# mine\n')
+    with pytest.raises(ConfigError, match='commit or undo'): migrate(tmp_path, write=True)
+    assert 'tools/train.py' in (tmp_path/'run.sh').read_text()
+    git(tmp_path, 'commit', '-am', 'second')
+    migrate(tmp_path, write=True)
+    assert 'from clsnb' in (tmp_path/'a.py').read_text() and not (tmp_path/'a.py.bak').exists()
+    assert (tmp_path/'run.sh.bak').exists()
+
+def test_nothing_of_a_project_runs(tmp_path):
+    bad = "import mmcv\nraise SystemError('it ran')\nfrom mmcv.runner import HOOKS\n"
+    write_files(tmp_path, {'a.py': bad, 'configs/b.py': "import os\nos.abort()\nmodel = dict(type='x')\n"})
+    found = migrate(tmp_path)
+    assert found.counts['change']==1 and any('configs/b.py'==o.file and o.status=='missing' for o in found.notes)
+    assert '<table' in found._repr_html_() and list(found.table.columns)==['file', 'line', 'kind', 'status', 'text']
+
+@pytest.mark.parametrize('before,after,missing', [
+    ('import mmcv\nx = mmcv.imread(1)\n', 'from clsnb.compat.images import imread\nx = imread(1)\n', []),
+    ('import mmcv\nimread = 1\nx = mmcv.imread(imread)\n',
+     'from clsnb.compat.images import imread as mmcv_imread\nimread = 1\nx = mmcv_imread(imread)\n', []),
+    ('from mmcls.models import (BACKBONES,  # all\n    NECKS)\n', 'from clsnb.core.registry import BACKBONES, NECKS\n', []),
+    ('import mmcv, os\nmmcv.VideoReader(os)\n', None, ['mmcv.VideoReader']),
+    ('from mmcv.ops import nms\n', None, ['mmcv.ops.nms']),
+    ("import mmcv.utils as u\ns = 'é', u.Registry('a')\n",
+     "from clsnb.compat.helpers import ChildRegistry as Registry\ns = 'é', Registry('a')\n", []),
+    ('def f():\n    from mmcv.runner import Hook, HOOKS\n    return Hook\n',
+     'def f():\n    from clsnb.train.hooks import Hook\n    from clsnb.core.registry import HOOKS\n    return Hook\n', []),
+    ('import mmcv\n', '\n', [])])
+def test_imports_are_rewritten(before, after, missing):
+    found = rewrite_imports(before)
+    assert list(found.missing)==missing
+    assert found.text==(before if after is None else after)
+    compile(found.text, 'after', 'exec')
+
+def test_a_checkpoint_and_a_log_are_told(trained):
+    folder,_ = trained
+    found = migrate(folder/'out')
+    kinds = {o.kind for o in found.notes if o.status=='works'}
+    assert {'checkpoint', 'log'} <= kinds, found
+    assert any('6 classes' in o.text for o in found.notes)
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    done = clsnb('migrate', 'nowhere', cwd=tmp_path)
+    assert done.returncode==2 and len(done.stderr.splitlines())==1

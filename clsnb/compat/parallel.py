@@ -169,7 +169,8 @@ def collect_results_cpu(
     dist.all_gather_object(parts, list(result_part))
     if dist.get_rank(): return None
     longest = max(map(len, parts))
-    return [part[i] for i in range(longest) for part in parts if i<len(part)][:size]
+    rows = [[part[i] for part in parts if i<len(part)] for i in range(longest)]
+    return sum(rows, [])[:size]
 
 def collect_results_gpu(result_part: list, size: int) -> list|None: return collect_results_cpu(result_part, size)
 
