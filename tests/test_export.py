@@ -211,7 +211,7 @@ def test_mistakes_are_one_line(checkpoint, onnx_file, tmp_path):
         (lambda: export(checkpoint, 'onnx', tmp_path/'m.pt'), 'end with .onnx'),
         (lambda: export(checkpoint, 'onnx', tmp_path/'m.onnx', opset=99), 'from 7 to 23'),
         (lambda: export(checkpoint, 'onnx', tmp_path/'m.onnx', dynamic='all'), 'batch, size, none'),
-        (lambda: export(checkpoint, 'onnx', tmp_path/'m.onnx', shape=[0]), '224 224'),
+        (lambda: export(checkpoint, 'onnx', tmp_path/'m.onnx', shape=[0]), '224 256'),
         (lambda: export(tmp_path/'no.pth', 'onnx', tmp_path/'m.onnx'), 'no.pth'),
         (lambda: ExportedModel(cut), 'is it complete'),
         (lambda: ExportedModel(onnx_file.path, 'onnxrt'), 'There is no backend'),
@@ -246,3 +246,48 @@ def test_the_verb(checkpoint, tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record['parity']['ok'] and len(record['classes'])==6 and Path(record['path']).exists()
     assert clsnb('export', CONFIG)==2 and 'config without weights' in capsys.readouterr().err
+
+def test_the_scripts_of_mmcls(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not clsnb('pytorch2onnx', CONFIG, '--checkpoint', checkpoint, '--output-file', 'm.onnx', '--shape', 64, 64,
+                     '--opset-version', 17, '--dynamic-export', '--show', '--simplify', '--verify')
+    assert 'Conv(' in capsys.readouterr().out
+    assert ExportedModel('m.onnx').facts.size==[64, 64]
+    assert not clsnb('pytorch2torchscript', CONFIG, '--checkpoint', checkpoint, '--verify')
+    assert Path('tmp.pt').exists()
+    assert clsnb('pytorch2onnx', CONFIG)==2 and 'config without weights' in capsys.readouterr().err
+    assert clsnb('onnx2tensorrt', 'm.onnx', '--trt-file', 'm.trt', '--shape', 64, 64, '--max-batch-size', 4,
+                 '--workspace-size', 2, '--fp16', '--verify')==2
+    assert 'tensorrt' in capsys.readouterr().err and not Path('m.trt').exists()
+    assert clsnb('onnx2tensorrt', 'm.onnx', '--max-batch-size', 0)==2 and '1 or more' in capsys.readouterr().err
+
+# ---- Tests over a data set
+
+def test_an_exported_file_has_the_metrics_of_its_checkpoint(checkpoint, onnx_file, tmp_path, capsys):
+    assert not clsnb('test', checkpoint, '--metrics', 'accuracy', 'f1_score', '--json')
+    ours = json.loads(capsys.readouterr().out)['metrics']
+    for words in ([onnx_file.path], [CONFIG, onnx_file.path, '--backend', 'onnxruntime']):
+        assert not clsnb('deploy-test', *words, '--metrics', 'accuracy', 'f1_score', '--out', tmp_path/'r.pkl',
+                         '--show-dir', tmp_path/'shown', '--json')
+        theirs = json.loads(capsys.readouterr().out)['metrics']
+        assert ours.keys()==theirs.keys() and all(abs(ours[key]-theirs[key])<1e-6 for key in ours)
+    assert (tmp_path/'r.pkl').exists() and any((tmp_path/'shown').rglob('*.jpg'))
+
+def test_mistakes_of_deploy_test(checkpoint, onnx_file, tmp_path, capsys):
+    (tmp_path/'cut.onnx').write_bytes(onnx_file.path.read_bytes()[:10000])
+    for words,text in [
+        ([CONFIG, onnx_file.path, '--backend', 'onnxrt'], 'onnxruntime'),
+        ([CONFIG, tmp_path/'cut.onnx'], 'is it complete'),
+        ([CONFIG, tmp_path/'none.onnx'], 'does not exist'),
+        ([CONFIG], 'Name the exported file'),
+        ([onnx_file.path, '--metrics', 'acuracy'], 'accuracy'),
+        ([onnx_file.path, '--metrics', 'loss'], 'loss'),
+    ]:
+        assert clsnb('deploy-test', *words)==2
+        err = capsys.readouterr().err
+        assert text in err and err.strip().count('\n')==0, err
+
+def test_predict_takes_the_file(onnx_file, capsys):
+    photos = sample_photos(3)
+    assert predict(onnx_file.path, photos)['class'].tolist()==predict(onnx_file.open(), photos)['class'].tolist()
+    assert not clsnb('predict', onnx_file.path, photos[0]) and '.onnx' not in capsys.readouterr().err

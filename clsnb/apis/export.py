@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 import numpy as np, torch
+from .flops import picture_shape
 from .open_model import open_to_ask
 from .parity_pictures import parity_pictures
 from ..core.errors import CheckpointError, ConfigError, DataError, first_line
@@ -136,15 +137,7 @@ def _place_files(folder, path):
         if target.is_dir(): shutil.rmtree(target)
         os.replace(written, target)
 
-# %% ../../nbs/apis/export.ipynb #1ca7508d
-def _wished_size(shape):
-    "Height and width that a user asks for; None where nothing is asked"
-    if shape is None: return None
-    shape = [shape] if isinstance(shape, int) else list(shape)
-    if len(shape) not in (1, 2) or min(shape)<1:
-        raise ConfigError(f"shape is a height and a width, such as 224 224, not {shape}.")
-    return tuple(shape*2)[:2]
-
+# %% ../../nbs/apis/export.ipynb #f058e0df
 def _prepared(model, found, size):
     "Pictures as the pipeline prepares them, perhaps in another size"
     prepared = found.prepared_by(model)
@@ -165,7 +158,7 @@ def _parity(reference, path, found, prepared, wishes, notes, fp16):
 @carries_trust
 def export(
     model:BaseClassifier|str|os.PathLike|dict|Run, # A model, a run, a name of the zoo, a checkpoint or a config
-    to:Literal['onnx', 'torch-export', 'torchscript', 'openvino']='onnx', # Format of the file
+    to:Literal['onnx', 'torch-export', 'torchscript', 'openvino', 'tensorrt']='onnx', # Format of the file
     out:str|os.PathLike|None=None, # File to write; None: named after the weights
     weights:str|os.PathLike|bool|None=None, # Of a config: path or address; 'none': an untrained model
     pictures:list|None=None, # To compare with: files or folders; None: the test data, else packaged photographs
@@ -179,7 +172,7 @@ def export(
     trust:bool=False, # Import what the model's config names
 )->Exported:
     "Write a model for other programs, with its classes and preprocessing, and compare the file with it"
-    wishes,size = GraphWishes(dynamic, opset, simplify),_wished_size(shape)
+    wishes,size = GraphWishes(dynamic, opset, simplify),shape and picture_shape(shape)[1:]
     check_export(to, out, wishes)
     model = open_to_ask(model, weights, None if isinstance(model, torch.nn.Module) else 'cpu', trust)
     path,reference,found = Path(out or _default_name(model, to)),plain_copy(model),parity_pictures(model, pictures)

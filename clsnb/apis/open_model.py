@@ -19,6 +19,7 @@ from ..core.errors import CheckpointError, ConfigError
 from ..core.load import load_checkpoint
 from ..core.registry import MODELS
 from ..core.trust import carries_trust
+from ..export.exported_model import ExportedModel, is_exported_file
 from ..models.classifier import BaseClassifier
 from ..runs.folder import Run
 from ..zoo.index import zoo_config, zoo_entry
@@ -195,6 +196,7 @@ def open_to_ask(
 )->BaseClassifier:
     "A model for a tool that asks it; raises `ConfigError` and `CheckpointError`"
     if isinstance(model, (tuple, list)) and len(model)==2 and weights is None: model,weights = model
+    if weights is None and is_exported_file(model): return ExportedModel(model)
     if not isinstance(model, torch.nn.Module):
         model,weights = model_to_ask(model, weights)
         return init_model(model, weights, device=chosen_device(device), trust=trust)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['single_gpu_test', 'multi_gpu_test', 'dataset_of_split', 'dataset_of_model', 'metric_arguments', 'try_metrics',
-           'MetricValues', 'Evaluated', 'evaluate_config', 'left_out_text']
+           'MetricValues', 'Evaluated', 'left_out_text', 'evaluate_model', 'check_test_outputs', 'write_evaluated',
+           'evaluate_config']
 
 # %% ../../nbs/apis/test.ipynb #5e12701c
 import os, warnings
@@ -185,6 +186,65 @@ class Evaluated:
         return Results.from_dataset(self.scores, self.dataset, checkpoint, .5 if thr is None else thr, self.left_out)
     def __repr__(self)->str: return self.metrics.text()
 
+# %% ../../nbs/apis/test.ipynb #d37fb8ce
+def _left_out(loader):
+    "The samples that no process could read: index, file and why"
+    broken = sorted(all_broken(loader.broken, get_dist_info()[1]).items())
+    name_of = getattr(loader.dataset, 'sample_name', lambda i: None)
+    if broken: get_logger().warning(left_out_text(len(broken), len(loader.dataset)))
+    return [dict(index=int(i), file=str(name_of(i) or f'sample {i}'), why=why) for i,why in broken]
+
+def left_out_text(
+    n:int, # Pictures that could not be read
+    total:int, # Pictures of the data set
+)->str:
+    "What was left out of a test, in words"
+    return f"{n} of {total} pictures cannot be read and {'is' if n==1 else 'are'} left out of the metrics."
+
+def evaluate_model(
+    model:BaseClassifier, # With `cfg` and `CLASSES`
+    named:bool, # Are the names of its classes known?
+    split:str='test', # Which part of `data`
+    arguments:dict|None=None, # From `metric_arguments`; None: those of the config
+    strict:bool=False, # Stop at the first picture that cannot be read?
+)->Evaluated:
+    "Metrics and scores of a model on a split of its data"
+    check_writes(model.cfg, trains=False)
+    dataset = dataset_of_model(model, named, split)
+    arguments = metric_arguments(model.cfg) if arguments is None else arguments
+    try_metrics(dataset, arguments)
+    name = model.cfg.facts.split_name('test' if split=='train' else split)
+    loss,leave_out = head_loss(model, dataset, arguments.get('metric')),not strict and not model.cfg.get('fsdp')
+    loader = build_dataloader(dataset, leave_out_broken=leave_out, **loader_args(model.cfg, name))
+    scores = predict_loader(model, loader, loss=loss)
+    left_out = _left_out(loader)
+    metrics = evaluate_scores(scores, dataset, loss=loss, left_out=left_out, **arguments)
+    return Evaluated(metrics, scores, dataset, model, left_out)
+
+# %% ../../nbs/apis/test.ipynb #58e5f9e2
+def check_test_outputs(
+    out:str|os.PathLike|None, # File for the answers
+    out_items:list[str]|None,
+    show_dir:str|os.PathLike|None, # Folder for pictures
+)->None:
+    "Raise an error of one line where a result cannot be written in the end"
+    chosen_items(out_items)
+    if out is not None: check_results_path(out, out_items)
+    if show_dir is not None: check_output(show_dir)
+
+def write_evaluated(
+    found:Evaluated,
+    out:str|os.PathLike|None=None, # File for the answers
+    out_items:list[str]|None=None, # Which
+    show:bool=False, # Show each picture with its answer
+    show_dir:str|os.PathLike|None=None, # Folder for pictures
+    show_options:dict|None=None,
+)->None:
+    "Write the file of results, and paint the pictures, on the first process"
+    if get_dist_info()[0]: return
+    if out is not None: write_or_keep(out, lambda path: write_results(path, found.results, found.metrics, out_items))
+    if show or show_dir is not None: paint_results(found.results, show_dir, show, **(show_options or {}))
+
 # %% ../../nbs/apis/test.ipynb #fa94dfa4
 def _join_processes(config, checkpoint, options, trust, launcher, device):
     "Join the other processes as `dist_params` of the config says"
@@ -195,12 +255,6 @@ def _join_processes(config, checkpoint, options, trust, launcher, device):
 def _dist_params(config, checkpoint, options, trust):
     try: return config_of(config, options, trust).facts.part('dist_params')
     except ConfigError: return {} # what is wrong is told when the model is opened
-
-def _check_outputs(out, out_items, show_dir):
-    "Raise an error of one line where a result cannot be written in the end"
-    chosen_items(out_items)
-    if out is not None: check_results_path(out, out_items)
-    if show_dir is not None: check_output(show_dir)
 
 @carries_trust
 def evaluate_config(
@@ -225,39 +279,11 @@ def evaluate_config(
     strict:bool=False, # Stop at the first picture that cannot be read, instead of leaving it out of the metrics
 )->Evaluated: # Unpacks into metrics, scores, dataset, model
     "Metrics and scores of a checkpoint on the test data of its config"
-    _check_outputs(out, out_items, show_dir)
+    check_test_outputs(out, out_items, show_dir)
     _join_processes(config, checkpoint, options, trust, launcher, device)
     config,checkpoint = model_to_ask(config, weights if checkpoint is None else checkpoint)
     model,named = open_model(config, checkpoint, chosen_device(device), options, trust)
-    check_writes(model.cfg, trains=False)
-    dataset = dataset_of_model(model, named, split)
     arguments = metric_arguments(model.cfg, metrics, metric_options, eval_options)
-    try_metrics(dataset, arguments)
-    name = model.cfg.facts.split_name('test' if split=='train' else split)
-    loss,leave_out = head_loss(model, dataset, arguments.get('metric')),not strict and not model.cfg.get('fsdp')
-    loader = build_dataloader(dataset, leave_out_broken=leave_out, **loader_args(model.cfg, name))
-    scores = predict_loader(model, loader, loss=loss)
-    left_out = _left_out(loader)
-    metrics = evaluate_scores(scores, dataset, loss=loss, left_out=left_out, **arguments)
-    found = Evaluated(metrics, scores, dataset, model, left_out)
-    if not get_dist_info()[0]: _write_outputs(found, out, out_items, show, show_dir, show_options)
+    found = evaluate_model(model, named, split, arguments, strict)
+    write_evaluated(found, out, out_items, show, show_dir, show_options)
     return found
-
-def _left_out(loader):
-    "The samples that no process could read: index, file and why"
-    broken = sorted(all_broken(loader.broken, get_dist_info()[1]).items())
-    name_of = getattr(loader.dataset, 'sample_name', lambda i: None)
-    if broken: get_logger().warning(left_out_text(len(broken), len(loader.dataset)))
-    return [dict(index=int(i), file=str(name_of(i) or f'sample {i}'), why=why) for i,why in broken]
-
-def left_out_text(
-    n:int, # Pictures that could not be read
-    total:int, # Pictures of the data set
-)->str:
-    "What was left out of a test, in words"
-    return f"{n} of {total} pictures cannot be read and {'is' if n==1 else 'are'} left out of the metrics."
-
-def _write_outputs(found, out, out_items, show, show_dir, show_options):
-    "Write the file of results, and paint the pictures"
-    if out is not None: write_or_keep(out, lambda path: write_results(path, found.results, found.metrics, out_items))
-    if show or show_dir is not None: paint_results(found.results, show_dir, show, **(show_options or {}))

@@ -14,6 +14,7 @@ from ..core.errors import check_known, need
 from ..core.outputs import check_output
 from .file_facts import facts_to_texts
 from .onnx_graph import add_facts, check_opset, onnx_graph, save_onnx, simplified
+from .tensorrt_engine import EngineWishes, engine_of_onnx, write_engine
 from .torch_graphs import dynamic_axes, graph_making, write_program, write_torchscript
 
 # %% ../../nbs/export/formats.ipynb #6c2f34f2
@@ -45,6 +46,11 @@ def _write_openvino(net, example, path, facts, wishes):
         model = openvino.Core().read_model(graph.SerializeToString())
         for name,text in facts_to_texts(facts).items(): model.set_rt_info(text, ['clsnb', name])
         openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
+def _write_tensorrt(net, example, path, facts, wishes):
+    graph = _wished_graph(net, example, facts, wishes)
+    most = 1 if wishes.dynamic=='none' else 32
+    engine = engine_of_onnx(graph.SerializeToString(), EngineWishes(max_batch_size=most))
+    write_engine(engine, path, facts_to_texts(facts))
 
 # %% ../../nbs/export/formats.ipynb #237e4a0d
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ formats = {
     'torch-export': Format(('.pt2',), _write_program),
     'torchscript': Format(('.pt', '.ts', '.torchscript'), _write_torchscript),
     'openvino': Format(('.xml',), _write_openvino),
+    'tensorrt': Format(('.engine', '.trt', '.plan'), _write_tensorrt),
 }
 
 def check_export(

@@ -13,6 +13,7 @@ import numpy as np, torch
 from ..core.errors import DataError, check_known, first_line, need
 from .file_facts import read_facts_beside
 from .onnx_graph import export_extra
+from .tensorrt_engine import TensorRtFile
 from .torch_graphs import graph_making
 
 # %% ../../nbs/export/runtimes.ipynb #c58d4e22
@@ -104,11 +105,11 @@ class OpenVinoFile:
 # %% ../../nbs/export/runtimes.ipynb #e887036a
 runtimes = {
     'onnxruntime': OnnxRuntimeFile, 'openvino': OpenVinoFile, 'torch-export': TorchProgramFile,
-    'torchscript': TorchScriptFile,
+    'torchscript': TorchScriptFile, 'tensorrt': TensorRtFile,
 }
 endings_of_runtimes = {
     '.onnx': 'onnxruntime', '.xml': 'openvino', '.pt2': 'torch-export', '.pt': 'torchscript', '.ts': 'torchscript',
-    '.torchscript': 'torchscript',
+    '.torchscript': 'torchscript', '.trt': 'tensorrt', '.engine': 'tensorrt', '.plan': 'tensorrt',
 }
 
 def runtime_of(

@@ -43,6 +43,14 @@ mmcls_scripts = {
         '--num-extra-tokens --aug_smooth --eigen_smooth --device --cfg-options',
     'tools/convert_models/publish_model.py': 'IN_FILE OUT_FILE',
     'tools/convert_models/reparameterize_model.py': 'CONFIG CHECKPOINT SAVE_PATH',
+    'tools/deployment/pytorch2onnx.py':
+        'CONFIG --checkpoint --output-file --shape --opset-version --dynamic-export --show --simplify --verify',
+    'tools/deployment/onnx2tensorrt.py':
+        'MODEL --trt-file --shape --max-batch-size --workspace-size --fp16 --show --verify',
+    'tools/deployment/pytorch2torchscript.py': 'CONFIG --checkpoint --output-file --shape --show --verify',
+    'tools/deployment/test.py':
+        'CONFIG MODEL --backend --out --out-items --metrics --metric-options --show --show-dir --show-options '
+        '--cfg-options',
     'tools/misc/print_config.py': 'CONFIG --cfg-options',
     'tools/misc/verify_dataset.py': 'CONFIG --out-path --phase --num-process --cfg-options',
 }
