@@ -42,6 +42,7 @@ from clsnb.train.loop import IterBasedRunner, Runner
 from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.fit import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
+from clsnb.apis.edited_config import EditedConfig
 from clsnb.apis.launch import launch
 from clsnb.apis.continue_run import continue_in_background, continue_run
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, evaluate_config
@@ -90,15 +91,11 @@ from clsnb.analysis.cam import draw_cam, plot_cams
 from clsnb.analysis.attach import attach
 from clsnb.analysis.report import make_report
 from clsnb.analysis.show import show_result_pyplot
-from clsnb.analysis.zoo_chart import plot_zoo
-from clsnb.apis.zoo_card import zoo_card
-from clsnb.apis.zoo_latency import measure_zoo
-from clsnb.zoo.filtered import filter_zoo
 from clsnb.zoo.index import list_models, search_models, zoo
 
 
 class _Later:
-    "A class or function whose module is imported at its first use; it has the signature and documentation of the original"
+    "A class of a module that is imported when the class is first used; it has the signature and documentation of the class"
     def __init__(self, module: str, name: str):
         self._module = module
         self._name = name
@@ -109,26 +106,23 @@ class _Later:
     def __signature__(self): return _inspect.signature(self._real)
     @property
     def __doc__(self): return self._real.__doc__
-    @property
-    def __call__(self): return self._real  # calls it, and notebooks show its signature
+    def __call__(self, *args, **kwargs): return self._real(*args, **kwargs)
     def __getattr__(self, name: str):
         if name.startswith('_'): raise AttributeError(name)
         return getattr(self._real, name)
     def __mro_entries__(self, bases: tuple) -> tuple: return (self._real,)
     def __instancecheck__(self, instance: object) -> bool: return isinstance(instance, self._real)
-    def __repr__(self): return f'<{self._module}.{self._name}>'
+    def __repr__(self): return f'<class {self._module}.{self._name}>'
 
 
 if _TYPE_CHECKING:
-    from clsnb.widgets.explore import explore
+    from clsnb.widgets.configs import ConfigExplorer
     from clsnb.widgets.pipeline import PipelineExplorer
     from clsnb.widgets.schedule import ScheduleExplorer
     from clsnb.widgets.training import LRExplorer
-    from clsnb.widgets.zoo import ZooExplorer
 else:
-    explore = _Later('clsnb.widgets.explore', 'explore')
     LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
     ScheduleExplorer = _Later('clsnb.widgets.schedule', 'ScheduleExplorer')
-    ZooExplorer = _Later('clsnb.widgets.zoo', 'ZooExplorer')
+    ConfigExplorer = _Later('clsnb.widgets.configs', 'ConfigExplorer')
     PipelineExplorer = _Later('clsnb.widgets.pipeline', 'PipelineExplorer')
 __all__ = [o for o in dir() if not o.startswith('_')]

@@ -264,3 +264,144 @@ def test_a_model_that_cannot_be_built_says_why():
     cfg.model.backbone.depth = 19
     with pytest.raises(ConfigError, match='ResNet has no depth 19'): model_blocks(cfg)
     with pytest.raises(ConfigError, match='no model'): model_blocks(Config(dict(data={})))
+
+# ---- The explorer
+
+@pytest.fixture
+def explorer():
+    from clsnb.widgets.configs import ConfigExplorer
+    opened = []
+    def make(*args, **kw):
+        opened.append(ConfigExplorer(*args, **kw))
+        return opened[-1]
+    yield make
+    for o in opened: o.close()
+
+def typed(ex, key, text):
+    ex.set(key=key)
+    ex._editor.field.value = text
+    return ex._editor.words.value
+
+def test_typing_edits_and_refuses(explorer):
+    ex = explorer('resnet18_8xb32_in1k', key='optimizer.lr')
+    assert ex._editor.field.value=='0.1' and 'float' in ex._editor.words.value and 'drawing 1' in ex._status.value
+    assert 'was 0.1' in typed(ex, 'optimizer.lr', '0.01') and ex.edited['optimizer.lr']==.01
+    assert '1 change, 0 errors' in ex._status.value and 'optimizer.lr&#x27;: 0.01' in ex._export.text.value
+    said = typed(ex, 'optimizer.lr', 'fast')
+    assert 'takes float' in said and 'role="alert"' in said and ex._editor.field.value=='fast'
+    ex.set(search='lr')
+    assert ex._editor.field.value=='0.01' and 'alert' not in ex._editor.words.value # the next look is a fresh one
+    assert 'no argument' in typed(ex, 'optimizer.tpye', 'Adam') and 'SGD' in ex._editor.words.value
+    ex.set(key='optimizer.type')
+    assert 'AdamW' in ex._editor.field.options
+    ex._editor.field.value = 'AdamW'
+    assert ex.edited['optimizer.type']=='AdamW' and not ex.errors
+
+def test_buttons(explorer):
+    from clsnb.widgets.configs import edit_buttons
+    ex = explorer('resnet18_8xb32_in1k', key='data.train.pipeline.1')
+    def click(name): ex.edit(edit_buttons[name][0])
+    click('Duplicate item')
+    assert len(ex.edited['data.train.pipeline'])==8
+    click('Undo')
+    assert ex.edited.config==ex.edited.original and ex._editor.field.value.startswith('dict(type="RandomResizedCrop"')
+    click('Undo')
+    assert 'no such edit' in ex._editor.words.value
+    click('Redo')
+    click('Reset all')
+    assert ex.edited.config==ex.edited.original
+    ex.set(key='optimizer.momentum')
+    click('Remove key')
+    assert 'not set' in ex._editor.words.value and ex._editor.field.value==''
+    click('Reset key')
+    assert ex.edited['optimizer.momentum']==.9
+    ex.set(key='no.such.key')
+    click('Remove key')
+    assert 'there is no' in ex._editor.words.value and not ex.errors
+
+def test_the_picture_follows_the_model(explorer):
+    ex = explorer('resnet18_8xb32_in1k')
+    before = ex.snapshot().jpeg
+    ex.set(search='lr')
+    assert ex.snapshot().jpeg==before
+    typed(ex, 'model.backbone.depth', '50')
+    assert ex.snapshot().jpeg!=before and 'image/png' in ex.snapshot().mimebundle()
+    assert '1 error' in ex.snapshot().alt
+
+def test_everything_that_has_a_config_opens(explorer, tmp_path):
+    from clsnb.runs.folder import Run
+    cfg = Config.fromfile('resnet18_8xb32_in1k')
+    (tmp_path/'w').mkdir()
+    cfg.dump(tmp_path/'w'/'config.py')
+    work_dir = tmp_path/'w'
+    for source in ('resnet18_8xb32_in1k', cfg, cfg.to_dict(), work_dir/'config.py', str(work_dir), Run(work_dir)):
+        ex = explorer(source)
+        assert ex.edited['model.backbone.depth']==18 and not ex.errors and not ex.unreadable, source
+        typed(ex, 'optimizer.lr', '0.5')
+        assert ex.edited.export.overrides()=={'optimizer.lr': .5}
+    for source in (cfg, 'resnet18_8xb32_in1k', 'mine.py', dict(model={})): assert type(ex).accepts(source), source
+    for source in (3, [1], 'cat.jpg', None): assert not type(ex).accepts(source), source
+
+@pytest.mark.parametrize('text, said', [
+    ('seed = 1\noptimizer = dict(lr=\n', 'this is not Python'), ('import os\nos.remove("x")\n', 'cannot be read'),
+    ("_base_ = 'no/such.py'\n", 'does not exist'), ('model = dict(type="<b>")\n', '&lt;b&gt;'),
+    ('', '0 changes'), ('x = 3\n', '0 changes'),
+])
+def test_a_config_with_an_error_is_shown_in_place(explorer, tmp_path, text, said):
+    (tmp_path/'bad.py').write_text(text)
+    ex = explorer(tmp_path/'bad.py')
+    assert said in ex._tree.value+ex._status.value and not ex.errors
+    assert '<b>"' not in ex._tree.value
+    ex.edit(lambda edited, key: edited.undo())
+    assert 'no such edit' in ex._editor.words.value or 'no config to edit' in ex._editor.words.value
+    ex._export.file.value = str(tmp_path/'new.py')
+    ex._export.save()
+    assert (tmp_path/'new.py').exists()==(ex.unreadable is None) and not ex.errors
+
+def test_bad_input_is_said(explorer):
+    for source in (3, None, 'resnet18_8xb32_in1kk', '/no/such/file.py', ['a']):
+        ex = explorer(source)
+        assert ex.unreadable and 'cannot be read' in ex._status.value and not ex.errors, source
+
+def test_forms_of_the_export(explorer, tmp_path):
+    ex = explorer('resnet18_8xb32_in1k')
+    typed(ex, 'optimizer.lr', '0.5')
+    box = ex._export
+    texts = {'command line': 'optimizer.lr=0.5', 'file that extends': '_base_ =', 'whole file': 'runner = '}
+    for form, text in texts.items():
+        box.form.value = form
+        assert text in box.text.value, form
+    box.save()
+    assert 'name a file' in box.said.value
+    box.form.value = 'file that extends'
+    box.file.value = str(tmp_path/'mine.py')
+    box.save()
+    assert Config.fromfile(tmp_path/'mine.py')==ex.edited.config
+    box.file.value = str(tmp_path/'mine.txt')
+    box.save()
+    assert 'ends in .py' in box.said.value
+    ex.edited.remove('log_level')
+    box.form.value = 'overrides'
+    box.show()
+    assert 'cannot take away a key' in box.text.value and not ex.errors
+
+def test_closing_leaves_nothing_behind():
+    import gc, weakref
+    from ipywidgets.widgets.widget import _instances
+    from clsnb.widgets.configs import ConfigExplorer
+    ConfigExplorer('resnet18_8xb32_in1k').close()
+    count, alive = len(_instances), []
+    for _ in range(20):
+        ex = ConfigExplorer('resnet18_8xb32_in1k', key='optimizer.lr')
+        alive.append(weakref.ref(ex))
+        ex.close()
+        del ex
+    gc.collect()
+    assert len(_instances)==count and sum(o() is not None for o in alive)<=1
+
+def test_everything_offers_the_explorer_of_configs():
+    import inspect
+    import clsnb.all as everything
+    from clsnb.widgets.configs import ConfigExplorer
+    assert inspect.signature(everything.ConfigExplorer)==inspect.signature(ConfigExplorer)
+    assert everything.ConfigExplorer.__doc__==ConfigExplorer.__doc__

@@ -141,14 +141,18 @@ def draw_blocks(
     blocks:Sequence[ModelBlock], # From `model_blocks`
     title:str='', # Above it
     most:int=40, # Blocks at most; those in the middle are left out
+    notes:Sequence[str]=(), # Lines below it
 )->'Figure':
     "The blocks of a model as a chart"
     total = sum(o.params for o in blocks)
     shown = list(blocks) if len(blocks)<=most else [*blocks[:most//2], *blocks[-(most//2):]]
     alt = f"{title or 'Model'}: {len(blocks)} blocks, {count_text(total)} parameters"
-    fig,ax = new_chart(7.2, .26*len(shown)+.5, alt, dpi=100)
+    rows = len(shown)+len(notes)
+    fig,ax = new_chart(7.2, .26*rows+.5, alt, dpi=100)
+    for y,note in enumerate(notes, len(shown)):
+        ax.text(0, y, short_name(note, 110), va='center', fontsize=8.5, color=chart_colors['ink'])
     for y,block in enumerate(shown): _draw_block(ax, y, block, block.params/max(total, 1))
-    ax.set(xlim=(0, 1), ylim=(len(shown)-.4, -.6))
+    ax.set(xlim=(0, 1), ylim=(rows-.4, -.6))
     ax.axis('off')
     left_out = f', {len(blocks)-len(shown)} in the middle not shown' if len(blocks)>len(shown) else ''
     ax.set_title(alt+left_out, fontsize=9.5, loc='left', color=chart_colors['ink'])
