@@ -57,6 +57,13 @@ class SampleFinder:
         words = text.lower().split()
         if not words: return found
         return np.array([i for i in found if all(word in self.texts[i] for word in words)], int)
+    def beside(self, index:int, steps:int, # 1: the next one that fits, -1: the one before
+               text:str='', label:int|str|None=None)->int: # As in `find`
+        "The number of another sample that fits, from the other end where there is none; `index` where none fits"
+        found = self.find(text, label)
+        if not len(found): return index
+        at = np.searchsorted(found, index, 'right' if steps>0 else 'left')
+        return int(found[(at-(steps>0)+steps)%len(found)])
 
 # %% ../../nbs/data/find_samples.ipynb #e20bac4c
 def find_samples(
