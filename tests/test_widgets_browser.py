@@ -27,27 +27,6 @@ def test_lr_explorer(nb):
     assert nb.page.locator('.clsnb-status [role=status][aria-live=polite]').count() == 1
     nb.py("assert ex.epochs == 21 and ex.policy == 'CosineAnnealing' and not ex.errors")
 
-def test_pipeline_explorer(nb):
-    nb.run(
-        "from clsnb.widgets.pipeline import PipelineExplorer\nfrom clsnb.data.sets.packaged import Photos\n"
-        "ex = PipelineExplorer(Photos('val', [dict(type='LoadImageFromFile'), "
-        "dict(type='RandomResizedCrop', size=64), dict(type='RandomFlip', flip_prob=.5)]))\nex",
-        '.clsnb-step .noUi-handle',
-    )
-    nb.text('.clsnb-status', r'cat\.jpg \(animal\), seed 0, epoch 0: after step 3, RandomFlip')
-    before = picture(nb).get_attribute('src')
-    assert loaded(nb)
-    nb.page.locator('.clsnb-resample').click()
-    nb.text('.clsnb-status', r'epoch 1: ')
-    assert picture(nb).get_attribute('src') != before
-    nb.slide('.clsnb-step', 1)
-    nb.text('.clsnb-status', r'after step 1, LoadImageFromFile.*160 × ')
-    nb.page.get_by_title('index: one on').click()
-    nb.text('.clsnb-status', r'duck\.jpg')
-    nb.page.locator('.clsnb-view select').select_option('twelve epochs')
-    nb.text('.clsnb-status', r'epoch 1 to 12')
-    nb.py("assert (ex.index, ex.step, ex.epoch, ex.errors) == (1, 1, 1, [])")
-
 def test_errors_are_shown_and_closing_is_clean(nb):
     nb.run(
         "from clsnb.widgets.explorer import Explorer\nfrom PIL import Image\nfrom ipywidgets.widgets.widget "

@@ -77,7 +77,7 @@ class PipelineSource:
         given = is_dataset(source)
         self.cfg = None if given else config_of(source, options, trust)
         self._datasets = {'given': source} if given else {}
-        self._edits = {}
+        self._edits,self._walked = {},{}
         data = {} if given else self.cfg.facts.part('data')
         self.splits = ['given'] if given else [k for k in ('train', 'val', 'test') if data.get(k)]
         if not self.splits: raise ConfigError("The config has no data.train, data.val or data.test.")
@@ -112,7 +112,13 @@ class PipelineSource:
 
     def walk(self, split:str, index:int, seed:int=0, epoch:int=0)->list[PipelineStep]:
         "A sample after each step of its edited pipeline, the steps that are off and not reached in their places"
-        return walk_pipeline(self.dataset(split), index, seed=seed, epoch=epoch, steps=self.edit(split, index).rows)
+        rows = self.edit(split, index).rows
+        key = split, index, seed, epoch, id(rows)
+        if key not in self._walked:
+            while len(self._walked)>=8: self._walked.pop(next(iter(self._walked))) # the last few are kept
+            walked = walk_pipeline(self.dataset(split), index, seed=seed, epoch=epoch, steps=rows)
+            self._walked[key] = rows,walked # a list that is kept has its id for itself
+        return self._walked[key][1]
     def draws(self, split:str, index:int, row:int, # The last step, from 1; 0: the sample before its pipeline
               epochs:range, seed:int=0)->list[PipelineStep]:
         "A sample after one step of its edited pipeline, in several epochs"

@@ -24,7 +24,7 @@ def read_value(
     text = text.strip()
     named = dict(true=True, false=False, none=None, null=None)
     if text.lower() in named: return named[text.lower()]
-    if text.replace('-', '_').isidentifier(): return text
+    if text[:1].isalpha() and text.replace('-', '_').isidentifier(): return text
     try: return read_text(f'value = {text}', 'value')['value']
     except ConfigError as e:
         message = f"{text!r} is not a value; write a number, 'text', (1, 2), [1, 2], None or dict(...)."
@@ -56,7 +56,8 @@ def possible_args(
     for constructor in constructors if cls is not None else ():
         parameters = list(inspect.signature(constructor).parameters.values())
         for p in parameters:
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name!='self': found.setdefault(p.name, p.default)
+            is_named = p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+            if is_named and p.name!='self': found.setdefault(p.name, p.default)
         if not any(p.kind==p.VAR_KEYWORD for p in parameters): break
     return found
 

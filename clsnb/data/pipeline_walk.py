@@ -124,7 +124,8 @@ class PipelineStep:
         text = f"{' × '.join(map(str, self.shape))}, {self.dtype}"
         if self.range: text += f', {self.range[0]:.4g} to {self.range[1]:.4g}'
         if self.not_finite: text += f', {self.not_finite:,} values are NaN or infinite'
-        return text + (f', {self.ms:.1f} ms' if times and self.ms is not None else '')
+        if not times or self.ms is None: return text
+        return text + (f', {self.ms:.1f} ms' if self.ms>=.1 else ', under 0.1 ms')
     def __repr__(self)->str: return f'{self.name}: {self.facts()}'
 
 # %% ../../nbs/data/pipeline_walk.ipynb #40cdd48f

@@ -8,7 +8,7 @@ __all__ = ['fit_whole_pixels', 'tile_jpeg', 'text_lines', 'draw_steps']
 # %% ../../nbs/data/step_tiles.ipynb #436dd6c0
 from functools import lru_cache
 from typing import Any
-import cv2, numpy as np
+import numpy as np
 from .pipeline_walk import PipelineStep
 from ..view.fonts import pil_font
 from ..view.style import chart_colors
@@ -24,17 +24,20 @@ def fit_whole_pixels(
     times = size//max(h, w)
     if times>1: return picture.repeat(times, 0).repeat(times, 1)
     if times==1: return picture
+    import cv2 # only to look: not loaded with the package
     shape = max(1, round(w*size/max(h, w))), max(1, round(h*size/max(h, w)))
     return cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
 
 def tile_jpeg(
     step:PipelineStep,
     size:int=184, # Of the square, in pixels
-)->bytes: # Empty where there is no picture
-    "The picture after a step as a small JPEG"
-    if step.picture is None: return b''
+)->tuple[bytes, tuple[int, int]]: # Empty where there is no picture; width and height
+    "The picture after a step as a small JPEG, and its size"
+    if step.picture is None: return b'', (0, 0)
+    import cv2
     small = fit_whole_pixels(step.picture, size)
-    return cv2.imencode('.jpg', small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    encoded = cv2.imencode('.jpg', small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    return encoded.tobytes(), (small.shape[1], small.shape[0])
 
 # %% ../../nbs/data/step_tiles.ipynb #4521fa33
 @lru_cache(64)
@@ -69,7 +72,8 @@ class _Tile:
         color = _marks.get(step.state, chart_colors['ink'])
         self.head = [(line, color) for line in text_lines(title, size, 2)]
         self.head += [(line, chart_colors['muted']) for line in text_lines(step.arguments, size, 3) if line]
-        self.foot = [(line, color) for line in text_lines(step.facts(times), size, 3 if step.picture is not None else 9)]
+        lines = text_lines(step.facts(times), size, 3 if step.picture is not None else 9)
+        self.foot = [(line, color) for line in lines]
         self.picture = None if step.picture is None else fit_whole_pixels(step.picture, size)
     def height(self, head): return 14*(head+len(self.foot))+4+(0 if self.picture is None else self.picture.shape[0]+4)
     def draw_on(self, sheet, draw, x, y, head):

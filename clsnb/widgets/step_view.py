@@ -12,17 +12,17 @@ from importlib.resources import files
 from typing import Any
 import traitlets as T
 from ..data.pipeline_walk import PipelineStep
-from ..data.step_tiles import draw_steps, fit_whole_pixels, tile_jpeg
+from ..data.step_tiles import draw_steps, tile_jpeg
 from .canvas import Canvas
 
 # %% ../../nbs/widgets/step_view.ipynb #74c35ada
 def _source(name): return (files('clsnb.widgets')/name).read_text(encoding='utf-8')
 
-def _tile(step, title, jpeg, size, times):
+def _tile(step, title, picture, times):
     "What a tile shows, for the browser"
-    shape = (0, 0) if step.picture is None else fit_whole_pixels(step.picture, size).shape
+    jpeg,size = picture
     return dict(title=title, args=step.arguments, facts=step.facts(times), state=step.state, bytes=len(jpeg),
-                size=[shape[1], shape[0]])
+                size=list(size))
 
 class StepTiles(Canvas):
     "The steps of a pipeline as tiles in the browser"
@@ -46,11 +46,11 @@ class StepTiles(Canvas):
         "Show other steps"
         self.steps,self.times = list(steps),times
         self.titles = titles or [f'{i} {step.name}' for i,step in enumerate(steps)]
-        jpegs = [tile_jpeg(step, self.tile_size) for step in steps]
-        tiles = [_tile(*o, self.tile_size, times) for o in zip(steps, self.titles, jpegs)]
+        pictures = [tile_jpeg(step, self.tile_size) for step in steps]
+        tiles = [_tile(*o, times) for o in zip(steps, self.titles, pictures)]
         with self.hold_sync():
             self.label = alt
-            self.data = b''.join(jpegs)
+            self.data = b''.join(jpeg for jpeg,_ in pictures)
             self.meta = dict(steps=tiles, chosen=-1 if chosen is None else chosen, movable=movable)
     def on_choose(self, callback:Callable)->Callable: # Called with the number of a tile
         return self._listen('choose', callback)
