@@ -31,8 +31,13 @@ class RateGroups:
     ):
         settings = Facts(cfg).part('optimizer')
         self.is_relative = isinstance(settings.get('lr'), (int, float))
-        if self.is_relative: cfg = {**cfg, 'optimizer': {**settings, 'lr': 1.}}
-        self.groups = distinct_groups(config_optimizer(cfg), keep_all)
+        self.cfg = {**cfg, 'optimizer': {**settings, 'lr': 1.}} if self.is_relative else cfg
+        self.keep_all = keep_all
+
+    @cached_property
+    def groups(self)->list[dict]:
+        "Of a run at a rate of 1, where they are multiples; the model is built for them"
+        return distinct_groups(config_optimizer(self.cfg), self.keep_all)
 
     def at(
         self,

@@ -9,10 +9,11 @@ __all__ = ['run_controls', 'run_changes', 'readout_table', 'steps_in_words', 'Sc
 
 # %% ../../nbs/widgets/schedule.ipynb #34b74f8c
 import os
+from dataclasses import replace
 from functools import cached_property
 import ipywidgets as W, numpy as np
 from ..analysis.schedule_chart import ScheduleChart, landmarks, length_in_words, schedule_panels
-from ..analysis.schedule_plan import SchedulePlan, save_schedule
+from ..analysis.schedule_plan import RateGroups, SchedulePlan, save_schedule
 from ..apis.schedule_source import schedule_overlay, schedule_plan
 from ..apis.scale_lr import base_batch_size
 from ..apis.vis_lr import steps_in_epoch
@@ -108,8 +109,8 @@ class ScheduleControls:
         self,
         source:SchedulePlan, # To begin with
     ):
-        self.source = source
         facts = source.cfg.facts
+        self.source = source = replace(source, rate_groups=RateGroups(source.cfg)) # found once for all edits
         rest = source.max_iters, source.epoch_len, facts.lr or 0., facts.length.unit=='epochs'
         self.form = ScheduleForm(facts.lr_config, *rest)
         self.momentum_form = ScheduleForm(facts.part('momentum_config'), *rest, momentum=True)
@@ -200,7 +201,7 @@ def look_at(
     if note: raise note
     if state==explorer.shown: return
     explorer.plan = explorer.desk.plan(state)
-    explorer.table = explorer.plan.table(800)
+    explorer.table = explorer.plan.table(600)
     first = explorer.table[explorer.table.group==0]
     explorer.its,explorer.lrs = first.iter.to_numpy(),first.lr.to_numpy()
     explorer._held = True # the controls that follow from the plan do not draw again
