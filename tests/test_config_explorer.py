@@ -224,6 +224,7 @@ def test_tree_shows_types_origins_changes_and_findings(edited):
     edited.set('model.backbone.depth', 50)
     edited.remove('optimizer.momentum')
     page = edited_tree(edited, key=('model', 'backbone', 'depth'))
+    assert page.count('<details open')>=3 # the config, what was changed, and what is wrong
     for text in ('<i>int</i>', 'resnet18.py:', 'was 18', 'in_channels is 512', 'optimizer.momentum = 0.9', 'chosen'):
         assert text in page, text
     only = edited_tree(edited, differs=True)

@@ -126,8 +126,10 @@ def edited_tree(
     if chosen==[] and not gone:
         return element('p', f'nothing contains {search!r}' if search.strip() else 'nothing differs')
     word = 'was' if against in ('', as_opened) else 'there'
-    notes = TreeNotes(config, compared, findings_by_key(edited), changed, key, word)
-    opened = _with_parents([key[:-1], *changed[:60], *(chosen or ())[:60]])
+    findings = findings_by_key(edited)
+    notes = TreeNotes(config, compared, findings, changed, key, word)
+    faulty = [edited.path(o) for o in findings if o]
+    opened = _with_parents([key[:-1], *faulty, *changed[:60], *(chosen or ())[:60]])
     place = config.where if getattr(config, '_source', None) else None
     shown = None if chosen is None else _with_parents(chosen)
     title = Path(config.filename or 'Config').name

@@ -25,8 +25,8 @@ from ..core.markup import Markup, element
 from .explorer import Explorer
 from .still import jpeg_bytes
 
-# %% ../../nbs/widgets/configs.ipynb #b4a3876f
-_field_layout = dict(style=dict(description_width='95px'), layout=dict(width='380px', max_width='100%'))
+# %% ../../nbs/widgets/configs.ipynb #10bb6643
+_field_layout = dict(style=dict(description_width='95px'), layout=dict(width='380px', max_width='calc(100% - 4px)'))
 
 def all_keys(
     config:Config,
@@ -166,6 +166,7 @@ edit_buttons = { # name -> what it does to an edited config and the chosen key, 
     'Remove key':     (lambda edited, key: edited.remove(key), 'Take the chosen key, or item of a list, away'),
     'Duplicate item': (lambda edited, key: edited.insert(key, edited[key]), 'Copy the chosen item of a list')}
 
+_tree_text = 'line-height:1.5;white-space:normal;overflow-wrap:anywhere'
 _whole_row = 'auto / 1 / auto / -1' # in a grid of any number of columns
 _invert = '.clsnb-configs .clsnb-picture img{filter:invert(.92) hue-rotate(180deg)}'
 _dark_style = Markup( # white charts become dark ones, with the same hues
@@ -247,7 +248,7 @@ class ConfigExplorer(Explorer):
         path = key_of(self.edited, key)
         try: tree = self.unreadable or edited_tree(self.edited, search, differences_only, against.strip(), path)
         except ClsnbError as e: tree = unreadable_html(e, against)
-        self._tree.value = element('div', _dark_style, tree, style='line-height:1.5;white-space:normal')
+        self._tree.value = element('div', _dark_style, tree, style=_tree_text)
         self._export.show()
     def draw(self, **state)->bytes: # JPEG
         return self.picture(self.edited, config_title(self.edited.config))
