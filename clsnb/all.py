@@ -42,7 +42,6 @@ from clsnb.train.loop import IterBasedRunner, Runner
 from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.fit import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
-from clsnb.apis.edited_config import EditedConfig
 from clsnb.apis.launch import launch
 from clsnb.apis.continue_run import continue_in_background, continue_run
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, evaluate_config
@@ -116,13 +115,15 @@ class _Later:
 
 
 if _TYPE_CHECKING:
-    from clsnb.widgets.configs import ConfigExplorer
+    from clsnb.widgets.cleaner import Cleaner
     from clsnb.widgets.pipeline import PipelineExplorer
+    from clsnb.widgets.results import ResultsExplorer
     from clsnb.widgets.schedule import ScheduleExplorer
     from clsnb.widgets.training import LRExplorer
 else:
+    ResultsExplorer = _Later('clsnb.widgets.results', 'ResultsExplorer')
+    Cleaner = _Later('clsnb.widgets.cleaner', 'Cleaner')
     LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
     ScheduleExplorer = _Later('clsnb.widgets.schedule', 'ScheduleExplorer')
-    ConfigExplorer = _Later('clsnb.widgets.configs', 'ConfigExplorer')
     PipelineExplorer = _Later('clsnb.widgets.pipeline', 'PipelineExplorer')
 __all__ = [o for o in dir() if not o.startswith('_')]

@@ -214,3 +214,198 @@ def test_a_map_of_many_is_quick():
     start = time.perf_counter()
     embedding_map(x)
     assert time.perf_counter()-start<4
+
+# ---- the explorer, without a browser
+
+@pytest.fixture
+def plain():
+    from clsnb.widgets.canvas import use_canvas
+    use_canvas(False)
+    yield
+    use_canvas(None)
+
+@pytest.fixture
+def canvas():
+    from clsnb.widgets.canvas import use_canvas
+    use_canvas(True)
+    yield
+    use_canvas(None)
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    "A folder with the pictures of `some`"
+    from PIL import Image
+    monkeypatch.chdir(tmp_path)
+    for i in range(60):
+        (tmp_path/'data'/f'd{i%3}').mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (12, 9), (4*i, 90, 0)).save(tmp_path/'data'/f'd{i%3}/Bild {i}.jpg')
+    return str(tmp_path/'data')
+
+def explorer(*args, **kw):
+    from clsnb.widgets.results import ResultsExplorer
+    return ResultsExplorer(*args, **kw)
+
+def test_every_view_is_drawn(pictures, plain):
+    from clsnb.analysis.result_views import result_view_names
+    ex = explorer(some(root=pictures), some(seed=0, root=pictures))
+    seen = set()
+    for view in result_view_names:
+        ex.set(view=view)
+        assert not ex.errors, view
+        seen.add(ex.snapshot().jpeg)
+    assert len(seen) == len(result_view_names)
+    ex.set(view='thresholds', true=1, threshold=.3)
+    assert 'kind 1 from 0.30 on: precision' in ex.alt and not ex.errors
+    ex.close()
+
+def test_filters_of_the_explorer(pictures, plain):
+    r = some(root=pictures)
+    ex = explorer(r)
+    ex.pick_cell(1, 2)
+    rows = ResultRows(r)
+    assert sorted(ex.shown) == rows.select(true=1, predicted=2).tolist() and 'true kind 1, predicted kind 2' in ex.alt
+    ex.clear()
+    assert len(ex.shown) == 60 and 'no filter' in ex.alt
+    ex.set(between=(.4, .6), by='p_true', order='P(true)')
+    assert ex.shown.tolist() == rows.sort(rows.select(between=(.4, .6), by='p_true'), 'P(true)').tolist()
+    ex.set(answers='wrong', text='d1', between=(0, 1))
+    assert sorted(ex.shown) == rows.select(right=False, text='d1').tolist()
+    assert 'Bild' in ex.tables.value and 'kind 0' in ex.tables.value and not ex.errors
+    ex.set(groups=True)
+    ex.clear()
+    ex.pick_cell(0, 0)
+    assert 'a cell of groups' in ex.alt and 0 < len(ex.shown) <= 60 and not ex.errors
+    ex.close()
+
+def test_two_runs(pictures, plain):
+    a, b = some(root=pictures), some(seed=0, root=pictures)
+    b.scores = np.roll(b.scores, 1, 0)
+    b = Results(b.scores, b.labels, b.classes, b.names, pictures)
+    ex = explorer(a, b)
+    ex.set(change='broken')
+    assert sorted(ex.shown) == np.flatnonzero(a.correct & ~b.correct).tolist() and not ex.errors
+    ex.set(view='changes')
+    assert f'fixed {(~a.correct & b.correct).sum()} and broke' in ex.alt
+    ex.close()
+    elsewhere = Results(a.scores, a.labels, a.classes, list(map(str, range(60))))
+    with pytest.raises(DataError, match='different pictures'): explorer(a, elsewhere)
+
+def test_messages_of_the_canvases(pictures, canvas):
+    r = some(root=pictures)
+    ex = explorer(r)
+    ex.stage.heat._handle_custom_msg(dict(type='click', row=0, column=1), [])
+    rows = ResultRows(r)
+    assert sorted(ex.shown) == rows.select(true=0, predicted=1).tolist() and ex.stage.grid.count == len(ex.shown)
+    ex.clear()
+    ex.set(view='scores')
+    assert ex.stage.box.children == (ex.stage.curve,)
+    ex.stage.curve._handle_custom_msg(dict(type='brush', range=[.3, .5]), [])
+    assert sorted(ex.shown) == rows.select(between=(.3, .5)).tolist()
+    ex.stage.curve._handle_custom_msg(dict(type='brush', range=[]), [])
+    assert len(ex.shown) == 60
+    ex.set(view='thresholds')
+    ex.stage.curve._handle_custom_msg(dict(type='click', x=.7), [])
+    assert ex.threshold == .7 and '0.70 on' in ex.describe(**ex.state)
+    ex.set(view='map')
+    bits = np.zeros(60, bool)
+    bits[[3, 9]] = True
+    ex.stage.scatter._handle_custom_msg(dict(type='select', current=0), [np.packbits(bits, bitorder='little').tobytes()])
+    assert sorted(ex.shown) == [3, 9] and not ex.errors
+    ex.stage.grid._handle_custom_msg(dict(type='key', key='x', current=1), [])
+    assert [o.action for o in ex.marks.journal.marks.values()] == ['remove'] and 'remove' in ex._caption(1)
+    jpeg, caption = ex._jpeg(0), ex._caption(0)
+    assert jpeg[:2] == b'\xff\xd8' and 'kind' in caption and not ex.errors
+    ex.close()
+
+@pytest.mark.parametrize('how', ['plain', 'canvas'])
+@pytest.mark.parametrize('r', [
+    Results(np.zeros((0, 3)), [], list('abc')), Results(np.ones((5, 1)), [0]*5, ['a']),
+    Results(np.full((4, 2), np.nan), [0, 1, 0, 1]), Results(np.zeros((0, 3)), np.zeros((0, 3)), list('abc')),
+    some(several=True), Results(np.random.default_rng(0).normal(size=(9, 3))*9, [0, 1, 2]*3)],
+    ids=['empty', 'one class', 'NaN', 'empty, several', 'several', 'logits'])
+def test_odd_results_are_explored(r, how, request, tmp_path, monkeypatch):
+    request.getfixturevalue(how)
+    monkeypatch.chdir(tmp_path)
+    ex = explorer(r)
+    for view in ex._ctl['view'].options:
+        ex.set(view=view)
+        assert not ex.errors, (view, ex.errors)
+    ex.set(order='uncertain', answers='wrong')
+    ex.clear()
+    assert ex.snapshot().jpeg and not ex.errors
+    ex.close()
+
+def test_missing_files_do_not_end_it(plain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ex = explorer(some(root=str(tmp_path/'gone')))
+    assert ex.snapshot().jpeg and not ex.errors
+    ex.cam.start()
+    ex.cam.thread.join(20)
+    assert 'gone' in ex.cam.status.value or 'model' in ex.cam.status.value
+    ex.close()
+
+def test_cam_in_the_background(plain, tmp_path, monkeypatch):
+    from clsnb.apis.open_model import init_model
+    from clsnb.data.sets.packaged import Photos
+    monkeypatch.chdir(tmp_path)
+    photos = Photos('val', [dict(type='LoadImageFromFile')])
+    r = Results.from_dataset(np.eye(6)[photos.get_gt_labels()], photos)
+    ex = explorer(r, model=init_model('resnet18-tiny_1xb16_photos', False), journal='j.csv')
+    ex.cam.cls.value = 2
+    ex.cam.button.click()
+    ex.cam.thread.join(60)
+    assert 'gradcam for fish' in ex.cam.status.value and '<img' in ex.cam.picture.value
+    before = ex.cam.picture.value
+    ex.cam.strength.value = .9
+    assert ex.cam.picture.value != before
+    ex.cam.layer.value = 'backbone.layr4'
+    ex.cam.start()
+    ex.cam.thread.join(60)
+    assert '⚠' in ex.cam.status.value and len(ex.cam.errors) == 1 and not ex.errors
+    ex.close()
+
+def test_thresholds_of_several_labels_are_exported(plain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ex = explorer(some(several=True))
+    ex.set(view='thresholds', true=2, threshold=.8)
+    ex.set(true=0, threshold=.25)
+    table = ex.class_thresholds('t.csv')
+    assert table.threshold.tolist() == [.25, .5, .8, .5] and pd.read_csv('t.csv').threshold.tolist() == [.25, .5, .8, .5]
+    ex.close()
+
+def test_sources_and_leaks(pictures, plain):
+    from ipywidgets.widgets.widget import _instances
+    from clsnb.widgets.results import ResultsExplorer
+    r = some(root=pictures)
+    r.save('r.json')
+    n = len(_instances)
+    for how in (False, True):
+        from clsnb.widgets.canvas import use_canvas
+        use_canvas(how)
+        for source in (r, 'r.json'):
+            ex = explorer(source)
+            ex.set(view='scores')
+            ex.close()
+    assert len(_instances) == n
+    assert ResultsExplorer.accepts(r) and ResultsExplorer.accepts('r.json') and not ResultsExplorer.accepts('no.json')
+    with pytest.raises(DataError, match='no such file'): explorer('nowhere')
+
+def test_the_large_case_is_quick(canvas, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    n, c = 50_000, 1000
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((n, c), np.float32), rng.integers(0, c, n)
+    scores[np.arange(n), labels] += rng.random(n, np.float32)
+    r = Results(scores/scores.sum(1, keepdims=True), labels, names=[f'{i%c}/{i}.jpg' for i in range(n)])
+    start = time.perf_counter()
+    ex = explorer(r)
+    first, took = time.perf_counter()-start, []
+    for view in ex._img.views: view.shown = True
+    for state in (dict(true=3), dict(true=None, answers='wrong'), dict(text='77'), dict(text='', order='top losses'),
+                  dict(predicted=9)):
+        start = time.perf_counter()
+        ex.set(**state)
+        took.append(time.perf_counter()-start)
+    print('first', first, 'filters', took)
+    assert not ex.errors and first<5 and sorted(took)[2]<1
+    ex.close()
