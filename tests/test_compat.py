@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from clsnb.compat import finder
 from clsnb.compat.migrate import migrate
+from clsnb.compat.mmpretrain import translate_config
 from clsnb.compat.names import Place, _rows
 from clsnb.compat.rewrite import rewrite_imports
 from clsnb.config.config import Config
@@ -488,3 +489,54 @@ def test_a_checkpoint_and_a_log_are_told(trained):
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     done = clsnb('migrate', 'nowhere', cwd=tmp_path)
     assert done.returncode==2 and len(done.stderr.splitlines())==1
+
+# ---- configs of mmpretrain 1.x
+
+config_of_1x = '''
+data_preprocessor = dict(num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+train_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=224),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'), dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=256, edge='short'),
+    dict(type='CenterCrop', crop_size=224), dict(type='PackInputs')]
+dataset = dict(type='ImageNet', data_root='data/imagenet')
+train_dataloader = dict(batch_size=32, num_workers=5, dataset=dict(dataset, split='train', pipeline=train_pipeline),
+                        sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = dict(batch_size=32, num_workers=5, dataset=dict(dataset, split='val', pipeline=test_pipeline),
+                      sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = dict(type='Accuracy', topk=(1, 5))
+model = dict(
+    type='ImageClassifier', backbone=dict(type='ResNet', depth=18, num_stages=4, out_indices=(3,), style='pytorch'),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=1000, in_channels=512, loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+              topk=(1, 5)))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0001))
+param_scheduler = dict(type='MultiStepLR', by_epoch=True, milestones=[30, 60, 90], gamma=0.1)
+train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
+default_hooks = dict(logger=dict(type='LoggerHook', interval=100), checkpoint=dict(type='CheckpointHook', interval=1))
+visualizer = dict(type='UniversalVisualizer')
+default_scope = 'mmpretrain'
+'''
+
+def test_a_config_of_mmpretrain_becomes_that_of_mmcls(tmp_path):
+    write_files(tmp_path, {'a.py': config_of_1x, 'b.py': "_base_ = './a.py'\nmodel = dict(head=dict(cal_acc=True))\n"})
+    twin = Config.fromfile('resnet18_8xb32_in1k')
+    for name in ('a.py', 'b.py'):
+        new,left_out = translate_config(tmp_path/name)
+        assert new.model==twin.model and left_out==['visualizer', 'default_scope']
+        assert new.data.val.pipeline==twin.data.val.pipeline and new.data.train.pipeline==twin.data.train.pipeline
+        assert new.data.train.data_prefix=='data/imagenet/train' and new.data.samples_per_gpu==32
+        for key in ('optimizer', 'optimizer_config', 'runner'): assert new[key]==twin[key], key
+        assert new.lr_config==dict(twin.lr_config, gamma=.1)
+    found = migrate(tmp_path, write=True)
+    assert found.counts['change']==2 and Config.fromfile(tmp_path/'b.py').model==twin.model
+    assert not Config.fromfile(tmp_path/'b.py').check(False).errors
+
+@pytest.mark.parametrize('change,part', [
+    ("model = dict(_delete_=True, type='MAE')", 'no ImageClassifier'),
+    ("param_scheduler = [dict(type='MultiStepLR', milestones=[1]), dict(type='StepLR', step_size=2)]", 'more than'),
+    ("param_scheduler = dict(_delete_=True, type='OneCycleLR')", 'OneCycleLR')])
+def test_what_has_no_counterpart_is_refused_by_name(tmp_path, change, part):
+    write_files(tmp_path, {'a.py': config_of_1x, 'b.py': f"_base_ = './a.py'\n{change}\n"})
+    with pytest.raises(ConfigError, match=part): translate_config(tmp_path/'b.py')

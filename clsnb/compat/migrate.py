@@ -10,8 +10,9 @@ import difflib, re, shutil, subprocess
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
+from .mmpretrain import translate_config
 from .names import advice, find_place
-from .project import project_files, is_known, look_at_file, module_of, registers
+from .project import assigned_names, project_files, is_known, look_at_file, module_of, registers
 from .rewrite import rewrite_imports
 from ..config.config import Config
 from ..core.checkpoint import read_checkpoint
@@ -74,6 +75,18 @@ def _types_in(value):
     elif isinstance(value, (list, tuple)):
         for o in value: yield from _types_in(o)
 
+def _look_at_config_of_1x(file, name):
+    "Notes on a config of mmpretrain 1.x, and its translation"
+    try: new, left_out = translate_config(file.path)
+    except (ClsnbError, OSError) as e:
+        if 'model' not in assigned_names(file.tree) and 'has no model' in str(e):
+            text = 'a part of configs of mmpretrain 1.x, whose translations contain it'
+            return [Note(name, 0, 'config', 'differs', text)], None
+        return [Note(name, 0, 'config', 'missing', f'a config of mmpretrain 1.x: {e}')], None
+    text = 'a config of mmpretrain 1.x, translated with its bases'
+    if left_out: text += f"; without {', '.join(left_out)}"
+    return [Note(name, 0, 'config', 'change', text)], new.pretty_text
+
 def _config_findings(cfg, name, own):
     "What `check` finds, except about modules of the project, which are not imported"
     for level, key, text, where in cfg.check(False):
@@ -85,7 +98,8 @@ def _config_findings(cfg, name, own):
 def _look_at_config(file, name, own):
     "Notes on a config, which is read and not run"
     try: cfg = Config.fromfile(file.path)
-    except (ClsnbError, OSError) as e: return [Note(name, 0, 'config', 'missing', str(e))]
+    except (ClsnbError, OSError) as e: return [Note(name, 0, 'config', 'missing', str(e))], None
+    if {'optim_wrapper', 'train_dataloader'} & cfg.keys(): return _look_at_config_of_1x(file, name) # by its bases
     notes = list(_config_findings(cfg, name, own)) if 'model' in cfg or 'data' in cfg else []
     words = {*_types_in(cfg), *(str(path[-1]) for path, _ in cfg.leaves() if path)}
     for word in sorted(words & differences.keys()):
@@ -93,7 +107,7 @@ def _look_at_config(file, name, own):
     used = sorted({*_types_in(cfg)} & own)
     needs = f"uses {', '.join(used)} of the project: --trust --compat"
     if used: notes.append(Note(name, 0, 'config', 'works', needs))
-    return notes or [Note(name, 0, 'config', 'works', '')]
+    return notes or [Note(name, 0, 'config', 'works', '')], None
 
 # %% ../../nbs/compat/migrate.ipynb #b3fde608
 _script = re.compile(r'(?:python3?|bash|sh)\s+(?:-u\s+)?(?:\./)?(?:\S*/)?tools/(?:\w+/)*(\w+)\.(?:py|sh)')
@@ -229,6 +243,6 @@ def _look_at_file(file, name, own):
     if file.kind=='shell': return _look_at_shell(file, name)
     look = dict(checkpoint=_look_at_checkpoint, log=_look_at_log).get(file.kind)
     if look: return look(file, name), None
-    if file.kind=='config': return _look_at_config(file, name, own), None
-    if file.kind=='config of 1.x': return [Note(name, 0, 'config', 'missing', 'a config of mmpretrain 1.x')], None
+    if file.kind=='config': return _look_at_config(file, name, own)
+    if file.kind=='config of 1.x': return _look_at_config_of_1x(file, name)
     return [], None
