@@ -6,7 +6,7 @@
 __all__ = ['use_canvas', 'has_canvas', 'Canvas', 'control_names', 'CurveCanvas', 'HeatCanvas', 'ScatterCanvas', 'GridCanvas']
 
 # %% ../../nbs/widgets/canvas.ipynb #4fe4a105
-import io, os, uuid
+import hashlib, io, os, uuid
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
@@ -35,6 +35,10 @@ def _bytes_trait():
     return T.Bytes().tag(sync=True, from_json=lambda value, _: bytes(value))
 
 def _source(name): return (files('clsnb.widgets')/name).read_text(encoding='utf-8')
+def _program(name):
+    "A name that changes with the text, and the text"
+    text = _source(name)
+    return [f'{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}', text]
 
 def _with_indices(bits, count):
     "The positions of the bits that are set"
@@ -48,7 +52,8 @@ def _as_bits(indices, count):
 # %% ../../nbs/widgets/canvas.ipynb #0cae9f52
 class Canvas(anywidget.AnyWidget):
     "A view that the browser draws; subclasses say what is in it"
-    _esm,_css = _source('canvas.js'),_source('canvas.css') # texts: with a path no instance would ever be freed
+    _esm,_css = _source('load_canvas.js'),_source('canvas.css') # texts: with a path no instance would ever be freed
+    program = T.List(_program('canvas.js')).tag(sync=True) # Name and text, which a page loads once
     kind = T.Unicode().tag(sync=True)
     label = T.Unicode().tag(sync=True) # In words, for screen readers
     height = T.Int(320).tag(sync=True) # CSS pixels
@@ -93,7 +98,7 @@ class Canvas(anywidget.AnyWidget):
         data,meta = widget_bundle(super()._repr_mimebundle_(**kw))
         return {**data, 'text/plain': repr(self)},meta
     def _ipython_display_(self):
-        show_live(*self._repr_mimebundle_(), self.snapshot(), self._still_id)
+        show_live(*self._repr_mimebundle_(), self.snapshot, self._still_id)
     def __repr__(self): return f'{type(self).__name__}: {self.label}' if self.label else type(self).__name__
 
 # %% ../../nbs/widgets/canvas.ipynb #8888df7a

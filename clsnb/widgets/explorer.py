@@ -244,7 +244,7 @@ class Explorer(W.VBox):
     def _repr_mimebundle_(self, **kw):
         data,meta = widget_bundle(super()._repr_mimebundle_(**kw))
         return {**data, **self.snapshot().mimebundle()},meta
-    def _ipython_display_(self): show_live(*self._repr_mimebundle_(), self._img.still, self._uid+'-still')
+    def _ipython_display_(self): show_live(*self._repr_mimebundle_(), self.snapshot, self._uid+'-still')
     def __setattr__(self, k, v):
         if k in self.__dict__.get('_ctl', ()): self._ctl[k].value = v
         else: super().__setattr__(k, v)

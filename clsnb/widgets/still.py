@@ -7,6 +7,7 @@ __all__ = ['paper_css', 'jpeg_bytes', 'photo_boxes', 'img_tag', 'Still', 'widget
 
 # %% ../../nbs/widgets/still.ipynb #0bb7c7dc
 import base64, io
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 import numpy as np
@@ -125,13 +126,14 @@ def widget_bundle(
 def show_live(
     bundle:dict, # The widget as a front end takes it: form by MIME type
     metadata:dict, # Of the bundle
-    still:Still, # What is left without a kernel
+    make_still:Callable, # Returns what is left without a kernel; called when the live view is on its way
     still_id:str, # Of the element around the picture; the live view hides the element of this id
 )->None:
     "Show a widget, and its picture as an output of its own"
     from IPython.display import display
     live = {k: v for k,v in bundle.items() if k not in ('text/html', 'image/png')}
     display(live, metadata=metadata, raw=True)
+    still = make_still()
     if 'application/vnd.jupyter.widget-view+json' not in live or not still.jpeg: return
     page = element('div', still.markup, id=still_id)
     display({'text/html': page, 'text/plain': ''}, raw=True)
