@@ -42,6 +42,7 @@ from clsnb.train.loop import IterBasedRunner, Runner
 from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.fit import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
+from clsnb.apis.edited_config import EditedConfig
 from clsnb.apis.launch import launch
 from clsnb.apis.continue_run import continue_in_background, continue_run
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, evaluate_config
@@ -94,7 +95,7 @@ from clsnb.zoo.index import list_models, search_models, zoo
 
 
 class _Later:
-    "A class of a module that is imported when the class is first used; it has the signature and documentation of the class"
+    "A class or function whose module is imported at its first use; it has the signature and documentation of the original"
     def __init__(self, module: str, name: str):
         self._module = module
         self._name = name
@@ -105,25 +106,32 @@ class _Later:
     def __signature__(self): return _inspect.signature(self._real)
     @property
     def __doc__(self): return self._real.__doc__
-    def __call__(self, *args, **kwargs): return self._real(*args, **kwargs)
+    @property
+    def __call__(self): return self._real  # calls it, and notebooks show its signature
     def __getattr__(self, name: str):
         if name.startswith('_'): raise AttributeError(name)
         return getattr(self._real, name)
     def __mro_entries__(self, bases: tuple) -> tuple: return (self._real,)
     def __instancecheck__(self, instance: object) -> bool: return isinstance(instance, self._real)
-    def __repr__(self): return f'<class {self._module}.{self._name}>'
+    def __repr__(self): return f'<{self._module}.{self._name}>'
 
 
 if _TYPE_CHECKING:
     from clsnb.widgets.cleaner import Cleaner
+    from clsnb.widgets.configs import ConfigExplorer
+    from clsnb.widgets.explore import explore
+    from clsnb.widgets.monitor import TrainingMonitor
     from clsnb.widgets.pipeline import PipelineExplorer
-    from clsnb.widgets.results import ResultsExplorer
     from clsnb.widgets.schedule import ScheduleExplorer
     from clsnb.widgets.training import LRExplorer
+    from clsnb.widgets.zoo import ZooExplorer
 else:
-    ResultsExplorer = _Later('clsnb.widgets.results', 'ResultsExplorer')
     Cleaner = _Later('clsnb.widgets.cleaner', 'Cleaner')
-    LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
-    ScheduleExplorer = _Later('clsnb.widgets.schedule', 'ScheduleExplorer')
+    ConfigExplorer = _Later('clsnb.widgets.configs', 'ConfigExplorer')
+    explore = _Later('clsnb.widgets.explore', 'explore')
+    TrainingMonitor = _Later('clsnb.widgets.monitor', 'TrainingMonitor')
     PipelineExplorer = _Later('clsnb.widgets.pipeline', 'PipelineExplorer')
+    ScheduleExplorer = _Later('clsnb.widgets.schedule', 'ScheduleExplorer')
+    LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
+    ZooExplorer = _Later('clsnb.widgets.zoo', 'ZooExplorer')
 __all__ = [o for o in dir() if not o.startswith('_')]

@@ -21,6 +21,7 @@ def _is_path(x): return isinstance(x, (str, os.PathLike))
 def _is_folder_with(x, *files): # patterns
     return _is_path(x) and Path(x).is_dir() and any(next(Path(x).glob(o), None) for o in files)
 
+def _is_nothing(x): return x is None
 def _is_schedule(x): return isinstance(x, dict) and 'policy' in x
 def _is_dataset(x): return not isinstance(x, (dict, type)) and hasattr(x, '__len__') and hasattr(x, 'get_gt_labels')
 def _is_results(x):
@@ -49,8 +50,11 @@ class ExplorerRow(NamedTuple):
     def load(self)->type: return getattr(importlib.import_module(self.module), self.name)
 
 explorer_rows = [
-    ExplorerRow('schedule', 'clsnb.widgets.training', 'LRExplorer', _is_schedule, 'the lr_config of a config'),
+    ExplorerRow('zoo', 'clsnb.widgets.zoo', 'ZooExplorer', _is_nothing, 'nothing: the zoo'),
+    ExplorerRow('schedule', 'clsnb.widgets.schedule', 'ScheduleExplorer', _is_schedule, 'an lr_config'),
     ExplorerRow('pipeline', 'clsnb.widgets.pipeline', 'PipelineExplorer', _is_dataset, 'a data set'),
+    ExplorerRow('training', 'clsnb.widgets.monitor', 'TrainingMonitor', _is_run, 'a run or its work folder'),
+    ExplorerRow('config', 'clsnb.widgets.configs', 'ConfigExplorer', _is_config, 'a config, its name or file'),
 ]
 
 # %% ../../nbs/widgets/explore.ipynb #bccb5a21
