@@ -15,6 +15,7 @@ class SampleFinder:
     "Samples of a data set by class, and by words in the names of files and classes"
     def __init__(self, dataset): # Any, or a wrapper; without names or labels less can be found
         self.dataset = dataset
+        self._found = None, None # what was asked last, and the answer
         self.classes = [str(o) for o in getattr(dataset, 'CLASSES', None) or ()]
     def __len__(self): return len(self.dataset)
     @cached_property
@@ -31,11 +32,15 @@ class SampleFinder:
         if self.labels is None: return ''
         label = self.labels[int(index)]
         numbers = np.flatnonzero(label==1) if np.ndim(label) else [int(label)]
-        return ', '.join(self.classes[k] if 0<=k<len(self.classes) else str(k) for k in numbers)
+        return ', '.join(map(self._class_name, numbers))
+    def _class_name(self, k): return self.classes[k] if 0<=k<len(self.classes) else str(k)
     @cached_property
     def texts(self)->list[str]:
         "File and classes of each sample, in small letters"
-        return [f'{self.name(i)} {self.class_names(i)}'.lower() for i in range(len(self))]
+        n = len(self)
+        one_label = self.labels is not None and self.labels.ndim==1 and self.labels.dtype.kind in 'iu'
+        classes = map(self._class_name, self.labels.tolist()) if one_label else map(self.class_names, range(n))
+        return [f'{name} {label}'.lower() for name,label in zip(map(self.name, range(n)), classes)]
     def class_number(self, label:int|str)->int:
         "The number of a class from its number or name; raises `ConfigError`"
         if isinstance(label, str):
@@ -48,6 +53,9 @@ class SampleFinder:
              label:int|str|None=None, # Number or name of a class; None: any
             )->np.ndarray: # Numbers of samples, ascending
         "The samples that fit"
+        if self._found[0]!=(text, label): self._found = (text, label), self._find(text, label)
+        return self._found[1]
+    def _find(self, text, label):
         found = np.arange(len(self))
         if label is not None:
             number = self.class_number(label)
