@@ -432,3 +432,14 @@ def test_it_takes_what_people_have(folder, tmp_path, plain, monkeypatch):
         ex.close()
     assert Cleaner.accepts(folder) and Cleaner.accepts(results) and Cleaner.accepts(pets(folder)) and not Cleaner.accepts(7)
     with pytest.raises(DataError, match='no such file'): Cleaner(tmp_path/'nowhere')
+
+def test_verify_reads_the_journal(folder):
+    from clsnb.data.verify import verify_dataset
+    journal = journal_for(folder, (dog, 'unsure'), (cat, 'remove'))
+    journal.path.write_bytes(journal.path.read_bytes()+b'remove,ca')
+    data = dict(type='CustomDataset', data_prefix=str(folder), pipeline=[], journal=str(journal.path))
+    for source, n in ((str(folder), 8), (data, 7)):
+        found = verify_dataset(source, workers=0, tiny=0)
+        assert found[found.problem=='unsure'].file.tolist() == [dog]
+        assert 'cut off' in found[found.problem=='journal'].detail.iloc[0]
+        assert found.attrs['checked'] == n

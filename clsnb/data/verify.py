@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import DataError
 from ..core.io import progress_after
 from ..core.trust import carries_trust
+from .journal import journal_path, open_journal
 from .picture_sources import find_pictures_of
 from .pixels.check_file import check_files, one_thread, unusable
 from .pixels.loading import printable
@@ -136,10 +137,25 @@ def _source_problems(split, source):
     if source.left_out: yield split,'','left out',source.left_out
     for folder in source.empty: yield split,folder,'no pictures','a class folder without pictures'
 
+def _parts_of(data):
+    "The data of each split, by name"
+    several = isinstance(data, dict) and 'type' not in data
+    return data if several else {'data': data}
+
 def _splits_of(data):
     "The pictures of each split, by name"
-    several = isinstance(data, dict) and 'type' not in data
-    return {split: find_pictures_of(part) for split,part in (data if several else {'data': data}).items()}
+    return {split: find_pictures_of(part) for split,part in _parts_of(data).items()}
+
+def _journal_findings(data):
+    "Damaged lines of the journals of data sets and folders, and the pictures that nobody is sure of"
+    for split,part in _parts_of(data).items():
+        path = part.get('journal') if isinstance(part, dict) else None
+        if isinstance(part, (str, os.PathLike)) and os.path.isdir(part): path = journal_path(part)
+        if not path or not os.path.isfile(path): continue
+        journal = open_journal(path)
+        for problem in journal.problems: yield split,'','journal',problem
+        for mark in journal.marks.values():
+            if mark.action=='unsure': yield split,mark.file,'unsure',f'marked in {journal.path.name}'
 
 class _Check:
     "A check of one split: takes answers as they come, and knows to which pictures they belong"
@@ -193,6 +209,9 @@ def verify_dataset(
         twice = list(_duplicates(hashes))
         table.write(twice)
         rows += twice
+    marked = list(_journal_findings(data))
+    table.write(marked)
+    rows += marked
     df = _as_table(rows)
     df.attrs.update(checked=n, out=out, paths=table.paths)
     return df
