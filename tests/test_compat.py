@@ -536,7 +536,19 @@ def test_a_config_of_mmpretrain_becomes_that_of_mmcls(tmp_path):
 @pytest.mark.parametrize('change,part', [
     ("model = dict(_delete_=True, type='MAE')", 'no ImageClassifier'),
     ("param_scheduler = [dict(type='MultiStepLR', milestones=[1]), dict(type='StepLR', step_size=2)]", 'more than'),
-    ("param_scheduler = dict(_delete_=True, type='OneCycleLR')", 'OneCycleLR')])
+    ("param_scheduler = dict(_delete_=True, type='OneCycleLR')", 'OneCycleLR'),
+    ("model = dict(train_cfg=dict(augments=dict(type='NoSuchMix', alpha=1)))", 'NoSuchMix'),
+    ('train_dataloader = 3', 'another form')])
 def test_what_has_no_counterpart_is_refused_by_name(tmp_path, change, part):
     write_files(tmp_path, {'a.py': config_of_1x, 'b.py': f"_base_ = './a.py'\n{change}\n"})
     with pytest.raises(ConfigError, match=part): translate_config(tmp_path/'b.py')
+
+def test_one_augmentation_and_the_crops_of_efficientnet(tmp_path):
+    write_files(tmp_path, {'a.py': config_of_1x, 'b.py': """_base_ = './a.py'
+model = dict(train_cfg=dict(augments=dict(type='Mixup', alpha=0.2)))
+val_dataloader = dict(dataset=dict(pipeline=[dict(type='EfficientNetCenterCrop', crop_size=224), dict(type='PackInputs')]))
+"""})
+    new,_ = translate_config(tmp_path/'b.py')
+    assert new.model.train_cfg.augments==[dict(type='BatchMixup', alpha=.2, num_classes=1000, prob=1.)]
+    crop = dict(type='CenterCrop', crop_size=224, efficientnet_style=True, interpolation='bicubic')
+    assert new.data.val.pipeline[0]==crop

@@ -17,7 +17,7 @@ _prob = dict(RandomFlip='flip_prob', RandomGrayscale='gray_prob')
 
 def _random_crop(kind, args):
     size = args.pop('scale')
-    if kind!='RandomResizedCrop': args['efficientnet_style'] = True
+    if kind!='RandomResizedCrop': args = dict(dict(interpolation='bicubic'), **args, efficientnet_style=True)
     for old, new in dict(crop_ratio_range='scale', aspect_ratio_range='ratio').items():
         if old in args: args[new] = args.pop(old)
     return dict(type='RandomResizedCrop', size=size, **args)
@@ -26,7 +26,8 @@ def _one_transform(step):
     "A transform of ours for one of 1.x"
     kind, args = step['type'], {key: value for key, value in step.items() if key!='type'}
     if kind in _scales: return _random_crop(kind, args)
-    if kind=='EfficientNetCenterCrop': return dict(type='CenterCrop', efficientnet_style=True, **args)
+    if kind=='EfficientNetCenterCrop':
+        return dict(dict(type='CenterCrop', efficientnet_style=True, interpolation='bicubic'), **args)
     if kind=='ResizeEdge':
         if args.pop('edge', 'short')!='short': raise ConfigError('ResizeEdge with edge other than short')
         return dict(type='Resize', size=(args.pop('scale'), -1), **args)
@@ -83,18 +84,26 @@ def _translate_dataset(cfg, norm, train):
 # %% ../../nbs/compat/mmpretrain.ipynb #743a18c1
 _no_argument = ('cal_acc', 'data_preprocessor')
 
+_augments = dict(Mixup='BatchMixup', CutMix='BatchCutMix', ResizeMix='BatchResizeMix')
+
+def _translate_augments(train_cfg, classes):
+    "Batch augmentations, with equal shares unless the config has others"
+    augments = train_cfg.get('augments') or []
+    augments = [augments] if isinstance(augments, dict) else augments
+    if not augments: return []
+    unknown = [o['type'] for o in augments if o['type'] not in _augments]
+    if unknown: raise ConfigError(f"model.train_cfg.augments: {', '.join(unknown)}")
+    probs = train_cfg.get('probs') or [1/len(augments)]*len(augments)
+    return [dict(o, type=_augments[o['type']], num_classes=classes, prob=p) for o, p in zip(augments, probs)]
+
 def _translate_model(cfg, classes):
     "The model without what only 1.x has"
     if cfg.get('type')!='ImageClassifier': raise ConfigError(f"model.type is {cfg.get('type')!r}, no ImageClassifier")
     model = {key: value for key, value in cfg.items() if key not in ('data_preprocessor', 'train_cfg', 'init_cfg')}
     head = model.get('head')
     if isinstance(head, dict): model['head'] = {key: value for key, value in head.items() if key not in _no_argument}
-    augments = (cfg.get('train_cfg') or {}).get('augments')
-    if augments:
-        probs = (cfg['train_cfg'].get('probs') or [1/len(augments)]*len(augments))
-        names = dict(Mixup='BatchMixup', CutMix='BatchCutMix', ResizeMix='BatchResizeMix')
-        model['train_cfg'] = dict(augments=[
-            dict(dict(o, type=names[o['type']]), num_classes=classes, prob=p) for o, p in zip(augments, probs)])
+    augments = _translate_augments(cfg.get('train_cfg') or {}, classes)
+    if augments: model['train_cfg'] = dict(augments=augments)
     if cfg.get('init_cfg'): model['init_cfg'] = cfg['init_cfg']
     return model
 
@@ -159,7 +168,14 @@ def translate_config(
 ) -> Translated: # A pair; raises `ConfigError` for what is no classifier of clsnb
     "The config of clsnb for one of mmpretrain 1.x: the same model and preprocessing"
     cfg = Config.fromfile(cfg) if isinstance(cfg, (str, Path)) else cfg
-    if 'model' not in cfg: raise ConfigError('the config has no model')
+    if not isinstance(cfg.get('model'), dict): raise ConfigError('the config has no model')
+    try: return _translate(cfg)
+    except (KeyError, TypeError, AttributeError, IndexError) as e:
+        if isinstance(e, ConfigError): raise
+        raise ConfigError(f'the config has another form than those of mmpretrain 1.x ({type(e).__name__}: {e})') from e
+
+def _translate(cfg):
+    "The parts, put together"
     preprocessor = {**(cfg.get('data_preprocessor') or {}), **(cfg['model'].get('data_preprocessor') or {})}
     norm = _norm_of(preprocessor)
     head = cfg['model'].get('head') or {}
