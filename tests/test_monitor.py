@@ -13,6 +13,7 @@ from clsnb.runs.folder import Run
 from clsnb.runs.stop import request_stop
 from clsnb.runs.watched import WatchedRun, run_folder, watch_runs
 from clsnb.train.progress import process_born
+from clsnb.widgets.explore import explore
 from clsnb.widgets.monitor import TrainingMonitor
 
 ENV = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
@@ -164,6 +165,17 @@ def test_a_row_for_each_run(tmp_path):
     assert rows.loc['b', ['metric', 'best', 'best_at']].tolist()==['accuracy', 20., 3] # of equal ones the lower loss
     assert rows.loc['c', 'problems']=='there is no such folder yet'
 
+def test_the_status_of_runs(tmp_path, capsys):
+    leave_log(tmp_path)
+    leave(tmp_path)
+    assert status_of('status', tmp_path, tmp_path/'nowhere')==0
+    mine, other = capsys.readouterr().out.splitlines()
+    assert mine.endswith(': running, iteration 24 of 90, best accuracy 20 at 3, 2 min left')
+    assert other=='nowhere: waiting, there is no such folder yet'
+    assert status_of('status', tmp_path, '--json')==0
+    row, = json.loads(capsys.readouterr().out)['runs']
+    assert (row['state'], row['best'], row['loss'])==('running', 20., None)
+
 @pytest.mark.parametrize('damage, problem', [
     (b'{"mode": "train", "ep', 'the log ends in half a line'),
     (b'\x00\xff\n{"mode": 3}\n', '2 damaged lines of the log left out'),
@@ -265,6 +277,7 @@ def test_the_monitor_of_odd_places(tmp_path):
     assert len(monitor.errors)==1 and monitor.snapshot().jpeg
     monitor.close()
     with pytest.raises(DataError): TrainingMonitor(3)
+    assert type(explore(Run(tmp_path))) is TrainingMonitor
     assert TrainingMonitor.accepts(Run(tmp_path)) and not TrainingMonitor.accepts(tmp_path)
 
 def test_a_monitor_looks_at_most_twice_a_second(tmp_path):

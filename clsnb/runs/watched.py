@@ -145,4 +145,4 @@ def watch_runs(
     import pandas as pd
     found = watched_runs(work_dirs)
     for watched in found: watched.read()
-    return pd.DataFrame([watched_row(watched) for watched in found]).set_index('run')
+    return pd.DataFrame([watched_row(watched) for watched in found], dtype=object).set_index('run')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_fields', 'local_rank_flag', 'older_flags', 'gpu_flags', 'gpu_list_flag', 'resume_flag', 'train_verb',
            'training_verbs', 'stop_status', 'show_training', 'run_record', 'show_finetuning', 'show_run',
-           'show_stopped', 'show_continued', 'show_demo']
+           'show_stopped', 'show_continued', 'show_watched', 'show_demo']
 
 # %% ../../nbs/verbs/training.ipynb #976e8d81
 import argparse, os, signal
@@ -77,6 +77,19 @@ def show_continued(
     facts = continued.progress or {}
     stopped = facts.get('state')=='interrupted'
     return Answer(run_record(continued), stop_status(facts.get('why', '')) if stopped else 0)
+
+def show_watched(
+    found:object, # Table from `watch_runs`
+)->Answer:
+    "Print a line for each run: where it is, its best evaluation, and what is wrong"
+    rows = found.reset_index().to_dict('records')
+    for row in rows:
+        where = f"iteration {row['iteration']:,} of {row['max_iterations']:,}" if row['max_iterations'] else ''
+        best = f"best {row['metric']} {row['best']:.4g} at {row['best_at']}" if row['metric'] else ''
+        left = f"{row['seconds_left']/60:.0f} min left" if row['seconds_left'] is not None else ''
+        parts = [row['state'], where, best, left, row['why'], row['problems']]
+        print(f"{row['run']}: {', '.join(filter(None, parts))}")
+    return Answer(dict(runs=rows))
 
 def show_demo(
     found:dict[str,dict], # From `demo`
@@ -154,6 +167,12 @@ training_verbs = [
         'attach', 'work-dir', 'Follow a run from another terminal',
         show_run, dict(followed='clsnb.analysis.attach:attach'), hidden=('once', 'parts', 'live'),
         example='attach work_dirs/mine', fields=run_fields,
+    ),
+    Verb(
+        'status', 'work-dirs...', 'Tell where runs are, whichever processes train them',
+        show_watched, dict(found='clsnb.runs.watched:watch_runs'),
+        example='status work_dirs/baseline work_dirs/longer',
+        fields=dict(runs='For each run: state, iteration, loss, lr, speed, seconds left, best evaluation, problems'),
     ),
     Verb(
         'stop', 'work-dir', 'Stop a run after its step, with a checkpoint, from another terminal or machine',

@@ -123,7 +123,8 @@ class TrainingMonitor(Explorer):
         self._over = threading.Event()
         self.runs = watched_runs(runs)
         self.run_controls = {watched.name: RunControl(watched) for watched in self.runs}
-        self.cards, self.grid, self.lines = W.HTML().add_class('clsnb-cards'), None, {}
+        self.cards = W.HTML(layout=dict(grid_column='1 / -1', width='100%')).add_class('clsnb-cards')
+        self.grid, self.lines, self._notes = None, {}, {}
         self.stop_button = W.Button(description='Stop after this step', layout=dict(width='170px'))
         self.continue_button = W.Button(description='Continue', layout=dict(width='110px'))
         for watched in self.runs: watched.read()
@@ -141,8 +142,9 @@ class TrainingMonitor(Explorer):
     def controls(self)->dict:
         several = dict(run=list(self.run_controls)) if len(self.runs)>1 else {}
         return dict(panel=['all', *run_panels], smoothing=range(0, 101), log_scale=False) | several
-    def extras(self)->list: return [W.HBox([self.stop_button, self.continue_button])]
-    def below(self)->list: return [self.cards]
+    def extras(self)->list:
+        wrapped = dict(flex_flow='row wrap', width='100%')
+        return [W.HBox([self.stop_button, self.continue_button], layout=wrapped), self.cards]
     def canvases(self)->list:
         self.lines = {panel: CurveCanvas({}, alt=panel, height=210) for panel in run_panels}
         self.grid = W.GridBox(list(self.lines.values()), layout=dict(width='100%'))
@@ -162,8 +164,8 @@ class TrainingMonitor(Explorer):
     def describe(self, **_)->str: return '; '.join(map(watched_text, self.runs))
     def _show(self, state):
         "Cards and buttons, too"
-        notes = {name: control.note for name, control in self.run_controls.items()}
-        self.cards.value = join_markup(*[watched_card(watched, notes[watched.name]) for watched in self.runs])
+        self._notes = {name: control.note for name, control in self.run_controls.items()}
+        self.cards.value = join_markup(*[watched_card(watched, self._notes[watched.name]) for watched in self.runs])
         self.stop_button.disabled = not self.chosen.can_stop
         self.continue_button.disabled = not self.chosen.can_continue
         return super()._show(state)
@@ -173,9 +175,9 @@ class TrainingMonitor(Explorer):
     def look(self)->None:
         "Read what is new, and draw where something is"
         with self._lock:
-            before = [control.note for control in self.run_controls.values()]
             changed = any([watched.read() for watched in self.runs])
-            if changed or before!=[control.note for control in self.run_controls.values()]: self.redraw()
+            notes = {name: control.note for name, control in self.run_controls.items()}
+            if changed or notes!=self._notes: self.redraw()
     def stop(self)->None: # The chosen run; raises `DataError` where it is not training
         "Ask the chosen run to stop after its step, with a checkpoint"
         self.chosen.stop()
