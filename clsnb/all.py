@@ -91,6 +91,10 @@ from clsnb.analysis.cam import draw_cam, plot_cams
 from clsnb.analysis.attach import attach
 from clsnb.analysis.report import make_report
 from clsnb.analysis.show import show_result_pyplot
+from clsnb.analysis.zoo_chart import plot_zoo
+from clsnb.apis.zoo_card import zoo_card
+from clsnb.apis.zoo_latency import measure_zoo
+from clsnb.zoo.filtered import filter_zoo
 from clsnb.zoo.index import list_models, search_models, zoo
 
 
