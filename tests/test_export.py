@@ -1,5 +1,5 @@
 "Exported files: they answer as their model does, keep its classes, and refuse what would be wrong"
-import json, sys
+import ast, json, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from clsnb.all import Config, export, init_model, predict
@@ -291,3 +291,59 @@ def test_predict_takes_the_file(onnx_file, capsys):
     photos = sample_photos(3)
     assert predict(onnx_file.path, photos)['class'].tolist()==predict(onnx_file.open(), photos)['class'].tolist()
     assert not clsnb('predict', onnx_file.path, photos[0]) and '.onnx' not in capsys.readouterr().err
+
+# ---- Preprocessing in the graph
+
+def test_a_graph_with_preprocessing_answers_from_files(checkpoint, tmp_path):
+    done = export(checkpoint, 'onnx', tmp_path/'m.onnx', with_preprocessing=True)
+    assert done.parity.rows[0].pictures>=50 and done.parity.ok and done.parity.difference<3e-2
+    photos = sample_photos(20)
+    ours,theirs = predict(checkpoint, photos),predict(done.open(), photos)
+    assert ours['class'].tolist()==theirs['class'].tolist()
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('size,crop', [((110, -1), 96), ((64, 80), None), ((300, -1), 288)])
+def test_pixels_are_within_one_grey_level(backend, interpolation, size, crop):
+    import cv2, onnxruntime
+    from clsnb.data.preprocessing import pixels_sample
+    from clsnb.data.transforms.pipeline import Compose
+    from clsnb.export.picture_graph import picture_graph
+    steps = [dict(type='LoadImageFromFile'), dict(type='Resize', size=size, backend=backend, interpolation=interpolation),
+             *([dict(type='CenterCrop', crop_size=crop)] if crop else []),
+             dict(type='Normalize', mean=[103.5, 116.3, 123.7], std=[57.4, 57.1, 58.4], to_rgb=crop is not None),
+             dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])]
+    session = onnxruntime.InferenceSession(picture_graph(steps).SerializeToString(), providers=['CPUExecutionProvider'])
+    pipeline,std = Compose(steps[1:]),np.reshape(steps[-3]['std'], (3, 1, 1))
+    limit = 5.01 if backend=='pillow' and size==(300, -1) else 1.01 # Pillow's filters for larger pictures
+    for path in sample_photos(6):
+        bgr = cv2.imread(path)
+        want = pipeline(pixels_sample(bgr))['img'].numpy()
+        got = session.run(None, dict(image=np.ascontiguousarray(bgr[..., ::-1])))[0][0]
+        assert got.shape==want.shape and (np.abs(got-want)*std).max()<limit
+
+def test_the_printed_program_gives_the_answers_of_predict(checkpoint, tmp_path):
+    done = export(checkpoint, 'onnx', tmp_path/'m.onnx', with_preprocessing=True)
+    program = done.program
+    assert len(program.splitlines())==10 and 'clsnb' not in program and 'torch' not in program
+    (tmp_path/'classify.py').write_text(program)
+    for path in sample_photos(3):
+        p = subprocess.run([sys.executable, 'classify.py', path], cwd=tmp_path, capture_output=True, text=True)
+        name,score = ast.literal_eval(p.stdout)
+        want = predict(checkpoint, path).iloc[0]
+        assert name==want['class'] and abs(score-want['score'])<2e-2
+
+def test_deploy_test_with_preprocessing_in_the_graph(checkpoint, tmp_path, capsys):
+    export(checkpoint, 'onnx', tmp_path/'m.onnx', with_preprocessing=True)
+    found = []
+    for words in (['test', checkpoint], ['deploy-test', tmp_path/'m.onnx'], ['deploy-test', CONFIG, tmp_path/'m.onnx']):
+        assert not clsnb(*words, '--metrics', 'accuracy', '--json')
+        found.append(json.loads(capsys.readouterr().out)['metrics']['accuracy_top-1'])
+    assert max(found)-min(found)<1e-6
+
+def test_what_a_graph_cannot_prepare_is_told(checkpoint, tmp_path):
+    for kw,words in [(dict(opset=17), 'opset 18'), (dict(shape=64), 'without preprocessing')]:
+        with pytest.raises(ConfigError, match=words):
+            export(checkpoint, 'onnx', tmp_path/'m.onnx', with_preprocessing=True, **kw)
+    with pytest.raises(ConfigError, match='for ONNX files'): export(checkpoint, 'torch-export', with_preprocessing=True)
+    assert not list(tmp_path.iterdir())

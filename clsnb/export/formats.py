@@ -10,10 +10,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from ..core.errors import check_known, need
+from ..core.errors import ConfigError, check_known, need
 from ..core.outputs import check_output
 from .file_facts import facts_to_texts
 from .onnx_graph import add_facts, check_opset, onnx_graph, save_onnx, simplified
+from .picture_graph import with_preprocessing
 from .tensorrt_engine import EngineWishes, engine_of_onnx, write_engine
 from .torch_graphs import dynamic_axes, graph_making, write_program, write_torchscript
 
@@ -24,10 +25,12 @@ class GraphWishes:
     dynamic:str = 'batch' # See `dynamic_axes`
     opset:int = 20 # Of ONNX
     simplify:bool = False # By onnxslim
+    with_preprocessing:bool = False # Should an ONNX graph prepare its picture itself?
 
 def _wished_graph(net, example, facts, wishes):
     graph = onnx_graph(net, example, wishes.dynamic, wishes.opset)
     if wishes.simplify: graph = simplified(graph)
+    if wishes.with_preprocessing: graph = with_preprocessing(graph, facts.preprocessing)
     add_facts(graph, facts)
     return graph
 
@@ -77,6 +80,8 @@ def check_export(
     check_known(to, formats, 'There is no format')
     if out is not None: check_output(out, formats[to].endings)
     check_opset(wishes.opset)
+    if wishes.with_preprocessing and to!='onnx':
+        raise ConfigError(f"Preprocessing in the graph is for ONNX files; {to} takes prepared pictures.")
     dynamic_axes(wishes.dynamic)
 
 def file_bytes(

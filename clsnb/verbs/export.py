@@ -15,6 +15,7 @@ def show_exported(
 )->Answer:
     "Print the comparison of an exported file with its model"
     print(exported)
+    if exported.program: print(f'\n# Ask it with this program:\n{exported.program}')
     facts = exported.facts
     record = dict(path=exported.path, to=exported.to, table=exported.table, classes=facts.classes, scores=facts.scores,
                   checkpoint=facts.checkpoint, parity=exported.parity.record())
