@@ -126,6 +126,7 @@ if _TYPE_CHECKING:
     from clsnb.widgets.explore import explore
     from clsnb.widgets.monitor import TrainingMonitor
     from clsnb.widgets.pipeline import PipelineExplorer
+    from clsnb.widgets.results import ResultsExplorer
     from clsnb.widgets.schedule import ScheduleExplorer
     from clsnb.widgets.training import LRExplorer
     from clsnb.widgets.zoo import ZooExplorer
@@ -135,6 +136,7 @@ else:
     explore = _Later('clsnb.widgets.explore', 'explore')
     TrainingMonitor = _Later('clsnb.widgets.monitor', 'TrainingMonitor')
     PipelineExplorer = _Later('clsnb.widgets.pipeline', 'PipelineExplorer')
+    ResultsExplorer = _Later('clsnb.widgets.results', 'ResultsExplorer')
     ScheduleExplorer = _Later('clsnb.widgets.schedule', 'ScheduleExplorer')
     LRExplorer = _Later('clsnb.widgets.training', 'LRExplorer')
     ZooExplorer = _Later('clsnb.widgets.zoo', 'ZooExplorer')

@@ -53,6 +53,7 @@ explorer_rows = [
     ExplorerRow('zoo', 'clsnb.widgets.zoo', 'ZooExplorer', _is_nothing, 'nothing: the zoo'),
     ExplorerRow('schedule', 'clsnb.widgets.schedule', 'ScheduleExplorer', _is_schedule, 'an lr_config'),
     ExplorerRow('pipeline', 'clsnb.widgets.pipeline', 'PipelineExplorer', _is_dataset, 'a data set'),
+    ExplorerRow('results', 'clsnb.widgets.results', 'ResultsExplorer', _is_results, 'results, or a run that has some'),
     ExplorerRow('training', 'clsnb.widgets.monitor', 'TrainingMonitor', _is_run, 'a run or its work folder'),
     ExplorerRow('config', 'clsnb.widgets.configs', 'ConfigExplorer', _is_config, 'a config, its name or file'),
 ]
