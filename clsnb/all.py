@@ -42,7 +42,6 @@ from clsnb.train.loop import IterBasedRunner, Runner
 from clsnb.apis.scale_lr import lr_scaling
 from clsnb.apis.fit import fit, train_model
 from clsnb.apis.check import Findings  # gives Config its method check
-from clsnb.apis.edited_config import EditedConfig
 from clsnb.apis.launch import launch
 from clsnb.apis.continue_run import continue_in_background, continue_run
 from clsnb.apis.test import multi_gpu_test, single_gpu_test, evaluate_config
@@ -65,6 +64,7 @@ from clsnb.apis.publish import publish
 from clsnb.apis.export import export
 from clsnb.apis.reparameterize import reparameterize
 from clsnb.apis.vis_cam import vis_cam
+from clsnb.apis.edited_config import EditedConfig
 from clsnb.apis.schedule_source import schedule_plan
 from clsnb.analysis.schedule_chart import plot_plan
 from clsnb.apis.vis_lr import vis_lr

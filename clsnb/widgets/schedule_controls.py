@@ -119,7 +119,8 @@ class ScheduleForm:
             policy=W.Dropdown(options=list(dict.fromkeys([*mine, *SCHEDULES])), value=mine[0]),
             by_epoch=W.Checkbox(value=by_epoch),
             warmup=W.Dropdown(options=list(dict.fromkeys([how, 'none', *warm_ups])), value=how),
-            warmup_iters=W.IntSlider(min=0, max=most, value=values['warmup_iters']),
+            warmup_iters=number_control('warmup_iters', values['warmup_iters'], whole=True, least=0)
+                         if self.momentum else W.IntSlider(min=0, max=most, value=values['warmup_iters']),
             warmup_ratio=number_control('warmup_ratio', values['warmup_ratio']),
             warmup_by_epoch=W.Checkbox(value=bool(values['warmup_by_epoch'])),
         )
