@@ -167,7 +167,8 @@ class ZooExplorer(Explorer):
             control.value = picked
         finally: self._held = False
         self.table.value = zoo_rows_html(self.models, picked)
-        self.card.value = zoo_card(picked)._repr_html_() if picked else ''
+        card = zoo_card(picked)._repr_html_() if picked else ''
+        self.card.value = element('div', Markup(card), style='white-space:pre-line') if picked else ''
 
     def draw(self, axis, model, **state)->object:
         self.look(dict(state, model=model))
