@@ -183,6 +183,47 @@ def openings(nb, use, ready):
     what = 'with canvas' if use else 'plain'
     print(f'100 openings, {what}: {text[0]} widgets left, in the last 90 kernel +{text[1]} MB, page +{heaps[1]-heaps[0]:.1f} MB')
 
+EXPLORERS = """
+import numpy as np, pathlib, tempfile
+from PIL import Image
+from clsnb.all import *
+folder = pathlib.Path(tempfile.mkdtemp())
+(folder/'a').mkdir()
+noise = np.random.default_rng(0).integers(0, 255, (375//5, 500//5, 3), 'uint8')
+Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC).save(folder/'a'/'x.jpg')
+steps = Config.fromfile('resnet18-tiny_1xb16_photos').data.train.pipeline
+photograph = Config(dict(data=dict(train=dict(type='CustomDataset', data_prefix=str(folder), pipeline=steps))))
+random = np.random.default_rng(0)
+labels = random.integers(0, 1000, 50_000)
+scores = random.random((50_000, 1000), np.float32)
+scores[np.arange(50_000), labels] += random.random(50_000, np.float32)
+answers = Results(scores/scores.sum(1, keepdims=True), labels, names=[f'{i}.jpg' for i in range(50_000)])
+"""
+ANSWERS = """async selector => { %s
+  const drawn = () => Number(document.querySelector('.clsnb-count').dataset.drawn);
+  return repeat(30, async () => {
+    const before = drawn(), start = performance.now();
+    document.querySelector(selector).click();
+    while (drawn() === before && performance.now() - start < 5000) await frame();
+    return performance.now() - start;
+  }); }""" % WAIT
+
+def test_explorers(nb):
+    "From a click to the new picture of each explorer"
+    print(f"\n{'milliseconds':58} {'p50':>7} {'p95':>7}   goal")
+    nb.run(EXPLORERS, '.jp-Cell')
+    back = '[title="warmup iters: one back"]'
+    rows = [
+        ('schedule of one rate', "ScheduleExplorer(dict(policy='CosineAnnealing', min_lr=0), warmup='linear')", back, '70'),
+        ('schedule of swin-tiny', "ScheduleExplorer('swin-tiny_16xb64_in1k', warmup='linear')", back, '70'),
+        ('pipeline of eight steps, 500 x 375 pixels', 'PipelineExplorer(photograph)', '.clsnb-resample', '120'),
+        ('50,000 results of 1,000 classes: another filter', 'ResultsExplorer(answers)', '.clsnb-clear', '200'),
+    ]
+    for what, code, selector, goal in rows:
+        nb.run(f'w = {code}; w', '.clsnb-explorer .clsnb-count')
+        row(what, nb.page.evaluate(ANSWERS, selector), goal)
+        nb.py('assert not w.errors; w.close()')
+
 def test_openings(nb):
     nb.run(SETUP, '.jp-Cell')
     openings(nb, True, '.cvs[data-draws]')

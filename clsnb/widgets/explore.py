@@ -15,6 +15,7 @@ from ..core.work_dir import WorkFiles
 from ..runs.folder import Run
 from ..runs.result_files import result_endings
 from ..runs.results import Results
+from .cleaner import is_picture_folder
 
 # %% ../../nbs/widgets/explore.ipynb #4a611540
 def _is_path(x): return isinstance(x, (str, os.PathLike))
@@ -30,6 +31,7 @@ def _is_results(x):
     if _is_path(x) and Path(x).is_file(): return _holds_results(Path(x))
     return _is_folder_with(x, WorkFiles.results)
 def _is_run(x): return isinstance(x, Run) or _is_folder_with(x, WorkFiles.logs, WorkFiles.configs, WorkFiles.progress)
+def _is_picture_folder(x): return _is_path(x) and is_picture_folder(x)
 def _is_config(x): return isinstance(x, dict) or hasattr(x, 'cfg') or _is_path(x)
 
 def _holds_results(path):
@@ -55,6 +57,7 @@ explorer_rows = [
     ExplorerRow('pipeline', 'clsnb.widgets.pipeline', 'PipelineExplorer', _is_dataset, 'a data set'),
     ExplorerRow('results', 'clsnb.widgets.results', 'ResultsExplorer', _is_results, 'results, or a run that has some'),
     ExplorerRow('training', 'clsnb.widgets.monitor', 'TrainingMonitor', _is_run, 'a run or its work folder'),
+    ExplorerRow('clean', 'clsnb.widgets.cleaner', 'Cleaner', _is_picture_folder, 'a folder of class folders'),
     ExplorerRow('config', 'clsnb.widgets.configs', 'ConfigExplorer', _is_config, 'a config, its name or file'),
 ]
 
