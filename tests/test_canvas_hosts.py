@@ -1,7 +1,7 @@
 "Canvases in Notebook 7 and marimo, and what a notebook shows that is opened again"
 import json, os, socket, subprocess, sys, time, urllib.parse, urllib.request
 import pytest
-from conftest import watched_page
+from conftest import patience, watched_page
 
 pytestmark = pytest.mark.browser
 
@@ -48,7 +48,7 @@ def test_notebook_7(browser, lab_url):
     page.locator('.jp-Notebook-ExecutionIndicator[data-status=idle]').wait_for()
     page.locator('.jp-CodeCell .cm-content').first.click()
     page.keyboard.press('Control+Enter')
-    page.locator('.cvs[data-draws]').wait_for()
+    page.locator('.cvs[data-draws]').wait_for(timeout=3*patience)
     box = page.locator('.cvs-stage').bounding_box()
     page.mouse.move(box['x']+300, box['y']+80)
     page.locator('.cvs-note', has_text='step').wait_for()
@@ -63,7 +63,7 @@ def test_opened_again_it_shows_the_picture(loose_page, lab_url, code, alt):
     page, picture = loose_page, loose_page.locator(f'img[alt^="{alt}"]').last
     base, token = put_notebook(lab_url, 'again.ipynb', code)
     page.goto(f'{base}/lab/workspaces/again/tree/again.ipynb?reset&token={token}')
-    page.wait_for_function("jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status == 'idle'")
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status == 'idle'")
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
     picture.wait_for(state='attached')
     page.locator('.cvs[data-draws], .clsnb-explorer [role=status]').first.wait_for()

@@ -51,7 +51,7 @@ export_verbs = [
         'pytorch2torchscript', 'config', 'Write a model as TorchScript, with the flags of mmcls',
         show_exported, dict(exported='clsnb.apis.mmcls_export:pytorch2torchscript'),
         outputs=dict(output_file=('.pt', '.ts', '.torchscript')),
-        example='pytorch2torchscript mine.py --checkpoint latest.pth --output-file mine.pt', fields=export_fields,
+        example='pytorch2torchscript mine.py --checkpoint latest.pth', fields=export_fields,
         mmcls=('tools/deployment/pytorch2torchscript.py',),
     ),
     Verb(
