@@ -428,6 +428,23 @@ def test_it_takes_what_people_have(folder, tmp_path, plain, monkeypatch):
     assert Cleaner.accepts(folder) and Cleaner.accepts(results) and Cleaner.accepts(pets(folder)) and not Cleaner.accepts(7)
     with pytest.raises(DataError, match='no such file'): Cleaner(tmp_path/'nowhere')
 
+def test_the_report_says_what_is_marked(folder, tmp_path):
+    from types import SimpleNamespace
+    from clsnb.analysis.report_facts import ReportFacts, run_facts
+    from clsnb.runs.results import Results
+    results = Results(np.eye(2, dtype=np.float32), [0, 1], classes=['cat', 'dog'])
+    def marks(**part):
+        run = SimpleNamespace(config=dict(data=dict(val=dict(type='CustomDataset', **part))), progress=None, folder=tmp_path,
+                              left_out=[])
+        return run_facts(ReportFacts(run, results, 'pets')).get('marks')
+    assert marks(data_prefix=str(folder)) is None
+    other = Journal(tmp_path/'other.csv')
+    other.mark([dog], 'unsure')
+    other.mark([cat], 'remove')
+    assert marks(data_prefix=str(folder), journal=str(other.path)) == 'other.csv: 1 remove, 1 unsure'
+    Journal(journal_path(folder)).mark([cat], 'keep')
+    assert marks(data_prefix=str(folder)) == 'pets.journal.csv: 1 keep'
+
 def test_verify_reads_the_journal(folder):
     from clsnb.data.verify import verify_dataset
     journal = journal_for(folder, (dog, 'unsure'), (cat, 'remove'))

@@ -15,6 +15,7 @@ from torch import nn
 from .report_cams import cam_pictures
 from ..core.redact import hide_secrets
 from ..core.work_dir import WorkFiles
+from ..data.journal import journal_of, marks_text
 from ..metrics.registry import metric_of
 from ..runs.folder import Run
 from ..runs.results import Results
@@ -125,6 +126,13 @@ def _counts_text(f):
     if f.train_labels is not None: texts.insert(1, f'{len(f.train_labels):,} training pictures')
     return ', '.join(texts)
 
+def _marks_text(f):
+    "What people marked in the journals of the data"
+    parts = (f.config.get('data') or {}).values()
+    journals = [journal_of(part) for part in parts if isinstance(part, dict)]
+    found = {journal.path: journal for journal in journals if journal is not None}
+    return '; '.join(f'{path.name}: {marks_text(journal)}' for path, journal in found.items())
+
 def run_facts(
     f: ReportFacts,
 )->dict[str, str]: # What it is, and the fact; what is not known is left out
@@ -142,6 +150,7 @@ def run_facts(
         'commit': log.get('commit'),
         'training time, about': _duration(took) if (took := training_time(f)) else '',
         'compared with': f.baseline_name,
+        'marks': _marks_text(f),
         'left out': '; '.join(f.run.left_out) if f.run is not None else '',
         'command': log.get('command'),
     }

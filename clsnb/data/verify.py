@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import DataError
 from ..core.io import progress_after
 from ..core.trust import carries_trust
-from .journal import journal_path, open_journal
+from .journal import journal_of
 from .picture_sources import find_pictures_of
 from .pixels.check_file import check_files, one_thread, unusable
 from .pixels.loading import printable
@@ -149,10 +149,8 @@ def _splits_of(data):
 def _journal_findings(data):
     "Damaged lines of the journals of data sets and folders, and the pictures that nobody is sure of"
     for split,part in _parts_of(data).items():
-        path = part.get('journal') if isinstance(part, dict) else None
-        if isinstance(part, (str, os.PathLike)) and os.path.isdir(part): path = journal_path(part)
-        if not path or not os.path.isfile(path): continue
-        journal = open_journal(path)
+        journal = journal_of(part) if isinstance(part, (dict, str, os.PathLike)) else None
+        if journal is None: continue
         for problem in journal.problems: yield split,'','journal',problem
         for mark in journal.marks.values():
             if mark.action=='unsure': yield split,mark.file,'unsure',f'marked in {journal.path.name}'
