@@ -381,6 +381,14 @@ def test_sources_and_leaks(pictures, plain):
     assert ResultsExplorer.accepts(r) and ResultsExplorer.accepts('r.json') and not ResultsExplorer.accepts('no.json')
     with pytest.raises(DataError, match='no such file'): explorer('nowhere')
 
+def test_controls_without_effect_are_hidden():
+    ex = explorer(some(40, 5))
+    def shown(name): return ex._ctl[name].layout.display!='none'
+    assert shown('shares') and not shown('threshold') and not shown('map') and shown('order')
+    ex.view = 'thresholds'
+    assert shown('threshold') and not shown('shares')
+    ex.close()
+
 def test_the_large_case(canvas, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     n, c = 50_000, 1000
