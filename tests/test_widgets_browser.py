@@ -1,12 +1,11 @@
 "Explorers in a live JupyterLab: what only a browser can see"
-import statistics
-
 def picture(nb): return nb.page.locator('.clsnb-picture img').first
 def loaded(nb): return picture(nb).evaluate('o => o.complete && o.naturalWidth > 20')
+PLAIN = "from clsnb.widgets.canvas import use_canvas\nuse_canvas(False)\n"
 
 def test_lr_explorer(nb):
     nb.run(
-        "from clsnb.widgets.training import LRExplorer\nex = LRExplorer(dict(policy='step', step=[3, 6], "
+        PLAIN+"from clsnb.widgets.training import LRExplorer\nex = LRExplorer(dict(policy='step', step=[3, 6], "
         "gamma=.137, warmup='linear', warmup_iters=37), epochs=9, base=.0123)\nex",
         '.clsnb-epochs .noUi-handle',
     )
@@ -25,7 +24,7 @@ def test_lr_explorer(nb):
     nb.text('.clsnb-status', r'21 epochs')
     nb.text('.clsnb-line', r"policy='CosineAnnealing'")
     assert nb.page.locator('.clsnb-status [role=status][aria-live=polite]').count() == 1
-    nb.py("assert ex.epochs == 21 and ex.policy == 'CosineAnnealing' and not ex.errors")
+    nb.py("assert ex.epochs == 21 and ex.policy == 'CosineAnnealing' and not ex.errors; use_canvas(None)")
 
 def test_errors_are_shown_and_closing_is_clean(nb):
     nb.run(
@@ -43,22 +42,3 @@ def test_errors_are_shown_and_closing_is_clean(nb):
     nb.slide('.clsnb-size', 5)
     nb.text('.clsnb-status', r'size 5.*drawing 3')
     nb.py("assert [type(o) for o in ex.errors] == [ValueError]; ex.close(); assert len(_instances) == n")
-
-def test_picture_follows_quickly(nb):
-    "Median below a quarter of a second even on a busy machine"
-    nb.run(
-        "from clsnb.widgets.training import LRExplorer\nex = LRExplorer(epochs=10)\nex",
-        '.clsnb-warmup-iters .noUi-handle',
-    )
-    nb.page.locator('.clsnb-warmup select').select_option('linear')
-    nb.text('.clsnb-status', 'drawing 2')
-    took = nb.page.evaluate("""async () => {
-      const src = () => document.querySelector('.clsnb-picture img').src, b = document.querySelector('[title="warmup iters: one on"]'), took = [];
-      for (let i = 0; i < 20; i++) {
-        const before = src(), t = performance.now(); b.click();
-        while (src() === before && performance.now()-t < 3000) await new Promise(r => setTimeout(r, 2));
-        took.push(performance.now()-t); }
-      return took; }""")
-    print('click to picture, ms:', *map(round, took))
-    nb.py("assert ex.warmup_iters == 120 and not ex.errors")
-    assert statistics.median(took) < 250, took

@@ -40,8 +40,13 @@ def output(o, name, alt, files):
             files[f'{name}.{ext}'] = text.encode() if ext == 'svg' else base64.b64decode(text)
             return f'![{alt}](README_files/{name}.{ext})'
     if 'text/markdown' in d: return links(join(d['text/markdown']))
-    table = re.search(r'<table.*</table>', join(d.get('text/html')), re.S)
+    html = join(d.get('text/html'))
+    table = re.search(r'<table.*</table>', html, re.S)
     if table: return re.sub(r'\s*\n\s*', '\n', table[0])
+    still = re.search(r'<img [^>]*src="data:image/jpeg;base64,([^"]+)"', html)
+    if still:
+        files[f'{name}.jpg'] = base64.b64decode(still[1])
+        return f'![{alt}](README_files/{name}.jpg)'
     return f"```\n{join(d['text/plain'])}\n```" if 'text/plain' in d else ''
 
 def readme(nb):

@@ -56,7 +56,7 @@ def cluster_counts(
     return member.T@counts@member
 
 def cluster_table(
-    source, # Results, or what holds results: see `results_of`
+    source:object, # Results, or what holds results: see `results_of`
     n:int|None=None, # How many groups at most
 )->'pd.DataFrame': # class, cluster, pictures, right, inside: those taken for another class of its group
     "The group of each class, the groups with most confusions first"

@@ -39,7 +39,7 @@ def scored_decisions(
     return scores[known], labels[known]==1, int((labels==1).sum())
 
 def threshold_table(
-    source, # Results, or what holds results: see `results_of`
+    source:object, # Results, or what holds results: see `results_of`
     cls:int|str|None=None, # A class; None: all answers together
     thresholds:Sequence[float]|None=None, # None: 101 from the lowest score, or 0, to the highest, or 1
 )->'pd.DataFrame': # threshold, precision, recall, f1, accepted (share), count
@@ -61,7 +61,7 @@ def threshold_table(
 
 # %% ../../nbs/analysis/thresholds.ipynb #bdd29637
 def best_threshold(
-    source, # Results, or what holds results: see `results_of`
+    source:object, # Results, or what holds results: see `results_of`
     cls:int|str|None=None, # A class; None: all answers together
     precision:float|None=None, # Least precision; None: the highest F1
 )->float: # NaN where there is none
@@ -77,7 +77,7 @@ def _check_several(results):
     if not results.multi_label: raise DataError("Thresholds of each class are for pictures with several labels.")
 
 def class_threshold_table(
-    source, # Results with several labels, or what holds such
+    source:object, # Results with several labels, or what holds such
     thresholds:Mapping[str, float]|None=None, # Class to its threshold; for the others that of the results counts
     out:str|os.PathLike|None=None, # Write the table: .csv or .json
 )->'pd.DataFrame': # By class: threshold, precision, recall, f1, support, predicted, best_threshold, best_f1
