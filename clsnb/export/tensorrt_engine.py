@@ -115,7 +115,8 @@ def verify_engine(
 )->float: # The largest difference of the scores
     "Compare an engine with ONNX Runtime; raises `ConfigError` where they differ by more than rounding"
     known = [o if isinstance(o, int) else -1 for o in source.input.shape]
-    pictures = np.random.default_rng(0).normal(size=(options.max_batch_size, *options.picture(known))).astype(np.float32)
+    shape = (options.max_batch_size, *options.picture(known))
+    pictures = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     difference = float(np.abs(TensorRtFile(path)(pictures)-source(pictures)).max())
     limit = 5e-2 if options.fp16 else 1e-3
     if not difference<=limit:
