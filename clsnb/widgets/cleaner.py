@@ -6,7 +6,7 @@
 __all__ = ['mark_keys', 'PictureList', 'is_picture_folder', 'picture_sheet', 'mark_caption', 'MarkPanel', 'Cleaner']
 
 # %% ../../nbs/widgets/cleaner.ipynb #8dd7b757
-import io, os
+import os
 import ipywidgets as W, numpy as np
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +22,7 @@ from ..runs.sources import results_of
 from ..view.images import show_images
 from .canvas import GridCanvas
 from .explorer import Explorer
+from .still import jpeg_bytes
 
 # %% ../../nbs/widgets/cleaner.ipynb #c8b9cfda
 def _label_names(labels, classes):
@@ -67,9 +68,7 @@ class PictureList:
             return all(word in self.search[i] for word in words)
         return np.array([i for i in range(len(self)) if fits(i)], np.int64)
     def jpeg(self, i:int, size:int=224)->bytes: # Of picture `i`, its longest side in pixels
-        out = io.BytesIO()
-        self.image(i, size).save(out, 'JPEG', quality=85)
-        return out.getvalue()
+        return jpeg_bytes(self.image(i, size), 85)[0]
 
 def is_picture_folder(
     path:str|os.PathLike,

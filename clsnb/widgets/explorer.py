@@ -14,7 +14,7 @@ import ipywidgets as W
 from ..core.io import atomic_write
 from ..core.markup import Markup, element
 from .canvas import Canvas, control_names, has_canvas
-from .still import Still, jpeg_bytes, paper_css, photo_boxes, show_live, widget_bundle
+from .still import Still, jpeg_bytes, paper_css, photo_boxes, show_live, widget_bundle, with_still
 
 # %% ../../nbs/widgets/explorer.ipynb #d70cd836
 _grid = dict(
@@ -241,10 +241,10 @@ class Explorer(W.VBox):
 
     def _changed(self, change):
         if not self._held: self.redraw()
-    def _repr_mimebundle_(self, **kw):
-        data,meta = widget_bundle(super()._repr_mimebundle_(**kw))
-        return {**data, **self.snapshot().mimebundle()},meta
-    def _ipython_display_(self): show_live(*self._repr_mimebundle_(), self.snapshot, self._uid+'-still')
+    def _repr_mimebundle_(self, **kw): return with_still(*self._widget_bundle(**kw), self.snapshot())
+    def _widget_bundle(self, **kw): return widget_bundle(super()._repr_mimebundle_(**kw))
+    def _ipython_display_(self): # the picture is encoded once, after the live view
+        show_live(*self._widget_bundle(), self.snapshot, self._uid+'-still', repr(self.snapshot()))
     def __setattr__(self, k, v):
         if k in self.__dict__.get('_ctl', ()): self._ctl[k].value = v
         else: super().__setattr__(k, v)
